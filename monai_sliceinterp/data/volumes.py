@@ -1,0 +1,160 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Find volumes on disk and split them by subject."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
+from monai_sliceinterp.transforms.loading import IMAGE_SUFFIXES, dicom_series
+from monai_sliceinterp.transforms.saving import file_stem
+
+__all__ = ["find_volumes", "split_volumes", "training_volumes"]
+
+
+def find_volumes(source: str | Path | Sequence[str | Path], recursive: bool = False) -> list[str]:
+    """List the volumes a user means by a path.
+
+    Args:
+        source: an image file; a folder of image files; a folder with DICOM files (one series, read as one volume); or
+            several of these.
+        recursive: also look into the folders below.
+
+    Returns:
+        Paths of image files and DICOM folders, sorted within each folder.
+
+    Raises:
+        ValueError: if a path is missing, a folder holds no image, or two files would give the same output name.
+
+    Example:
+        >>> find_volumes("nowhere")
+        Traceback (most recent call last):
+        ...
+        ValueError: nowhere: no such file or folder.
+    """
+    if not isinstance(source, str | Path):
+        if not source:
+            raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
+        return _distinct([path for item in source for path in find_volumes(item, recursive)])
+    path = Path(source)
+    if not str(source).strip():
+        raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder.")
+    if path.is_file():
+        return [str(path)]
+    entries = sorted(path.rglob("*") if recursive else path.iterdir())
+    files = [str(e) for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
+    if files:
+        return _distinct(files)
+    if dicom_series(path):
+        return [str(path)]
+    raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
+
+
+def split_volumes(
+    files: Sequence[str],
+    validation_subjects: Iterable[str] = (),
+    test_subjects: Iterable[str] = (),
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+) -> dict[str, list[dict[str, str]]]:
+    """Split volumes into training, validation and test by subject.
+
+    Args:
+        files: paths of volumes.
+        validation_subjects: beginnings of file names. Every file whose name starts with one of them is for validation,
+            so that all scans of a subject stay together.
+        test_subjects: likewise for testing. These are used neither for training nor for choosing a checkpoint.
+        validation_fraction: where no validation subjects are named, this fraction of the files (at least one) is drawn.
+        seed: seed of that draw.
+
+    Returns:
+        ``{"training": [{"image": path}, ...], "validation": [...], "test": [...]}``; without test subjects, "test" is
+        the validation set.
+
+    Raises:
+        ValueError: if nothing is left for training or validation, or a file is named for both.
+
+    Example:
+        >>> split = split_volumes(["a_1.nii", "a_2.nii", "b_1.nii"], validation_subjects=["a_"])
+        >>> [item["image"] for item in split["training"]]
+        ['b_1.nii']
+    """
+    validation_subjects, test_subjects = tuple(validation_subjects), tuple(test_subjects)
+    test = [file for file in files if Path(file).name.startswith(test_subjects)] if test_subjects else []
+    if validation_subjects:
+        validation = [file for file in files if Path(file).name.startswith(validation_subjects)]
+    else:
+        rest = sorted(set(files) - set(test))
+        if not 0 < validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be between 0 and 1, got {validation_fraction!r}.")
+        count = max(1, round(validation_fraction * len(rest)))
+        validation = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
+    both = sorted(set(validation) & set(test))
+    if both:
+        raise ValueError(f"{both[0]}: named for validation and for testing; expected one of them.")
+    training = [file for file in files if file not in set(validation) | set(test)]
+    for name, part in (("training", training), ("validation", validation)):
+        if not part:
+            raise ValueError(f"no volume is left for {name} of {len(files)}; expected at least one for each.")
+    return {
+        "training": [{"image": file} for file in training],
+        "validation": [{"image": file} for file in validation],
+        "test": [{"image": file} for file in (test or validation)],
+    }
+
+
+def training_volumes(
+    dataset_dir: str | Path | Sequence[str | Path],
+    phantom_dir: str | Path,
+    phantom_kinds: Sequence[str] = PHANTOM_KINDS,
+    num_phantoms: int = 8,
+    seed: int = 0,
+    **phantom_settings: object,
+) -> list[str]:
+    """Volumes to train on: those of a dataset, or the embedded phantoms where none is given.
+
+    Args:
+        dataset_dir: folder of volumes, looked through recursively, or several of them; empty for the phantoms.
+        phantom_dir: folder the phantoms are written to.
+        phantom_kinds: kinds of phantoms, see :func:`monai_sliceinterp.data.phantom.make_phantom`.
+        num_phantoms: number of phantoms of each kind.
+        seed: seed of the first phantom; the others count up from it.
+        **phantom_settings: shape, spacing and so on for :func:`monai_sliceinterp.data.phantom.write_phantoms`.
+
+    Raises:
+        ValueError: if the folder is missing or holds no image.
+
+    Example:
+        >>> import tempfile
+        >>> files = training_volumes("", tempfile.mkdtemp(), ("heart",), num_phantoms=1, shape=(16, 16, 5))
+        >>> Path(files[0]).name
+        'heart_000.nii.gz'
+    """
+    if dataset_dir:
+        return find_volumes(dataset_dir, recursive=True)
+    seeds = range(seed, seed + num_phantoms)
+    return [str(path) for path in write_phantoms(phantom_dir, phantom_kinds, seeds, **phantom_settings)]  # type: ignore[arg-type]
+
+
+def _distinct(files: list[str]) -> list[str]:
+    """Refuse files whose outputs would overwrite each other."""
+    seen: dict[str, str] = {}
+    for file in files:
+        other = seen.setdefault(file_stem(file), file)
+        if other != file:
+            raise ValueError(f"{file}: would get the same output name as {other}; expected distinct names.")
+    return files

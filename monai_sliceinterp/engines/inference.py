@@ -1,0 +1,189 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Run an inference engine over scans: one that fails is reported, the others are still done."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from monai.data import Dataset, list_data_collate
+from monai.engines import SupervisedEvaluator
+from monai.utils import CommonKeys
+from torch import nn
+
+__all__ = ["INPUT_ERRORS", "check_writable", "exit_on_error", "interpolate_volumes", "load_weights", "one_line"]
+
+T = TypeVar("T")
+
+INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
+"""What a scan, a checkpoint or a folder that is not as it should be may raise."""
+
+
+def one_line(error: BaseException) -> str:
+    """Tell the root cause of an error in one line.
+
+    Example:
+        >>> one_line(ValueError("first line.\\nsecond line"))
+        'first line.'
+    """
+    while error.__cause__ is not None and not str(error).startswith(str(error.__cause__)[:20] or " "):
+        if isinstance(error, ValueError) and not isinstance(error.__cause__, ValueError):
+            break  # our own message, which says more than what raised it
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def exit_on_error(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function; end the program with one line and exit status 1 if the user's input is at fault.
+
+    For use in bundle configs, where an exception would print pages of traceback.
+
+    Args:
+        function: what to call.
+        *args: its arguments.
+        **kwargs: its keyword arguments.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        SystemExit: with the error's message.
+
+    Example:
+        >>> exit_on_error(int, "7")
+        7
+    """
+    try:
+        return function(*args, **kwargs)
+    except INPUT_ERRORS as error:
+        message = one_line(error)
+    raise SystemExit(f"error: {message}")
+
+
+def check_writable(folder: str | Path) -> str:
+    """Make a folder and check that files can be written into it.
+
+    Raises:
+        ValueError: if not.
+
+    Example:
+        >>> check_writable(tempfile.gettempdir()) == tempfile.gettempdir()
+        True
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written to ({error.strerror or error}); expected a folder.") from error
+    return str(folder)
+
+
+def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load weights into a network, and say what is wrong if they do not fit.
+
+    Args:
+        network: the network; it is changed in place.
+        path: a state dict, or a checkpoint with one under "network", "network_def" or "model".
+        device: device the weights are loaded to.
+
+    Returns:
+        ``network``.
+
+    Raises:
+        ValueError: with one line that names the file, if it is missing, truncated, or of another network.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> torch.save(nn.Linear(2, 2).state_dict(), file)
+        >>> load_weights(nn.Linear(2, 2), file)
+        Linear(in_features=2, out_features=2, bias=True)
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such checkpoint file.")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for truncated or foreign files
+        raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
+    for key in ("network", "network_def", "model"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, dict) or not all(torch.is_tensor(value) for value in checkpoint.values()):
+        raise ValueError(f"{path}: holds no weights of a network; expected a state dict.")
+    own = network.state_dict()
+    problems = [f"lacks {key}" for key in own if key not in checkpoint]
+    problems += [f"has the unknown {key}" for key in checkpoint if key not in own]
+    problems += [
+        f"has {key} of shape {tuple(checkpoint[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in checkpoint and checkpoint[key].shape != own[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
+        raise ValueError(f"{path}: is not a checkpoint of {type(network).__name__}: it {problems[0]}{more}.")
+    network.load_state_dict(checkpoint)
+    return network
+
+
+def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: str = CommonKeys.PRED) -> list[str]:
+    """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
+
+    Args:
+        evaluator: engine whose postprocessing writes the volumes.
+        dataset: inputs ``{"image": path}`` and the preprocessing.
+        key: key of the written volume in the engine's output.
+
+    Returns:
+        The files written.
+
+    Raises:
+        SystemExit: with status 1, after all volumes have been tried, if any failed.
+
+    Example:
+        See ``bundles/asi/inference.json``.
+    """
+    # ignite logs an exception before it raises it; here every failure is reported once, in one line
+    evaluator.logger.setLevel(logging.CRITICAL)
+    written: list[str] = []
+    failures: list[str] = []
+    items: Sequence[Any] = dataset.data
+    for index, item in enumerate(items):
+        name = str(item[CommonKeys.IMAGE])
+        try:
+            evaluator.data_loader = [list_data_collate([dataset[index]])]
+            evaluator.state.epoch_length = 1
+            evaluator.run()
+            result = evaluator.state.output[0][key]
+        except INPUT_ERRORS as error:
+            reason = one_line(error)
+            failures.append(reason if name in reason else f"{name}: {reason}")
+            print(f"[{index + 1}/{len(items)}] failed: {failures[-1]}", file=sys.stderr, flush=True)
+            continue
+        finally:
+            evaluator.state.batch = evaluator.state.output = None
+        written.append(str(result.meta["saved_to"]))
+        frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
+        size = "x".join(str(length) for length in result.shape[1:]) + frames
+        spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
+        print(f"[{index + 1}/{len(items)}] {name} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
+    if failures:
+        raise SystemExit(
+            f"error: {len(failures)} of {len(items)} inputs failed: " + " | ".join(failures)
+        )
+    return written

@@ -1,0 +1,137 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the training engines of the bundles need beside MONAI's: batches of slice pairs, exact resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import PrepareBatch
+from monai.transforms import Randomizable
+from monai.utils import CommonKeys, set_determinism
+from torch import Tensor, nn
+
+__all__ = ["BestModelSaver", "EpochSeedHandler", "PrepareSlicePairs"]
+
+
+class PrepareSlicePairs(PrepareBatch):
+    """Prepare batches of slice pairs for networks that return reconstructions and the synthesised slice together.
+
+    For batches as :class:`monai_sliceinterp.transforms.RandSlicePairsd` draws them and networks derived from
+    :class:`monai_sliceinterp.networks.nets.LatentInterpolator`.
+
+    Example:
+        >>> batch = {"image": torch.rand(4, 2, 8, 8), "label": torch.rand(4, 1, 8, 8), "alpha": torch.full((4,), 0.5)}
+        >>> inputs, targets, _, keywords = PrepareSlicePairs()(batch)
+        >>> tuple(inputs.shape), tuple(targets.shape), sorted(keywords)
+        ((4, 2, 8, 8), (4, 3, 8, 8), ['alpha', 'reconstruct'])
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
+        """Return the pairs ``(B, 2 C, H, W)``, the targets ``(B, 3 C, H, W)`` and the network's keyword arguments."""
+
+        def move(key: str) -> Tensor:
+            return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
+
+        image = move(CommonKeys.IMAGE)
+        target = torch.cat([image, move(CommonKeys.LABEL)], dim=1)
+        return image, target, (), {"alpha": move("alpha"), "reconstruct": True}
+
+
+class EpochSeedHandler:
+    """Seed everything random anew at the start of every epoch, from the seed and the number of the epoch.
+
+    A training that was killed and resumed from the checkpoint of an epoch then draws the same batches as one that ran
+    through, and ends with the same weights.
+
+    Args:
+        transform: the random transforms of the training data, or a Compose that holds them.
+        seed: seed of the training.
+
+    Example:
+        >>> handler = EpochSeedHandler(None, seed=3)
+        >>> handler.attach(Engine(lambda engine, batch: None))
+    """
+
+    def __init__(self, transform: Randomizable | None, seed: int = 0) -> None:
+        self.transform, self.seed = transform, seed
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler; it has to be attached before others that draw random numbers at the epoch's start."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed Python, NumPy, torch and the transforms."""
+        # far apart for neighbouring epochs and seeds; all generators take 32 bits
+        seed = (self.seed * 1_000_003 + engine.state.epoch * 7_919) % 2**32
+        set_determinism(seed=seed, use_deterministic_algorithms=False)
+        if self.transform is not None:
+            self.transform.set_random_state(seed=seed)
+
+
+class BestModelSaver:
+    """Write the weights whenever validation finds them the best so far.
+
+    The best score is part of :meth:`state_dict`, so that a resumed training does not replace a better model by a worse
+    one. Files are written under a temporary name and renamed.
+
+    Args:
+        network: the network whose state dict is written, without a wrapper for distributed training.
+        path: the file.
+
+    Example:
+        >>> saver = BestModelSaver(torch.nn.Linear(1, 1), "model.pt")
+        >>> saver.state_dict()
+        {'best_metric': -1.0, 'best_metric_epoch': -1}
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path) -> None:
+        self.network, self.path = getattr(network, "module", network), Path(path)
+        self.engine: Engine | None = None
+        self.best_metric, self.best_metric_epoch = -1.0, -1
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the validation engine, which compares its key metric with the best one itself."""
+        self.engine = engine
+        engine.add_event_handler(Events.EPOCH_STARTED, self._restore)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _restore(self, engine: Engine) -> None:
+        engine.state.best_metric, engine.state.best_metric_epoch = self.best_metric, self.best_metric_epoch
+
+    def __call__(self, engine: Engine) -> None:
+        """Save if the key metric has just improved."""
+        if engine.state.best_metric_epoch != self.best_metric_epoch:
+            self.best_metric = float(engine.state.best_metric)
+            self.best_metric_epoch = int(engine.state.best_metric_epoch)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_name(f".{self.path.name}.part")
+            torch.save(self.network.state_dict(), part)
+            part.replace(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and its epoch."""
+        return {"best_metric": self.best_metric, "best_metric_epoch": self.best_metric_epoch}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the best score and its epoch."""
+        self.best_metric, self.best_metric_epoch = state_dict["best_metric"], state_dict["best_metric_epoch"]

@@ -1,0 +1,190 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Interpolation of whole volumes: what every method shares."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_sliceinterp.geometry import OutputGrid, slice_geometry
+
+__all__ = ["SliceInterpolationInferer", "paste_observed"]
+
+
+def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
+    """Copy the observed slices into an interpolated volume, in place and bit for bit.
+
+    Args:
+        output: ``(..., M)``, slices last.
+        image: ``(..., N)`` the input slices, of the output's type.
+        grid: the output grid.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        ValueError: if types or slice counts do not fit, so that the copy would not be exact.
+
+    Example:
+        >>> grid = OutputGrid.from_factor(2, 2)
+        >>> paste_observed(torch.zeros(3), torch.tensor([7.0, 9.0]), grid).tolist()
+        [7.0, 0.0, 9.0]
+    """
+    if output.dtype != image.dtype or output.shape[-1] != len(grid) or image.shape[-1] != grid.num_slices:
+        raise ValueError(
+            f"{image.shape[-1]} observed slices of {image.dtype} do not fit an output of {output.shape[-1]} slices of "
+            f"{output.dtype}; expected {grid.num_slices} and {len(grid)} slices of one type."
+        )
+    output[..., grid.is_observed.to(output.device)] = image[..., grid.observed_source.to(image.device)]
+    return output
+
+
+class SliceInterpolationInferer(Inferer):
+    """Base of the inferers that turn a volume ``(B, C, H, W, N)`` into one with more slices.
+
+    It owns the output grid, the loop over samples and channels, the copying of observed slices and the progress bar.
+    A subclass defines :meth:`synthesize`, which fills one channel. Spacing is read from the input's affine; the output
+    carries the new one. Frames of a time series are channels and are interpolated one by one.
+
+    Args:
+        factor: upsampling factor; or
+        spacing: output slice spacing in mm. With neither the output is isotropic (the smaller in-plane spacing).
+        keep_observed: copy the observed slices from the input instead of computing them.
+        value_range: intensities the method was made for. Where the input exceeds it, the excess is interpolated
+            linearly and added to the method's result, so that nothing is cut off. None: no limit.
+        progress: show a progress bar that counts synthesised slices.
+
+    Raises:
+        ValueError: if both a factor and a spacing are given, or ``value_range`` is empty.
+    """
+
+    def __init__(
+        self,
+        factor: int | None = None,
+        spacing: float | None = None,
+        keep_observed: bool = True,
+        value_range: tuple[float, float] | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        if factor is not None and spacing is not None:
+            raise ValueError(f"give a factor or a spacing, not both (got factor {factor!r}, spacing {spacing!r} mm).")
+        if factor is not None:
+            OutputGrid.from_factor(2, factor)
+        if spacing is not None:
+            OutputGrid.from_spacing(2, max(float(spacing), 1.0) if isinstance(spacing, int | float) else 1.0, spacing)
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be ascending, got {value_range!r}.")
+        self.factor, self.spacing, self.keep_observed = factor, spacing, keep_observed
+        self.value_range, self.progress = value_range, progress
+
+    def output_grid(self, inputs: Tensor) -> OutputGrid:
+        """Return the output grid of a volume ``(B, C, H, W, N)`` with slices last."""
+        num_slices = inputs.shape[-1]
+        if not isinstance(inputs, MetaTensor):
+            if self.factor is None:
+                raise ValueError("a plain tensor has no spacing: give a factor, or a MetaTensor with its affine.")
+            return OutputGrid.from_factor(num_slices, self.factor)
+        return OutputGrid.create(num_slices, slice_geometry(inputs, axis=-1), self.factor, self.spacing)
+
+    @abstractmethod
+    def synthesize(
+        self,
+        slices: Tensor,
+        grid: OutputGrid,
+        wanted: Tensor,
+        network: Callable[..., Any] | None,
+        write: Callable[[Tensor, Tensor], None],
+    ) -> None:
+        """Compute the wanted slices of one channel.
+
+        Args:
+            slices: ``(N, H, W)`` contiguous, within ``value_range``.
+            grid: the output grid.
+            wanted: output indices to compute, ``(K,)`` int64, ascending.
+            network: the network, where the method has one.
+            write: ``write(indices, images)`` takes results ``(k, H, W)``, in any order and any number of calls.
+        """
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Interpolate ``inputs`` ``(B, C, H, W, N)``.
+
+        Returns:
+            ``(B, C, H, W, M)``; a MetaTensor with the new affine if the input is one.
+
+        Raises:
+            ValueError: if the input is not such a volume, is not floating point, or the grid does not fit it.
+        """
+        if inputs.ndim != 5:
+            raise ValueError(f"expected volumes (B, C, H, W, N), got shape {tuple(inputs.shape)}.")
+        if not inputs.is_floating_point():
+            raise ValueError(f"expected floating point volumes, got {inputs.dtype}.")
+        grid = self.output_grid(inputs)
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        batch, channels, height, width, _ = plain.shape
+        wanted = torch.arange(len(grid)) if not self.keep_observed else torch.nonzero(~grid.is_observed)[:, 0]
+        # slices are computed and written one after another: in memory they come first
+        output = plain.new_empty(batch, channels, len(grid), height, width)
+        with tqdm(
+            total=batch * channels * len(wanted), unit="slice", desc="slices", disable=not self.progress, leave=False
+        ) as bar:
+            for sample in range(batch):
+                for channel in range(channels):
+                    slices = plain[sample, channel].permute(2, 0, 1).contiguous()
+                    self._fill(slices, output[sample, channel], grid, wanted, network, bar)
+        result = output.permute(0, 1, 3, 4, 2)
+        if self.keep_observed:
+            paste_observed(result, plain, grid)
+        return _with_affine(result, inputs, grid) if isinstance(inputs, MetaTensor) else result
+
+    def _fill(
+        self,
+        slices: Tensor,
+        output: Tensor,
+        grid: OutputGrid,
+        wanted: Tensor,
+        network: Callable[..., Any] | None,
+        bar: tqdm,
+    ) -> None:
+        """Fill the slices ``output`` ``(M, H, W)`` of one channel."""
+
+        def write(indices: Tensor, images: Tensor) -> None:
+            output[indices.to(output.device)] = images.to(output.dtype)
+            bar.update(len(indices))
+
+        inside = slices if self.value_range is None else slices.clamp(*self.value_range)
+        if len(wanted):
+            self.synthesize(inside, grid, wanted, network, write)
+        if inside is not slices:
+            excess = slices - inside
+            if excess.any():
+                lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices.dtype)
+                for index, first, weight in zip(wanted.tolist(), lower.tolist(), alpha.tolist(), strict=True):
+                    output[index] += torch.lerp(excess[first], excess[first + 1], weight)
+
+
+def _with_affine(result: Tensor, inputs: MetaTensor, grid: OutputGrid) -> MetaTensor:
+    """Give the output the input's metadata, with the new affine."""
+    output = MetaTensor(result).copy_meta_from(inputs, copy_attr=True)
+    affine = torch.as_tensor(grid.affine(inputs.affine), dtype=torch.float64)
+    output.affine = affine.expand(inputs.affine.shape).clone() if inputs.affine.ndim == 3 else affine
+    return output

@@ -1,0 +1,102 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Interpolation of whole volumes by mixing latent codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
+
+__all__ = ["LatentSliceInferer"]
+
+_PIXELS_PER_BATCH = 256 * 256 * 2
+"""Pixels decoded at once by default: the feature maps of more do not fit a CPU's cache and take longer."""
+
+
+class LatentSliceInferer(SliceInterpolationInferer):
+    """Encode every slice once, mix neighbouring codes, decode the mixtures in batches of bounded size.
+
+    The volume is streamed: only the codes of the slices at hand are kept, so that memory does not grow with the number
+    of slices beyond the volume itself.
+
+    Args:
+        factor: upsampling factor; or
+        spacing: output slice spacing in mm. With neither the output is isotropic.
+        batch_size: slices that are encoded or decoded at once; 0 chooses by their size.
+        keep_observed: copy the observed slices instead of reconstructing them.
+        value_range: intensities the network was trained on, see
+            :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if a parameter is out of range.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> from monai_sliceinterp.networks.nets import ASIAutoencoder
+        >>> scan = MetaTensor(torch.rand(1, 1, 32, 32, 5), affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
+        >>> thin = LatentSliceInferer(factor=4)(scan, ASIAutoencoder().eval())
+        >>> tuple(thin.shape), thin.pixdim.tolist()
+        ((1, 1, 32, 32, 17), [1.0, 1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        factor: int | None = None,
+        spacing: float | None = None,
+        batch_size: int = 0,
+        keep_observed: bool = True,
+        value_range: tuple[float, float] | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        if batch_size < 0:
+            raise ValueError(f"batch_size must be positive, or 0 to choose it, got {batch_size!r}.")
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def synthesize(
+        self,
+        slices: Tensor,
+        grid: OutputGrid,
+        wanted: Tensor,
+        network: Callable[..., Any] | None,
+        write: Callable[[Tensor, Tensor], None],
+    ) -> None:
+        """Fill the wanted slices of one channel."""
+        latent = getattr(network, "module", network)  # the network may be wrapped for distributed training
+        if not isinstance(latent, LatentInterpolator):
+            raise TypeError(f"expected a network with encode, mix and decode, got {type(network).__name__}.")
+        size = slices.shape[-2:]
+        count = self.batch_size or max(1, _PIXELS_PER_BATCH // (size[0] * size[1]))
+        lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices)
+        codes: Codes | None = None
+        for begin in range(0, len(slices), count):
+            fresh = latent.encode(slices[begin : begin + count, None])
+            # the last code of the batch before is the earlier end of the gap between the two batches
+            codes = fresh if codes is None else tuple(torch.cat(pair) for pair in zip(codes, fresh, strict=True))
+            offset = begin + len(fresh[0]) - len(codes[0])
+            due = torch.nonzero((lower >= offset) & (lower < offset + len(codes[0]) - 1))[:, 0]
+            for batch in due.split(count):
+                gaps = (lower[batch] - offset).to(slices.device)
+                earlier = tuple(code[gaps] for code in codes)
+                later = tuple(code[gaps + 1] for code in codes)
+                mixed = latent.mix(earlier, later, alpha[batch.to(alpha.device)])
+                write(wanted[batch], latent.decode(mixed, size)[:, 0])
+            codes = tuple(code[-1:] for code in codes)

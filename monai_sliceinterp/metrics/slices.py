@@ -1,0 +1,128 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Scores of the synthesised slices of interpolated volumes."""
+
+from __future__ import annotations
+
+import torch
+from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+from monai.metrics.regression import PSNRMetric, SSIMMetric
+from monai.utils import MetricReduction
+from torch import Tensor
+
+__all__ = ["SLICE_SCORES", "SynthesizedSliceMetric", "slice_scores", "synthesized_pairs"]
+
+SLICE_SCORES = ("psnr", "ssim")
+
+
+def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Pick the synthesised slices of an interpolated volume and the true ones, as batches of slices.
+
+    Args:
+        pred: ``(C, H, W, M)``, interpolated by ``factor`` from every ``factor``-th slice of ``truth``.
+        truth: ``(C, H, W, N)``; slices past the last observed one, which nothing can interpolate, are left out.
+        factor: the upsampling factor.
+
+    Returns:
+        Two tensors ``(K C, 1, H, W)``.
+
+    Raises:
+        ValueError: if the shapes do not belong together or there is no synthesised slice.
+
+    Example:
+        >>> volume = torch.rand(1, 8, 8, 10)
+        >>> tuple(synthesized_pairs(volume[..., :9], volume, factor=4)[0].shape)
+        (6, 1, 8, 8)
+    """
+    count = pred.shape[-1]
+    if pred.shape[:-1] != truth.shape[:-1] or not count <= truth.shape[-1] < count + factor:
+        raise ValueError(
+            f"an interpolated volume of shape {tuple(pred.shape)} does not belong to a truth of shape "
+            f"{tuple(truth.shape)} at factor {factor}."
+        )
+    index = torch.tensor([k for k in range(count) if k % factor], device=pred.device)
+    if not len(index):
+        raise ValueError(f"a volume of {count} slices at factor {factor} has no synthesised slice to score.")
+    # plain tensors: the slices of several volumes are pooled, their metadata means nothing here
+    picked = (torch.as_tensor(volume)[..., index].permute(3, 0, 1, 2).flatten(0, 1)[:, None] for volume in (pred, truth))
+    first, second = (volume.as_tensor() if hasattr(volume, "as_tensor") else volume for volume in picked)
+    return first, second
+
+
+def slice_scores(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0) -> Tensor:
+    """Score slices against the truth, one number each.
+
+    Args:
+        pred: slices ``(K, 1, H, W)``.
+        truth: slices of the same shape.
+        name: "psnr" in dB, or "ssim" with a Gaussian window of 11 pixels, sigma 1.5.
+        data_range: largest possible intensity difference.
+
+    Returns:
+        ``(K,)`` float32.
+
+    Raises:
+        ValueError: for an unknown score, or slices too small for the window.
+
+    Example:
+        >>> slice_scores(torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), 0.1), "psnr").tolist()
+        [20.0, 20.0]
+    """
+    if name == "psnr":
+        return PSNRMetric(max_val=data_range)._compute_metric(pred.float(), truth.float()).reshape(-1)
+    if name == "ssim":
+        if min(pred.shape[-2:]) < 11:
+            raise ValueError(f"SSIM's window needs slices of at least 11 x 11 pixels, got {tuple(pred.shape[-2:])}.")
+        return SSIMMetric(spatial_dims=2, data_range=data_range)._compute_metric(pred.float(), truth.float()).reshape(-1)
+    raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
+
+
+class SynthesizedSliceMetric(CumulativeIterationMetric):
+    """Mean over volumes of the mean score of a volume's synthesised slices.
+
+    Every volume counts the same, however many slices it has. For use with ``IgniteMetricHandler``.
+
+    Args:
+        name: "psnr" or "ssim".
+        factor: the upsampling factor the volumes were interpolated by.
+        data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``] first.
+
+    Example:
+        >>> metric = SynthesizedSliceMetric("psnr", factor=2)
+        >>> truth = torch.zeros(1, 1, 16, 16, 5)
+        >>> _ = metric(truth + 0.1, truth)
+        >>> round(metric.aggregate().item(), 3)
+        20.0
+    """
+
+    def __init__(self, name: str, factor: int, data_range: float = 1.0) -> None:
+        super().__init__()
+        if name not in SLICE_SCORES:
+            raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
+        self.name, self.factor, self.data_range = name, factor, data_range
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if y is None or y_pred.ndim != 5:
+            raise ValueError(f"expected volumes (B, C, H, W, M) and their truth, got shape {tuple(y_pred.shape)}.")
+        scores = []
+        for pred, truth in zip(y_pred, y, strict=True):
+            first, second = synthesized_pairs(pred, truth, self.factor)
+            limits = (0.0, self.data_range)
+            scores.append(slice_scores(first.clamp(*limits), second.clamp(*limits), self.name, self.data_range).mean())
+        return torch.stack(scores)[:, None]
+
+    def aggregate(self) -> Tensor:
+        """Return the mean over the volumes seen since the last reset."""
+        data = self.get_buffer()
+        if not isinstance(data, Tensor):
+            raise ValueError("no volume has been scored yet.")
+        return do_metric_reduction(data, MetricReduction.MEAN)[0].reshape(())

@@ -1,0 +1,114 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Convolutional blocks shared by the slice autoencoders."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["DecoderBlock", "EncoderBlock", "fan_in_normal_", "pad_to_multiple"]
+
+
+def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2) -> None:
+    """Initialise every convolution below ``module`` for leaky ReLU, in place.
+
+    Weights are drawn from a zero-mean normal distribution with standard deviation ``1 / sqrt(n_l (1 + slope^2))``,
+    ``n_l`` being the number of incoming connections of the layer (ASI, section IV), biases are zero. Batch
+    normalisation keeps its scale of one and shift of zero.
+
+    Args:
+        module: network to initialise.
+        negative_slope: slope of the leaky ReLU for negative inputs.
+
+    Example:
+        >>> conv = nn.Conv2d(64, 32, 3)
+        >>> fan_in_normal_(conv)
+        >>> abs(conv.weight.std().item() * math.sqrt(64 * 9 * 1.04) - 1) < 0.1
+        True
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            fan_in = layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=1.0 / math.sqrt(fan_in * (1.0 + negative_slope**2)))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Pad the in-plane sizes of a slice batch at their far ends to a multiple, by repeating the border pixels.
+
+    Args:
+        image: slices ``(B, C, H, W)``, any value range.
+        multiple: the padded height and width are multiples of this number.
+
+    Returns:
+        The padded slices; the very input when nothing has to be added.
+
+    Example:
+        >>> pad_to_multiple(torch.ones(1, 1, 5, 8), 4).shape
+        torch.Size([1, 1, 8, 8])
+    """
+    height, width = image.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
+class EncoderBlock(nn.Sequential):
+    """Two 3x3 convolutions with leaky ReLU, batch normalisation, 2x2 average pooling (ASI, section III-B).
+
+    Args:
+        in_channels: channels of the input ``(B, in_channels, H, W)``.
+        out_channels: channels of the output ``(B, out_channels, H / 2, W / 2)``.
+        negative_slope: slope of the leaky ReLU.
+
+    Example:
+        >>> EncoderBlock(1, 32)(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 32, 8, 8])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, negative_slope: float = 0.2) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.BatchNorm2d(out_channels),
+            nn.AvgPool2d(2),
+        )
+
+
+class DecoderBlock(nn.Sequential):
+    """Two 3x3 convolutions with leaky ReLU, batch normalisation, 2x2 nearest-neighbour upsampling (ASI, III-B).
+
+    Args:
+        in_channels: channels of the input ``(B, in_channels, H, W)``.
+        out_channels: channels of the output ``(B, out_channels, 2 H, 2 W)``.
+        negative_slope: slope of the leaky ReLU.
+
+    Example:
+        >>> DecoderBlock(128, 64)(torch.zeros(2, 128, 8, 8)).shape
+        torch.Size([2, 64, 16, 16])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, negative_slope: float = 0.2) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.BatchNorm2d(out_channels),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+        )

@@ -1,0 +1,137 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Autoencoding for Semantic Interpolation (ASI): slices are mixed in the latent space of a convolutional autoencoder.
+
+Sander J, de Vos BD, Isgum I: Autoencoding Low-Resolution MRI for Semantically Smooth Interpolation of Anisotropic MRI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
+from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
+
+__all__ = ["ASIAutoencoder", "ResidualASIAutoencoder"]
+
+
+class ASIAutoencoder(LatentInterpolator):
+    """ASI's convolutional autoencoder, exactly as in section III-B of the paper.
+
+    Encoder: a block of two 3x3 convolutions, batch normalisation and 2x2 average pooling per entry of ``channels``,
+    then two convolutions to the latent code, the last one linear. The decoder is its mirror with nearest-neighbour
+    upsampling, and ends in a sigmoid. With the default sizes the code has 128 channels at a quarter of the in-plane
+    size, an overcomplete representation, and the network has 434,785 parameters.
+
+    Slices of any height and width are accepted: they are padded inside by repeating the border and cropped again.
+
+    Args:
+        in_channels: image channels of a slice, 1 for a grey-value scan.
+        channels: number of kernels of each pooled block.
+        latent_channels: channels of the code.
+        negative_slope: slope of the leaky ReLU for negative inputs.
+
+    Raises:
+        ValueError: if ``channels`` is empty or any size is not positive.
+
+    Example:
+        >>> network = ASIAutoencoder().eval()
+        >>> slices = torch.rand(2, 1, 61, 47)  # two neighbouring slices, intensities in [0, 1]
+        >>> codes = network.encode(slices)
+        >>> network.decode(codes, size=(61, 47)).shape
+        torch.Size([2, 1, 61, 47])
+        >>> network(torch.rand(3, 2, 61, 47), alpha=0.25).shape  # three pairs, one slice synthesised for each
+        torch.Size([3, 1, 61, 47])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: Sequence[int] = (32, 64),
+        latent_channels: int = 128,
+        negative_slope: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if not channels or min(*channels, in_channels, latent_channels) < 1:
+            raise ValueError(
+                f"ASI needs positive channel counts, got in_channels={in_channels}, channels={tuple(channels)}, "
+                f"latent_channels={latent_channels}."
+            )
+        self.in_channels = in_channels
+        self.multiple = 2 ** len(channels)
+        sizes = (in_channels, *channels)
+        self.encoder = nn.Sequential(
+            *(EncoderBlock(before, after, negative_slope) for before, after in zip(sizes, sizes[1:], strict=False)),
+            nn.Conv2d(channels[-1], latent_channels, 3, padding=1),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.Conv2d(latent_channels, latent_channels, 3, padding=1),
+        )
+        sizes = (latent_channels, *reversed(channels))
+        self.decoder = nn.Sequential(
+            *(DecoderBlock(before, after, negative_slope) for before, after in zip(sizes, sizes[1:], strict=False)),
+            nn.Conv2d(channels[0], channels[0], 3, padding=1),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.Conv2d(channels[0], in_channels, 3, padding=1),
+        )
+        fan_in_normal_(self, negative_slope)
+
+    def encode(self, image: Tensor) -> Codes:
+        return (self.encoder(pad_to_multiple(image, self.multiple)),)
+
+    def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
+        image = torch.sigmoid(self.decoder(codes[0]))
+        return image if size is None else image[..., : size[0], : size[1]]
+
+
+class ResidualASIAutoencoder(ASIAutoencoder):
+    """ASI whose decoder predicts the residual to the linear blend of the two slices instead of the slice itself.
+
+    This is not in the paper. The code holds the slice itself beside the latent code, so that mixing two codes also
+    mixes the slices linearly; the decoder then only adds what linear interpolation gets wrong. The residual vanishes
+    at the ends of the gap (``alpha`` 0 and 1), where the slice is known, because it is the difference between decoding
+    the mixed code and mixing what the codes of both ends decode to would cost twice the time; instead the last layer
+    starts at zero and training on reconstructions drives it there. Values outside [0, 1] are passed on by the blend.
+
+    Args:
+        in_channels: image channels of a slice, 1 for a grey-value scan.
+        channels: number of kernels of each pooled block.
+        latent_channels: channels of the code.
+        negative_slope: slope of the leaky ReLU for negative inputs.
+
+    Example:
+        >>> network = ResidualASIAutoencoder().eval()
+        >>> pair = torch.rand(1, 2, 30, 30)
+        >>> torch.allclose(network(pair, alpha=0.5), pair.mean(1, keepdim=True))  # untrained: linear interpolation
+        True
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: Sequence[int] = (32, 64),
+        latent_channels: int = 128,
+        negative_slope: float = 0.2,
+    ) -> None:
+        super().__init__(in_channels, channels, latent_channels, negative_slope)
+        last = self.decoder[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+
+    def encode(self, image: Tensor) -> Codes:
+        return (*super().encode(image), image)
+
+    def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
+        code, blend = codes
+        height, width = blend.shape[-2:] if size is None else size
+        return blend[..., :height, :width] + self.decoder(code)[..., :height, :width]

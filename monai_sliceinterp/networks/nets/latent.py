@@ -1,0 +1,101 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The contract of every network that interpolates slices by mixing latent codes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Codes", "LatentInterpolator", "mix_codes"]
+
+Codes = tuple[Tensor, ...]
+"""What a slice is encoded to: one or more feature maps ``(B, ...)``, for instance one per level."""
+
+
+def mix_codes(earlier: Codes, later: Codes, alpha: float | Tensor) -> Codes:
+    """Convex combination ``(1 - alpha) * earlier + alpha * later`` of the codes of two slices (ASI, eq. 1).
+
+    Args:
+        earlier: codes of the earlier slices, each ``(B, ...)``.
+        later: codes of the later slices, of the same shapes.
+        alpha: fraction of the gap from the earlier slice, in [0, 1]; one number, or one per sample ``(B,)``.
+
+    Returns:
+        The mixed codes, of the same shapes.
+
+    Example:
+        >>> mixed = mix_codes((torch.zeros(2, 1),), (torch.ones(2, 1),), torch.tensor([0.25, 1.0]))
+        >>> mixed[0].tolist()
+        [[0.25], [1.0]]
+    """
+    mixed = []
+    for first, second in zip(earlier, later, strict=True):
+        weight = torch.as_tensor(alpha, dtype=first.dtype, device=first.device)
+        mixed.append(torch.lerp(first, second, weight.reshape(-1, *[1] * (first.ndim - 1))))
+    return tuple(mixed)
+
+
+class LatentInterpolator(nn.Module):
+    """Base of the networks that encode slices, mix the codes of two of them and decode the mixture.
+
+    A subclass sets ``in_channels`` and defines :meth:`encode` and :meth:`decode`. Its :meth:`forward` serves training,
+    export and checks; whole volumes go through :class:`monai_sliceinterp.inferers.LatentSliceInferer`, which encodes
+    every slice only once.
+    """
+
+    in_channels: int
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> Codes:
+        """Encode slices ``(B, C, H, W)`` to codes of batch size B."""
+
+    @abstractmethod
+    def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
+        """Decode codes to slices ``(B, C, H, W)``, cropped to ``size`` (H, W) when it is given."""
+
+    def mix(self, earlier: Codes, later: Codes, alpha: float | Tensor) -> Codes:
+        """Mix the codes of two slices; see :func:`mix_codes`."""
+        return mix_codes(earlier, later, alpha)
+
+    def forward(self, image: Tensor, alpha: float | Tensor = 0.5, reconstruct: bool = False) -> Tensor:
+        """Synthesise the slice at ``alpha`` between the two slices of each pair.
+
+        Args:
+            image: pairs of slices ``(B, 2 C, H, W)``: the earlier slice's C channels, then the later slice's.
+            alpha: fraction of the gap from the earlier slice, in [0, 1]; one number, or one per pair ``(B,)``.
+            reconstruct: also return the reconstructions of both slices, which the training losses need.
+
+        Returns:
+            The synthesised slices ``(B, C, H, W)``; with ``reconstruct`` the channels hold the reconstruction of the
+            earlier slice, of the later slice, and the synthesised slice: ``(B, 3 C, H, W)``.
+
+        Raises:
+            ValueError: if the number of channels is not twice ``in_channels``.
+        """
+        if image.shape[1] != 2 * self.in_channels:
+            raise ValueError(
+                f"a pair of slices needs {2 * self.in_channels} channels (2 x in_channels), got {image.shape[1]}."
+            )
+        size = image.shape[-2:]
+        codes = self.encode(torch.cat(image.chunk(2, dim=1)))
+        earlier = tuple(code[: image.shape[0]] for code in codes)
+        later = tuple(code[image.shape[0] :] for code in codes)
+        mixed = self.mix(earlier, later, alpha)
+        if not reconstruct:
+            return self.decode(mixed, size)
+        # one decoder call for all three, so that batch normalisation sees reconstructions and mixtures alike
+        decoded = self.decode(tuple(torch.cat(parts) for parts in zip(codes, mixed, strict=True)), size)
+        return torch.cat(decoded.chunk(3), dim=1)

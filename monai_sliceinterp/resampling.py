@@ -1,0 +1,165 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Resampling along the slice axis as multiplication with a banded matrix: interpolation kernels and slab profiles.
+
+Every linear operation along the slices of a volume is a matrix of weights ``(N, M)``: output slice m is the sum of the
+input slices weighted by column m. Columns sum to one, so a constant stays constant. Only the slices asked for are
+computed, and only the input slices with a weight are read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from torch import Tensor
+
+__all__ = ["FWHM_PER_SIGMA", "INTERPOLATION_MODES", "apply_slice_weights", "interpolation_weights", "slab_weights"]
+
+INTERPOLATION_MODES = ("linear", "cubic", "lanczos")
+
+FWHM_PER_SIGMA = float(np.sqrt(8.0 * np.log(2.0)))
+"""Full width at half maximum of a Gaussian with standard deviation one."""
+
+_NARROWEST = 0.02  # standard deviation in gaps; below it no slice may be left with a weight that is not 0 in float64
+
+_BLOCK = 32  # output slices per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
+
+
+def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
+    """Multiply the last axis of a volume with a banded matrix.
+
+    Args:
+        volume: ``(..., N)``, slices last, any value range; integers are computed in float32.
+        weights: matrix ``(N, M)``.
+
+    Returns:
+        ``(..., M)`` in the volume's floating type, on its device.
+
+    Raises:
+        ValueError: if the matrix has not as many rows as the volume has slices.
+
+    Example:
+        >>> apply_slice_weights(torch.tensor([[0.0, 4.0]]), [[1.0, 0.75], [0.0, 0.25]])
+        tensor([[0., 1.]])
+    """
+    matrix = np.asarray(weights, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != volume.shape[-1]:
+        raise ValueError(f"weights of shape {matrix.shape} do not fit a volume with {volume.shape[-1]} slices.")
+    if not volume.is_floating_point():
+        volume = volume.to(torch.float32)
+    used = matrix != 0
+    first, last = used.argmax(axis=0), matrix.shape[0] - used[::-1].argmax(axis=0)
+    if not matrix.size:
+        return volume.new_zeros((*volume.shape[:-1], matrix.shape[1]))
+    blocks = []
+    for begin in range(0, matrix.shape[1], _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        rows = slice(int(first[block].min()), int(last[block].max()))
+        part = torch.as_tensor(matrix[rows, block], dtype=volume.dtype, device=volume.device)
+        blocks.append(volume[..., rows] @ part)
+    return torch.cat(blocks, dim=-1)
+
+
+def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cubic") -> NDArray[np.float64]:
+    """Weights that interpolate slices at given positions, aligned on slice centres.
+
+    Args:
+        num_slices: number N of input slices, at positions 0, 1, ..., N - 1.
+        positions: M output positions in units of the gap, within [0, N - 1].
+        mode: "linear"; "cubic": interpolating cubic B-spline with mirrored ends; "lanczos": three-lobed windowed sinc
+            with replicated ends, normalised.
+
+    Returns:
+        Matrix ``(N, M)``; every column sums to one.
+
+    Raises:
+        ValueError: for an unknown mode or positions outside the slices.
+
+    Example:
+        >>> interpolation_weights(3, [0.5], "linear").ravel().tolist()
+        [0.5, 0.5, 0.0]
+    """
+    places = np.asarray(positions, dtype=np.float64).reshape(-1)
+    if places.size and not (places.min() >= 0 and places.max() <= num_slices - 1):
+        raise ValueError(f"positions must lie within [0, {num_slices - 1}], got {places.min():g} to {places.max():g}.")
+    if mode == "linear":
+        taps = np.arange(2)
+        kernel, border = lambda x: np.maximum(1.0 - abs(x), 0.0), "replicate"
+    elif mode == "cubic":
+        taps = np.arange(-1, 3)
+        kernel, border = _cubic_b_spline, "mirror"
+    elif mode == "lanczos":
+        taps = np.arange(-2, 4)
+        kernel, border = lambda x: np.sinc(x) * np.sinc(x / 3.0) * (abs(x) < 3), "replicate"
+    else:
+        raise ValueError(f"unknown interpolation mode {mode!r}; expected one of {', '.join(INTERPOLATION_MODES)}.")
+    nodes = np.floor(places).astype(int) + taps[:, None]
+    weights = _scatter(nodes, kernel(nodes - places), num_slices, border)
+    if mode == "cubic" and num_slices > 1:
+        # the spline's coefficients are a recursive filter of the slices; its response falls by 0.27 per slice
+        prefilter = ndimage.spline_filter1d(np.eye(num_slices), order=3, axis=0, mode="mirror")
+        weights = prefilter.T @ weights
+        weights[abs(weights) < 1e-9] = 0.0
+    return weights / weights.sum(axis=0)
+
+
+def slab_weights(num_slices: int, positions: ArrayLike, fwhm: float, truncated: float = 4.0) -> NDArray[np.float64]:
+    """Weights of Gaussian slabs centred at given positions, with replicated ends.
+
+    Args:
+        num_slices: number N of input slices.
+        positions: M centres in units of the gap, within [0, N - 1].
+        fwhm: full width at half maximum of the slab profile in units of the gap; 0 takes the slice at the position
+            (interpolated linearly where the position is between slices).
+        truncated: the profile is cut off at this many standard deviations.
+
+    Returns:
+        Matrix ``(N, M)``; every column sums to one.
+
+    Raises:
+        ValueError: if the width is negative or a position lies outside the slices.
+
+    Example:
+        >>> slab_weights(5, [2.0], fwhm=0.0).ravel().tolist()
+        [0.0, 0.0, 1.0, 0.0, 0.0]
+    """
+    if not 0 <= fwhm < np.inf:
+        raise ValueError(f"the FWHM of the slab must be zero or positive, got {fwhm!r}.")
+    linear = interpolation_weights(num_slices, positions, "linear")
+    sigma = fwhm / FWHM_PER_SIGMA
+    if sigma == 0:
+        return linear
+    sigma = max(sigma, _NARROWEST)
+    reach = int(np.ceil(truncated * sigma))
+    places = np.asarray(positions, dtype=np.float64).reshape(-1)
+    nodes = np.round(places).astype(int) + np.arange(-reach, reach + 1)[:, None]
+    weights = _scatter(nodes, np.exp(-0.5 * ((nodes - places) / sigma) ** 2), num_slices, "replicate")
+    return weights / weights.sum(axis=0)
+
+
+def _cubic_b_spline(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    distance = abs(x)
+    inner = 2.0 / 3.0 - distance**2 * (1.0 - distance / 2.0)
+    return np.where(distance < 1, inner, np.maximum(2.0 - distance, 0.0) ** 3 / 6.0)
+
+
+def _scatter(nodes: NDArray[np.int_], values: NDArray[np.float64], num_slices: int, border: str) -> NDArray[np.float64]:
+    """Sum kernel values ``(taps, M)`` into a matrix ``(N, M)``, nodes past the ends folded back onto the slices."""
+    if border == "mirror" and num_slices > 1:
+        period = 2 * (num_slices - 1)
+        nodes = abs((nodes + num_slices - 1) % period - (num_slices - 1))
+    nodes = np.clip(nodes, 0, num_slices - 1)
+    weights = np.zeros((num_slices, nodes.shape[1]))
+    np.add.at(weights, (nodes, np.arange(nodes.shape[1])), values)
+    return weights

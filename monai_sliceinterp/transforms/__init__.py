@@ -1,0 +1,67 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Transforms, array and dictionary versions, for any MONAI pipeline."""
+
+from __future__ import annotations
+
+from monai_sliceinterp.transforms.degradation import (
+    FWHMDownsample,
+    FWHMDownsampleD,
+    FWHMDownsampled,
+    FWHMDownsampleDict,
+    fwhm_downsample,
+)
+from monai_sliceinterp.transforms.intensity import (
+    InvertibleScaleIntensityRange,
+    InvertibleScaleIntensityRangeD,
+    InvertibleScaleIntensityRanged,
+    InvertibleScaleIntensityRangeDict,
+    InvertibleScaleIntensityRangePercentiles,
+    InvertibleScaleIntensityRangePercentilesD,
+    InvertibleScaleIntensityRangePercentilesd,
+    InvertibleScaleIntensityRangePercentilesDict,
+    RandSigmoidContrast,
+    RandSigmoidContrastD,
+    RandSigmoidContrastd,
+    RandSigmoidContrastDict,
+    sigmoid_curve,
+)
+from monai_sliceinterp.transforms.loading import LoadVolume, LoadVolumeD, LoadVolumeDict, LoadVolumed, dicom_series
+from monai_sliceinterp.transforms.orientation import (
+    ThroughPlaneLast,
+    ThroughPlaneLastD,
+    ThroughPlaneLastd,
+    ThroughPlaneLastDict,
+    move_axis_last,
+    moved_axis,
+)
+from monai_sliceinterp.transforms.sampling import (
+    RandSlicePair,
+    RandSlicePairD,
+    RandSlicePaird,
+    RandSlicePairDict,
+    RandSlicePairs,
+    RandSlicePairsD,
+    RandSlicePairsd,
+    RandSlicePairsDict,
+    slice_pair,
+)
+from monai_sliceinterp.transforms.saving import (
+    RestoreVolumeD,
+    RestoreVolumed,
+    RestoreVolumeDict,
+    SaveVolumeD,
+    SaveVolumed,
+    SaveVolumeDict,
+    cast_to,
+    save_nifti,
+)

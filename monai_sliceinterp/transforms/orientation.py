@@ -1,0 +1,154 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bring the through-plane axis to the end, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys, TransformBackends
+from torch import Tensor
+
+from monai_sliceinterp.geometry import slice_geometry
+
+__all__ = ["ThroughPlaneLast", "ThroughPlaneLastD", "ThroughPlaneLastDict", "ThroughPlaneLastd", "move_axis_last", "moved_axis"]
+
+
+def move_axis_last(image: Tensor, axis: int) -> tuple[Any, Tensor]:
+    """Move a spatial axis to the end, keeping the order of the others.
+
+    Args:
+        image: ``(C, X, Y, Z)``.
+        axis: spatial axis 0, 1 or 2.
+
+    Returns:
+        The permuted image (a view) and the 4x4 matrix that takes its indices to those of the input.
+
+    Example:
+        >>> moved, matrix = move_axis_last(torch.zeros(1, 4, 5, 6), axis=0)
+        >>> tuple(moved.shape), (matrix @ torch.tensor([1.0, 2.0, 3.0, 1.0]).double()).tolist()
+        ((1, 5, 6, 4), [3.0, 1.0, 2.0, 1.0])
+    """
+    order = [k for k in range(3) if k != axis] + [axis]
+    matrix = torch.zeros(4, 4, dtype=torch.float64)
+    matrix[order, range(3)] = 1.0
+    matrix[3, 3] = 1.0
+    return image.permute(0, *(k + 1 for k in order)), matrix
+
+
+def moved_axis(image: MetaTensor) -> int:
+    """Return the axis that :class:`ThroughPlaneLast` moved to the end of ``image``; the last one if it was not applied.
+
+    Example:
+        >>> scan = MetaTensor(torch.zeros(1, 4, 5, 6))
+        >>> moved_axis(scan), moved_axis(ThroughPlaneLast(axis=1)(scan))
+        (2, 1)
+    """
+    for operation in reversed(image.applied_operations):
+        if operation[TraceKeys.CLASS_NAME] == ThroughPlaneLast.__name__:
+            return int(operation[TraceKeys.EXTRA_INFO]["axis"])
+    return 2
+
+
+class ThroughPlaneLast(InvertibleTransform):
+    """Permute a volume so that its slices are stacked along the last axis; the affine follows.
+
+    The inverse moves the last axis back to where it came from, whatever its length by then, so that it also applies
+    to a volume interpolated in between.
+
+    Args:
+        axis: through-plane axis 0, 1 or 2; None: the axis with the largest spacing, a tie meaning the last one.
+
+    Example:
+        >>> scan = MetaTensor(torch.zeros(1, 12, 256, 192), affine=torch.diag(torch.tensor([5.0, 1.0, 1.0, 1.0])))
+        >>> to_last = ThroughPlaneLast()
+        >>> moved = to_last(scan)
+        >>> tuple(moved.shape), moved.pixdim.tolist()
+        ((1, 256, 192, 12), [1.0, 1.0, 5.0])
+        >>> tuple(to_last.inverse(moved).shape)
+        (1, 12, 256, 192)
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(self, axis: int | None = None) -> None:
+        self.axis = axis
+
+    def __call__(self, img: Tensor) -> MetaTensor:
+        """Apply the transform to ``img`` ``(C, X, Y, Z)``.
+
+        Raises:
+            ValueError: if the volume is not three-dimensional or its affine is unusable.
+        """
+        if img.ndim != 4:
+            raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(img.shape)}.")
+        image = img if isinstance(img, MetaTensor) else MetaTensor(img)
+        axis = slice_geometry(image, axis=self.axis).axis
+        moved, matrix = move_axis_last(image, axis)
+        moved.meta = deepcopy(image.meta)  # MONAI updates the entries in place, and those are the input's
+        return self.push_transform(moved, affine=matrix, extra_info={"axis": axis}, orig_size=tuple(image.shape[1:]))
+
+    def inverse(self, data: MetaTensor) -> MetaTensor:
+        """Move the last axis of ``data`` ``(C, H, W, N)`` back."""
+        axis = self.pop_transform(data)[TraceKeys.EXTRA_INFO]["axis"]
+        if isinstance(axis, Tensor):  # collated and decollated on the way
+            axis = int(axis)
+        _, matrix = move_axis_last(data, axis)
+        order = [0, 1]
+        order.insert(axis, 2)
+        moved: Any = data.permute(0, *(k + 1 for k in order))
+        moved.meta = deepcopy(data.meta)
+        with self.trace_transform(False):
+            return self.push_transform(moved, affine=matrix.T)  # a permutation's inverse
+
+
+class ThroughPlaneLastd(MapTransform, InvertibleTransform):
+    """Dictionary version of :class:`ThroughPlaneLast`.
+
+    Args:
+        keys: volumes to permute.
+        axis: see :class:`ThroughPlaneLast`.
+        allow_missing_keys: do not raise for keys that are not there.
+
+    Example:
+        >>> tuple(ThroughPlaneLastd("image", axis=1)({"image": torch.zeros(1, 4, 5, 6)})["image"].shape)
+        (1, 4, 6, 5)
+    """
+
+    backend = ThroughPlaneLast.backend
+
+    def __init__(self, keys: KeysCollection, axis: int | None = None, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = ThroughPlaneLast(axis)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply the transform to every key."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform(result[key])
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Undo the transform on every key."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform.inverse(result[key])
+        return result
+
+
+ThroughPlaneLastD = ThroughPlaneLastDict = ThroughPlaneLastd

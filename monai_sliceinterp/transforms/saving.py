@@ -1,0 +1,196 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bring an interpolated volume back to the input's units, type and orientation, and write it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer, paste_observed
+from monai_sliceinterp.transforms.orientation import moved_axis
+
+__all__ = [
+    "RestoreVolumeD",
+    "RestoreVolumeDict",
+    "RestoreVolumed",
+    "SaveVolumeD",
+    "SaveVolumeDict",
+    "SaveVolumed",
+    "cast_to",
+    "file_stem",
+    "save_nifti",
+]
+
+
+def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert intensities to a type: rounded and limited to its range where it is an integer type.
+
+    Example:
+        >>> cast_to(torch.tensor([-3.2, 1.6, 300.0]), torch.uint8)
+        tensor([  0,   2, 255], dtype=torch.uint8)
+    """
+    if dtype.is_floating_point:
+        return image.to(dtype)
+    limits = torch.iinfo(dtype)
+    # float32 cannot hold the largest int32 or int64; float64 holds every value of the types images come in
+    return image.to(torch.float64).round().clamp(limits.min, limits.max).to(dtype)
+
+
+def file_stem(path: str | Path) -> str:
+    """Name of a file without its image suffix; the name of a folder.
+
+    Example:
+        >>> file_stem("scans/a.b.nii.gz"), file_stem("scans/a.mha")
+        ('a.b', 'a')
+    """
+    name = Path(path).name
+    for suffix in (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
+    """Write a volume as NIfTI, under a temporary name first, so that a killed run leaves no half file.
+
+    Args:
+        image: ``(C, X, Y, Z)`` with its affine in mm (RAS); several channels are written as a fourth axis (time).
+        path: file to write, ``.nii`` or ``.nii.gz``; its folder must exist.
+        ndim: 4 writes the fourth axis also for one channel.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    target = Path(path)
+    array = np.moveaxis(image.detach().cpu().numpy(), 0, -1)
+    if array.shape[-1] == 1 and ndim < 4:
+        array = array[..., 0]
+    if array.dtype == np.int64:  # few readers take 64-bit integers; DICOM and NIfTI scans fit 32 bits
+        array = array.astype(np.int32) if abs(array).max(initial=0) < 2**31 else array.astype(np.float64)
+    file = nib.Nifti1Image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64))
+    file.header.set_xyzt_units("mm", "sec")
+    file.set_sform(file.affine, code="scanner")
+    file.set_qform(file.affine, code="scanner")
+    if array.ndim == 4 and "frame_spacing" in image.meta:
+        file.header["pixdim"][4] = float(image.meta["frame_spacing"])
+    suffix = "".join(target.suffixes[-2:]) if target.name.endswith(".nii.gz") else target.suffix
+    handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{file_stem(target)}.part-", dir=target.parent)
+    os.close(handle)
+    try:
+        nib.save(file, name)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+class RestoreVolumed(MapTransform):
+    """Undo the preprocessing of an interpolated volume: original units, type and axis order, observed slices pasted.
+
+    Args:
+        keys: interpolated volumes ``(C, H, W, M)`` as the inferer returns them.
+        transform: the preprocessing, whose invertible transforms are undone.
+        inferer: the inferer, which knows the output grid and whether observed slices are kept.
+        image_key: the inferer's input ``(C, H, W, N)``.
+        observed_key: the volume as it was loaded, before any change of intensities; any axis order that
+            :class:`monai_sliceinterp.transforms.ThroughPlaneLastd` has not touched.
+
+    Example:
+        See ``bundles/asi/inference.json``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: InvertibleTransform,
+        inferer: SliceInterpolationInferer,
+        image_key: str = CommonKeys.IMAGE,
+        observed_key: str = "observed",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform, self.inferer = transform, inferer
+        self.image_key, self.observed_key = image_key, observed_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore every key."""
+        result = dict(data)
+        image, observed = result[self.image_key], result[self.observed_key]
+        last = moved_axis(image) + 1
+        grid = self.inferer.output_grid(image[None])
+        for key in self.key_iterator(result):
+            restored = self.transform.inverse({self.image_key: result[key]})[self.image_key]
+            voxels = cast_to(restored.as_tensor(), observed.dtype)
+            if self.inferer.keep_observed:
+                source = observed.as_tensor().to(voxels.device)
+                paste_observed(voxels.movedim(last, -1), source.movedim(last, -1), grid)
+            output = MetaTensor(voxels).copy_meta_from(observed)
+            output.affine = restored.affine
+            result[key] = output
+        return result
+
+
+class SaveVolumed(MapTransform):
+    """Write volumes to ``<output_dir>/<stem>_<postfix>.nii.gz``, the stem being that of the file they came from.
+
+    Args:
+        keys: volumes ``(C, X, Y, Z)`` with their affine and ``filename_or_obj`` in the metadata.
+        output_dir: folder, made if missing.
+        postfix: end of the file name.
+        allow_missing_keys: do not raise for keys that are not there.
+
+    Raises:
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> scan = MetaTensor(torch.zeros(1, 4, 4, 3), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> saved = SaveVolumed("pred", folder)({"pred": scan})
+        >>> os.listdir(folder)
+        ['scan_interp.nii.gz']
+    """
+
+    def __init__(
+        self, keys: KeysCollection, output_dir: str | Path, postfix: str = "interp", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir, self.postfix = Path(output_dir), postfix
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write every key; ``saved_to`` in its metadata tells where."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            path = self.output_dir / f"{file_stem(image.meta['filename_or_obj'])}_{self.postfix}.nii.gz"
+            save_nifti(image, path, ndim=int(image.meta.get("original_ndim", 3)))
+            image.meta["saved_to"] = str(path)
+        return result
+
+
+RestoreVolumeD = RestoreVolumeDict = RestoreVolumed
+SaveVolumeD = SaveVolumeDict = SaveVolumed

@@ -1,0 +1,225 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.resampling import (
+    FWHM_PER_SIGMA,
+    INTERPOLATION_MODES,
+    apply_slice_weights,
+    interpolation_weights,
+    slab_weights,
+)
+
+SCIPY = {"linear": {"order": 1, "mode": "nearest"}, "cubic": {"order": 3, "mode": "mirror"}}
+some = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def lanczos(x):
+    return 3 * np.sin(np.pi * x) * np.sin(np.pi * x / 3) / (np.pi * x) ** 2
+
+
+class TestInterpolation:
+    @pytest.mark.parametrize("num_slices", [2, 3, 4, 7, 30, 100])
+    @pytest.mark.parametrize("mode", SCIPY)
+    def test_equals_scipy(self, mode, num_slices):
+        rng = np.random.default_rng(num_slices)
+        slices = rng.normal(size=num_slices)
+        positions = np.r_[0, num_slices - 1, rng.uniform(0, num_slices - 1, 50), np.arange(num_slices)]
+        expected = ndimage.map_coordinates(slices, positions[None], **SCIPY[mode])
+        found = slices @ interpolation_weights(num_slices, positions, mode)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+    def test_lanczos_by_hand(self):
+        taps = np.array([lanczos(x) for x in (-2.3, -1.3, -0.3, 0.7, 1.7, 2.7)])
+        found = interpolation_weights(10, [4.3], "lanczos")[:, 0]
+        np.testing.assert_allclose(found[2:8], taps / taps.sum(), rtol=1e-12)
+        assert (found[[0, 1, 8, 9]] == 0).all()
+
+    def test_lanczos_ends_replicated(self):
+        slices = np.random.default_rng(0).normal(size=6)
+        padded = np.pad(slices, 3, mode="edge")
+        for position in (0.4, 1.5, 4.8):
+            taps = {n: lanczos(n - position) for n in range(-3, 9) if 0 < abs(n - position) < 3}
+            expected = sum(weight * padded[n + 3] for n, weight in taps.items()) / sum(taps.values())
+            assert slices @ interpolation_weights(6, [position], "lanczos") == pytest.approx(expected, abs=1e-12)
+
+    @given(st.integers(1, 60), st.sampled_from(INTERPOLATION_MODES), st.lists(st.floats(0, 1), min_size=1, max_size=20))
+    @some
+    def test_constant(self, num_slices, mode, fractions):
+        weights = interpolation_weights(num_slices, np.array(fractions) * (num_slices - 1), mode)
+        assert weights.shape == (num_slices, len(fractions))
+        np.testing.assert_allclose(weights.sum(0), 1, rtol=0, atol=1e-12)
+
+    @given(st.integers(2, 60), st.sampled_from(INTERPOLATION_MODES))
+    @some
+    def test_integer_positions_reproduce_slices(self, num_slices, mode):
+        weights = interpolation_weights(num_slices, np.arange(num_slices), mode)
+        np.testing.assert_allclose(weights, np.eye(num_slices), rtol=0, atol=1e-8)
+
+    @pytest.mark.parametrize("position", [0.3, 5.5, 8.9])
+    def test_mirrored_stack_gives_mirrored_weights(self, position):
+        for mode in INTERPOLATION_MODES:
+            forward = interpolation_weights(11, [position], mode)
+            backward = interpolation_weights(11, [10 - position], mode)
+            np.testing.assert_allclose(forward, backward[::-1], rtol=0, atol=1e-12)
+
+    def test_ramps(self):
+        positions = np.linspace(0, 39, 157)
+        ramp = 3.0 * np.arange(40) - 7.0
+        np.testing.assert_allclose(
+            ramp @ interpolation_weights(40, positions, "linear"), 3 * positions - 7, rtol=0, atol=1e-10
+        )
+        # the mirrored ends of the spline bend a ramp, less by 0.27 per slice from the end
+        cubic = ramp @ interpolation_weights(40, positions, "cubic")
+        error = abs(cubic - (3 * positions - 7))
+        inside = (positions >= 10) & (positions <= 29)
+        assert error[inside].max() < 1e-4
+        assert error.max() < 0.5
+
+    def test_cubic_is_better_on_a_smooth_curve(self):
+        positions = np.asarray(OutputGrid.from_factor(40, 4).positions)
+        curve = np.cos(np.arange(40) / 3)
+        errors = {
+            mode: abs(curve @ interpolation_weights(40, positions, mode) - np.cos(positions / 3))[20:-20].max()
+            for mode in INTERPOLATION_MODES
+        }
+        assert errors["cubic"] < 0.1 * errors["linear"]
+        assert errors["lanczos"] < errors["linear"]
+
+    def test_errors(self):
+        for positions in ([-0.01], [0, 4.01], [np.nan]):
+            with pytest.raises(ValueError, match=r"within \[0, 4\]"):
+                interpolation_weights(5, positions, "cubic")
+        with pytest.raises(ValueError, match="'nearest'; expected one of linear, cubic, lanczos"):
+            interpolation_weights(5, [1], "nearest")
+
+
+class TestSlab:
+    @pytest.mark.parametrize("num_slices", [1, 2, 9, 40])
+    @pytest.mark.parametrize("fwhm", [0.3, 1.0, 4.0, 11.0])
+    @pytest.mark.parametrize("truncated", [4.0, 2.5])
+    def test_equals_dense_convolution(self, num_slices, fwhm, truncated):
+        slices = np.random.default_rng(0).normal(size=num_slices)
+        sigma = fwhm / (2 * np.sqrt(2 * np.log(2)))
+        radius = int(np.ceil(truncated * sigma))
+        expected = ndimage.gaussian_filter1d(slices, sigma, mode="nearest", radius=radius)
+        found = slices @ slab_weights(num_slices, np.arange(num_slices), fwhm, truncated)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+    def test_width_is_the_full_width_at_half_maximum(self):
+        weights = slab_weights(41, [20.0], fwhm=8.0)[:, 0]
+        assert weights.argmax() == 20
+        np.testing.assert_allclose(weights[[16, 24]], weights[20] / 2, rtol=1e-12)
+        assert pytest.approx(2.354820045) == FWHM_PER_SIGMA
+
+    @given(st.integers(1, 50), st.floats(0, 20), st.lists(st.floats(0, 1), min_size=1, max_size=10))
+    @some
+    def test_constant_between_slices_too(self, num_slices, fwhm, fractions):
+        weights = slab_weights(num_slices, np.array(fractions) * (num_slices - 1), fwhm)
+        assert (weights >= 0).all()
+        np.testing.assert_allclose(weights.sum(0), 1, rtol=0, atol=1e-12)
+
+    def test_ramp_between_slices(self):
+        positions = np.array([12.0, 14.25, 15.5])
+        np.testing.assert_allclose(np.arange(30) @ slab_weights(30, positions, 4.0), positions, rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize("fwhm", [0.0, 1e-300, 1e-3, 0.02, 0.04])
+    def test_thin_slab_is_the_slice(self, fwhm):
+        np.testing.assert_array_equal(slab_weights(5, np.arange(5), fwhm), np.eye(5))
+        np.testing.assert_allclose(slab_weights(3, [0.5, 1.5], fwhm).T, [[0.5, 0.5, 0], [0, 0.5, 0.5]], atol=1e-12)
+
+    def test_zero_width_is_linear(self):
+        np.testing.assert_array_equal(slab_weights(4, [0.2, 2.5], 0), interpolation_weights(4, [0.2, 2.5], "linear"))
+
+    @pytest.mark.parametrize("fwhm", [-1.0, float("nan"), float("inf")])
+    def test_errors(self, fwhm):
+        with pytest.raises(ValueError, match=f"got {fwhm!r}"):
+            slab_weights(5, [1], fwhm)
+        with pytest.raises(ValueError, match=r"within \[0, 4\]"):
+            slab_weights(5, [5], 1.0)
+
+
+class TestApply:
+    @pytest.mark.parametrize("factor", [1, 3, 8])
+    @pytest.mark.parametrize("mode", INTERPOLATION_MODES)
+    def test_equals_dense_product(self, mode, factor):
+        grid = OutputGrid.from_factor(45, factor)
+        weights = interpolation_weights(45, grid.positions, mode)
+        volume = torch.rand(2, 3, 4, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        found = apply_slice_weights(volume, weights)
+        assert found.shape == (2, 3, 4, len(grid))
+        np.testing.assert_allclose(found, volume.numpy() @ weights, rtol=0, atol=1e-12)
+
+    def test_any_matrix(self):
+        rng = np.random.default_rng(0)
+        weights = rng.normal(size=(50, 130)) * (rng.random((50, 130)) < 0.1)
+        weights[:, 64:96] = 0  # a whole block of zeros
+        volume = rng.normal(size=(3, 50))
+        found = apply_slice_weights(torch.tensor(volume), weights)
+        np.testing.assert_allclose(found, volume @ weights, rtol=0, atol=1e-12)
+
+    def test_slices_off_the_band_are_not_read(self):
+        volume = torch.full((1, 200), float("nan"))
+        volume[:, 90:120] = 1.0
+        found = apply_slice_weights(volume, interpolation_weights(200, [100.5, 101.5], "lanczos"))
+        np.testing.assert_allclose(found, [[1, 1]], rtol=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    def test_floating_type_kept(self, dtype):
+        volume = torch.arange(8, dtype=dtype).reshape(2, 4)
+        found = apply_slice_weights(volume, interpolation_weights(4, [0.5, 2.25], "linear"))
+        assert found.dtype == dtype and found.device == volume.device
+        assert found.tolist() == [[0.5, 2.25], [4.5, 6.25]]
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.bool])
+    def test_integers_in_float32(self, dtype):
+        volume = torch.tensor([[0, 1, 1]]).to(dtype)
+        found = apply_slice_weights(volume, interpolation_weights(3, [0.25, 1.5], "linear"))
+        assert found.dtype == torch.float32
+        assert found.tolist() == [[0.25, 1.0]]
+
+    def test_float64_is_not_rounded(self):
+        volume = torch.tensor([[1.0, 1.0 + 1e-12]], dtype=torch.float64)
+        found = apply_slice_weights(volume, interpolation_weights(2, [0.5], "linear")).item() - 1.0
+        assert found == pytest.approx(5e-13, rel=1e-3)
+
+    def test_gradient(self):
+        volume = torch.rand(2, 6, dtype=torch.float64, requires_grad=True)
+        weights = interpolation_weights(6, [0.5, 3.2, 4.9], "cubic")
+        apply_slice_weights(volume, weights).sum().backward()
+        np.testing.assert_allclose(volume.grad, np.broadcast_to(weights.sum(1), (2, 6)), atol=1e-12)
+
+    def test_no_slices_asked_for(self):
+        empty = apply_slice_weights(torch.rand(2, 3, 4), interpolation_weights(4, []))
+        assert empty.shape == (2, 3, 0) and empty.dtype == torch.float32
+
+    def test_metatensor(self):
+        volume = MetaTensor(torch.rand(1, 3, 3, 4), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
+        found = apply_slice_weights(volume, interpolation_weights(4, [0, 1.5]))
+        assert torch.equal(
+            found.as_tensor(), apply_slice_weights(volume.as_tensor(), interpolation_weights(4, [0, 1.5]))
+        )
+
+    @pytest.mark.parametrize("shape", [(3, 4), (5,), (0, 2)])
+    def test_errors(self, shape):
+        with pytest.raises(ValueError, match="do not fit a volume with 5 slices") as caught:
+            apply_slice_weights(torch.rand(2, 5), np.ones(shape))
+        assert "\n" not in str(caught.value)
