@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
@@ -43,7 +44,10 @@ AXIS_TIE = 0.01
 """Spacings that differ by less than this fraction count as equal."""
 
 GRID_TOLERANCE = 1e-3
-"""A position this close to an observed slice, in units of the gap, is that slice (affines are often float32)."""
+"""A target spacing that divides the input's means that factor if the last slice is off by less than this, in gaps."""
+
+FLOAT32_TOLERANCE = 5e-7
+"""Spacings whose ratio is this close to a ratio of small integers have that ratio (affines are often float32)."""
 
 _THICKNESS_KEYS = ("slice_thickness", "SliceThickness", "0018|0050", "00180050")
 
@@ -117,13 +121,13 @@ def slice_thickness(meta: Mapping[str, Any]) -> float | None:
 
     DICOM keeps thickness (width of the slab) and spacing (distance of the slabs) apart; NIfTI has only spacing.
     Looked up are ``slice_thickness``, ``SliceThickness`` and the DICOM tag (0018,0050) as the ITK and pydicom readers
-    write it.
+    write it. A thickness of zero, which some writers put there, tells nothing.
 
     Args:
         meta: metadata of a MetaTensor.
 
     Raises:
-        ValueError: if there is an entry that is not a positive number.
+        ValueError: if there is an entry that is negative or not a number.
 
     Example:
         >>> slice_thickness({"0018|0050": "5.0 "})
@@ -143,6 +147,8 @@ def slice_thickness(meta: Mapping[str, Any]) -> float | None:
             thickness = float(value)
         except (TypeError, ValueError):
             thickness = float("nan")
+        if thickness == 0:
+            continue
         if not thickness > 0 or np.isinf(thickness):
             raise ValueError(f"slice thickness {key} = {value!r} is not a positive number of mm.")
         return thickness
@@ -282,11 +288,13 @@ class OutputGrid:
         # the drift of a ratio that only float32 rounding keeps from an integer, summed up over the whole stack
         if abs(ratio - factor) * (num_slices - 1) < GRID_TOLERANCE * factor:
             return cls.from_factor(num_slices, factor)
-        step = 1.0 / ratio
-        positions = np.arange(int(np.floor((num_slices - 1) * ratio + GRID_TOLERANCE)) + 1) * step
-        nearest = np.round(positions)
-        positions = np.where(abs(positions - nearest) < GRID_TOLERANCE, nearest, positions)
-        return cls(num_slices, step, tuple(float(f"{position:.12g}") for position in positions))
+        # a ratio of small integers is kept exact, so that rounding does not add up to a lost or missed observed slice
+        exact = Fraction(ratio).limit_denominator(32)
+        if abs(float(exact) - ratio) > FLOAT32_TOLERANCE * ratio:
+            exact = Fraction(ratio)
+        count = (num_slices - 1) * exact.numerator // exact.denominator + 1
+        positions = tuple(float(index / exact) for index in range(count))
+        return cls(num_slices, float(1 / exact), positions)
 
     @classmethod
     def create(

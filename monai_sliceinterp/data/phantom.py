@@ -30,7 +30,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_sliceinterp.data.phantom_anatomy import EDGE_MM, anatomy
+from monai_sliceinterp.data.phantom_anatomy import anatomy
+from monai_sliceinterp.data.phantom_shapes import EDGE_MM
 
 __all__ = ["PHANTOM_KINDS", "make_phantom", "phantom_intensity", "write_phantoms"]
 

@@ -21,7 +21,7 @@ from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
 from monai_sliceinterp.transforms.loading import IMAGE_SUFFIXES, dicom_series
 from monai_sliceinterp.transforms.saving import file_stem
 
-__all__ = ["find_volumes", "split_volumes", "training_volumes"]
+__all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch"]
 
 
 def find_volumes(source: str | Path | Sequence[str | Path], recursive: bool = False) -> list[str]:
@@ -148,6 +148,27 @@ def training_volumes(
         return find_volumes(dataset_dir, recursive=True)
     seeds = range(seed, seed + num_phantoms)
     return [str(path) for path in write_phantoms(phantom_dir, phantom_kinds, seeds, **phantom_settings)]  # type: ignore[arg-type]
+
+
+def volumes_per_batch(batch_size: int, samples_per_volume: int) -> int:
+    """Number of volumes whose samples make up a batch.
+
+    Args:
+        batch_size: samples in a batch.
+        samples_per_volume: samples that are drawn from a volume at a time.
+
+    Raises:
+        ValueError: if the batch is not made of whole volumes.
+
+    Example:
+        >>> volumes_per_batch(12, 4)
+        3
+    """
+    if samples_per_volume < 1 or batch_size < 1 or batch_size % samples_per_volume:
+        raise ValueError(
+            f"batch_size {batch_size} must be a positive multiple of samples_per_volume {samples_per_volume}."
+        )
+    return batch_size // samples_per_volume
 
 
 def _distinct(files: list[str]) -> list[str]:

@@ -19,4 +19,9 @@ from monai_sliceinterp.engines.inference import (
     interpolate_volumes,
     load_weights,
 )
-from monai_sliceinterp.engines.training import BestModelSaver, EpochSeedHandler, PrepareSlicePairs
+from monai_sliceinterp.engines.training import (
+    BestModelSaver,
+    EpochSeedHandler,
+    FreezeNormalizationHandler,
+    PrepareSlicePairs,
+)

@@ -35,10 +35,10 @@ INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
 
 
 def one_line(error: BaseException) -> str:
-    """Tell the root cause of an error in one line.
+    r"""Tell the root cause of an error in one line.
 
     Example:
-        >>> one_line(ValueError("first line.\\nsecond line"))
+        >>> one_line(ValueError("first line.\nsecond line"))
         'first line.'
     """
     while error.__cause__ is not None and not str(error).startswith(str(error.__cause__)[:20] or " "):
@@ -183,7 +183,5 @@ def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: s
         spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
         print(f"[{index + 1}/{len(items)}] {name} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
     if failures:
-        raise SystemExit(
-            f"error: {len(failures)} of {len(items)} inputs failed: " + " | ".join(failures)
-        )
+        raise SystemExit(f"error: {len(failures)} of {len(items)} inputs failed: " + " | ".join(failures))
     return written

@@ -24,7 +24,7 @@ from monai.transforms import Randomizable
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
-__all__ = ["BestModelSaver", "EpochSeedHandler", "PrepareSlicePairs"]
+__all__ = ["BestModelSaver", "EpochSeedHandler", "FreezeNormalizationHandler", "PrepareSlicePairs"]
 
 
 class PrepareSlicePairs(PrepareBatch):
@@ -88,6 +88,36 @@ class EpochSeedHandler:
             self.transform.set_random_state(seed=seed)
 
 
+class FreezeNormalizationHandler:
+    """Train the later epochs with the running statistics of batch normalisation instead of the batch's.
+
+    Batches mix anatomies, volumes at inference do not: with few pairs in a batch its statistics differ so much from the
+    running ones that the network behaves differently in training and in use. After a warm-up the statistics are frozen
+    and the network learns to work with what it will have.
+
+    Args:
+        network: network with an attribute ``normalization_frozen``, like
+            :class:`monai_sliceinterp.networks.nets.ASIAutoencoder`.
+        warmup_epochs: epochs trained with the batch's statistics; None never freezes them, as in the paper.
+
+    Example:
+        >>> handler = FreezeNormalizationHandler(torch.nn.Linear(1, 1), warmup_epochs=5)
+        >>> handler.attach(Engine(lambda engine, batch: None))
+    """
+
+    def __init__(self, network: nn.Module, warmup_epochs: int | None) -> None:
+        self.network, self.warmup_epochs = getattr(network, "module", network), warmup_epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Freeze or release the statistics according to the epoch."""
+        frozen = self.warmup_epochs is not None and engine.state.epoch > self.warmup_epochs
+        self.network.normalization_frozen = frozen
+
+
 class BestModelSaver:
     """Write the weights whenever validation finds them the best so far.
 
@@ -116,13 +146,14 @@ class BestModelSaver:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _restore(self, engine: Engine) -> None:
-        engine.state.best_metric, engine.state.best_metric_epoch = self.best_metric, self.best_metric_epoch
+        state: Any = engine.state
+        state.best_metric, state.best_metric_epoch = self.best_metric, self.best_metric_epoch
 
     def __call__(self, engine: Engine) -> None:
         """Save if the key metric has just improved."""
-        if engine.state.best_metric_epoch != self.best_metric_epoch:
-            self.best_metric = float(engine.state.best_metric)
-            self.best_metric_epoch = int(engine.state.best_metric_epoch)
+        state: Any = engine.state
+        if state.best_metric_epoch != self.best_metric_epoch:
+            self.best_metric, self.best_metric_epoch = float(state.best_metric), int(state.best_metric_epoch)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_name(f".{self.path.name}.part")
             torch.save(self.network.state_dict(), part)

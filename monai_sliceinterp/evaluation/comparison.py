@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
 from scipy import stats
 from torch import Tensor, nn
@@ -72,6 +71,7 @@ def score_volume(pred: Tensor, truth: Tensor, factor: int, data_range: float = 1
         "psnr" and "ssim" of the synthesised slices and "psnr_volume", see :class:`Score`.
 
     Example:
+        >>> import torch
         >>> truth = torch.zeros(1, 16, 16, 5)
         >>> round(score_volume(truth + 0.1, truth, factor=2)["psnr"], 3)
         20.0
@@ -110,6 +110,7 @@ def compare(
         With several channels (frames) scores are means over them.
 
     Example:
+        >>> import torch
         >>> volume = MetaTensor(torch.rand(1, 16, 16, 7), meta={"filename_or_obj": "a/b.nii"})
         >>> [score.method for score in compare([{"image": volume}], {}, [{"factor": 2, "fwhm": 0}], progress=False)]
         ['linear', 'cubic', 'lanczos']
@@ -149,7 +150,9 @@ def format_scores(scores: Sequence[Score], method: str) -> str:
         Wilcoxon signed-rank test on PSNR.
 
     Example:
-        >>> rows = [Score("v", "g", "p", name, 20.0 + k, 0.5, 20.0) for k, name in enumerate(["linear", "cubic", "asi"])]
+        >>> rows = [
+        ...     Score("v", "g", "p", name, 20.0 + k, 0.5, 20.0) for k, name in enumerate(["linear", "cubic", "asi"])
+        ... ]
         >>> print(format_scores(rows, "asi").splitlines()[-1])
         | g | p | 1 | 20.00 / 0.5000 | 21.00 / 0.5000 | 22.00 / 0.5000 | +1.00 dB over cubic | 1 of 1 | 0.5 |
     """
@@ -198,10 +201,13 @@ class MethodComparison:
         output_dir: folder for ``scores.csv`` and ``scores.md``; None writes nothing.
 
     Example:
+        >>> import torch
         >>> from monai_sliceinterp.inferers import LatentSliceInferer
         >>> from monai_sliceinterp.networks.nets import ASIAutoencoder
         >>> scan = {"image": MetaTensor(torch.rand(1, 16, 16, 5))}
-        >>> comparison = MethodComparison([scan], ASIAutoencoder(), LatentSliceInferer, [{"factor": 2, "fwhm": 0}], "asi")
+        >>> comparison = MethodComparison(
+        ...     [scan], ASIAutoencoder(), LatentSliceInferer, [{"factor": 2, "fwhm": 0}], "asi"
+        ... )
         >>> print(comparison.run(progress=False).splitlines()[0])
         | group | protocol | n | linear | cubic | lanczos | asi | gain | wins | p |
     """

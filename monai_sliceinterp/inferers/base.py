@@ -123,9 +123,7 @@ class SliceInterpolationInferer(Inferer):
             write: ``write(indices, images)`` takes results ``(k, H, W)``, in any order and any number of calls.
         """
 
-    def __call__(  # type: ignore[override]
-        self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Interpolate ``inputs`` ``(B, C, H, W, N)``.
 
         Returns:

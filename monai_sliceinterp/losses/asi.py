@@ -36,7 +36,8 @@ class ASILoss(nn.Module):
         synthesis: distance of the synthesis loss; the paper's is "lpips".
         synthesis_weight: lambda of eq. 3, zero or positive. It belongs to the distance: 0.05 goes with "lpips" (paper,
             cardiac), 1 with "mse" and a little "ssim".
-        reconstruction_weight: weight of the reconstruction loss, 1 in the paper; 0 for networks that need not reconstruct.
+        reconstruction_weight: weight of the reconstruction loss, 1 in the paper; 0 for networks that need not
+            reconstruct.
         data_range: largest possible intensity difference.
 
     Raises:

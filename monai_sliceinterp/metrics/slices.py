@@ -53,7 +53,9 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor,
     if not len(index):
         raise ValueError(f"a volume of {count} slices at factor {factor} has no synthesised slice to score.")
     # plain tensors: the slices of several volumes are pooled, their metadata means nothing here
-    picked = (torch.as_tensor(volume)[..., index].permute(3, 0, 1, 2).flatten(0, 1)[:, None] for volume in (pred, truth))
+    picked = (
+        torch.as_tensor(volume)[..., index].permute(3, 0, 1, 2).flatten(0, 1)[:, None] for volume in (pred, truth)
+    )
     first, second = (volume.as_tensor() if hasattr(volume, "as_tensor") else volume for volume in picked)
     return first, second
 
@@ -82,7 +84,9 @@ def slice_scores(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0
     if name == "ssim":
         if min(pred.shape[-2:]) < 11:
             raise ValueError(f"SSIM's window needs slices of at least 11 x 11 pixels, got {tuple(pred.shape[-2:])}.")
-        return SSIMMetric(spatial_dims=2, data_range=data_range)._compute_metric(pred.float(), truth.float()).reshape(-1)
+        return (
+            SSIMMetric(spatial_dims=2, data_range=data_range)._compute_metric(pred.float(), truth.float()).reshape(-1)
+        )
     raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
 
 

@@ -35,7 +35,7 @@ from monai_sliceinterp.transforms.intensity import (
     RandSigmoidContrastDict,
     sigmoid_curve,
 )
-from monai_sliceinterp.transforms.loading import LoadVolume, LoadVolumeD, LoadVolumeDict, LoadVolumed, dicom_series
+from monai_sliceinterp.transforms.loading import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict, dicom_series
 from monai_sliceinterp.transforms.orientation import (
     ThroughPlaneLast,
     ThroughPlaneLastD,

@@ -13,17 +13,20 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import struct
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform, Transform
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends
 
 from monai_sliceinterp.geometry import spatial_affine
 
@@ -48,7 +51,13 @@ def dicom_series(folder: str | Path) -> dict[str, str]:
         {}
     """
     series = {}
-    for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
+    warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # a folder without DICOM files is not worth one
+    try:
+        uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(warnings_shown)
+    for uid in uids:
         names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
         reader = sitk.ImageFileReader()
         reader.SetFileName(names[0])
@@ -61,9 +70,10 @@ def dicom_series(folder: str | Path) -> dict[str, str]:
 class LoadVolume(Transform):
     """Load a volume with its affine, in the type it is stored in, and check that its slices can be interpolated.
 
-    Files are read by MONAI's :class:`monai.transforms.LoadImage`; a folder is read as one DICOM series. A 4D file is a
-    time series: its frames become the channels. The metadata gets ``original_ndim`` and, where the file tells it,
-    ``frame_spacing``, with which :class:`monai_sliceinterp.transforms.SaveVolumed` writes the same kind of file.
+    NIfTI files are read by MONAI's ``NibabelReader``, others by its ``ITKReader``; a folder is read as one DICOM
+    series. A 4D file is a time series: its frames become the channels. The metadata gets ``original_ndim`` and, where
+    the file tells it, ``frame_spacing``, with which :class:`monai_sliceinterp.transforms.SaveVolumed` writes the same
+    kind of file.
 
     Raises:
         ValueError: with one line that names the file, if it is missing or not an image, not three-dimensional (or 4D
@@ -72,20 +82,14 @@ class LoadVolume(Transform):
 
     Example:
         >>> import tempfile
-        >>> import nibabel
         >>> file = Path(tempfile.mkdtemp()) / "scan.nii.gz"
-        >>> nibabel.save(nibabel.Nifti1Image(np.ones((8, 9, 4), np.int16), np.diag([1, 1, 5, 1])), file)
+        >>> nib.save(nib.Nifti1Image(np.ones((8, 9, 4), np.int16), np.diag([1, 1, 5, 1])), file)
         >>> volume = LoadVolume()(file)
         >>> tuple(volume.shape), volume.dtype, volume.pixdim.tolist()
         ((1, 8, 9, 4), torch.int16, [1.0, 1.0, 5.0])
     """
 
-    backend = ["numpy"]
-
-    def __init__(self) -> None:
-        # named readers: left to itself, LoadImage tries one after another and logs what each of them misses
-        self.nifti_loader = LoadImage("NibabelReader", image_only=True, dtype=None, ensure_channel_first=True)
-        self.itk_loader = LoadImage("ITKReader", image_only=True, dtype=None, ensure_channel_first=True)
+    backend = [TransformBackends.NUMPY]
 
     def __call__(self, filename: str | Path) -> MetaTensor:
         """Load ``filename``: an image file or a DICOM folder; returns ``(C, X, Y, Z)``."""
@@ -97,45 +101,38 @@ class LoadVolume(Transform):
             if len(series) != 1:
                 found = "; ".join(f"{uid} ({text})" for uid, text in series.items()) or "none"
                 raise ValueError(f"{path}: expected a folder with one DICOM series, found {len(series)}: {found}.")
-        is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
         try:
-            image = (self.nifti_loader if is_nifti else self.itk_loader)(str(path))
+            tells_spacing = _tells_spacing(path)
+            array, meta = _read(path) if tells_spacing else (np.zeros((2, 2, 2)), {})
         except Exception as error:  # every reader has exceptions of its own
-            reason = str(error).strip().splitlines()
+            lines = [line for line in str(error).strip().splitlines() if line.strip()]
+            reason = lines[-1].strip().rstrip(".") if lines else type(error).__name__
             known = ", ".join(IMAGE_SUFFIXES)
             raise ValueError(
-                f"{path}: cannot be read as an image ({reason[0].rstrip('.') if reason else type(error).__name__}); "
-                f"expected {known} or a DICOM folder."
+                f"{path}: cannot be read as an image ({reason}); expected {known} or a DICOM folder."
             ) from error
-        return self._checked(image, path)
-
-    def _checked(self, image: MetaTensor, path: Path) -> MetaTensor:
-        ndim = len(np.atleast_1d(image.meta["spatial_shape"])) if "spatial_shape" in image.meta else image.ndim - 1
-        spatial = tuple(image.shape[1:])
-        if image.ndim > 4 and all(size == 1 for size in spatial[3:]):
-            image = image.reshape(image.shape[:4])
-            spatial = tuple(image.shape[1:])
-        if image.ndim != 4:
-            shape = " x ".join(map(str, spatial))
-            raise ValueError(f"{path}: has {image.ndim - 1} dimensions ({shape}); expected a 3D volume, or 4D with time.")
-        if min(spatial) < 2:
-            shape = " x ".join(map(str, spatial))
+        if not tells_spacing:
+            raise ValueError(f"{path}: the spacing is zero or missing in the header; expected voxel sizes in mm.")
+        shape = " x ".join(map(str, array.shape))
+        if array.ndim not in (3, 4):
+            raise ValueError(f"{path}: has {array.ndim} dimensions ({shape}); expected a 3D volume, or 4D with time.")
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"{path}: voxels of type {array.dtype} are not grey values; expected integers or floats.")
+        if min(array.shape[:3]) < 2:
             raise ValueError(f"{path}: has a single slice ({shape}); interpolation needs at least 2.")
-        if not (image.dtype.is_floating_point or image.dtype in _INTEGERS):
-            raise ValueError(f"{path}: voxels of type {image.dtype} are not grey values; expected integers or floats.")
-        if image.is_floating_point() and not torch.isfinite(image.as_tensor()).all():
-            count = int((~torch.isfinite(image.as_tensor())).sum())
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
             raise ValueError(f"{path}: has {count} NaN or infinite voxels; expected finite intensities.")
-        if not _tells_spacing(path):
-            raise ValueError(f"{path}: the header tells no voxel spacing; expected the spacing in mm.")
+        image = MetaTensor.ensure_torch_and_prune_meta(array, meta)
         try:
             spatial_affine(image.affine)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        if image.ndim == 4 and image.shape[0] > 1 and len(image.meta.get("pixdim", ())) > 4:
-            image.meta["frame_spacing"] = float(image.meta["pixdim"][4])
-        image.meta["original_ndim"] = max(ndim, 3) if image.shape[0] == 1 else 4
-        return image
+        image.meta["filename_or_obj"] = str(path)
+        image.meta["original_ndim"] = array.ndim
+        moved = image.movedim(3, 0) if array.ndim == 4 else image[None]
+        moved.meta["original_channel_dim"] = 0
+        return moved
 
 
 class LoadVolumed(MapTransform):
@@ -166,13 +163,28 @@ class LoadVolumed(MapTransform):
         return result
 
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read voxels ``(X, Y, Z)`` or ``(X, Y, Z, frames)`` in the type they are stored in, and the metadata."""
+    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    reader: ImageReader = NibabelReader() if is_nifti else ITKReader()
+    array, meta = reader.get_data(reader.read(str(path)))
+    if is_nifti and array.ndim == 4:  # MONAI's pixdim[4] is not the header's
+        meta["frame_spacing"] = float(nib.Nifti1Image.from_filename(path).header.get_zooms()[3])
+    return np.asarray(array), dict(meta)
 
 
 def _tells_spacing(path: Path) -> bool:
-    """Whether the header holds a spacing; ITK silently takes 1 mm for MetaImage and NRRD files that have none."""
+    """Whether the header holds a spacing. Readers silently take 1 mm where there is none."""
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+            block = file.read(540)
+        sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
+        kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
+        header = kind(block[: kind.sizeof_hdr], check=False)
+        return int(header["sform_code"]) > 0 or bool((header["pixdim"][1:4] != 0).all())
     for suffixes, pattern in _SPACING_FIELDS.items():
-        if path.name.lower().endswith(suffixes):
+        if name.endswith(suffixes):
             with path.open("rb") as file:
                 return re.search(pattern, file.read(65536), re.MULTILINE | re.IGNORECASE) is not None
     return True

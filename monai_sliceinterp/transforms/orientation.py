@@ -26,7 +26,14 @@ from torch import Tensor
 
 from monai_sliceinterp.geometry import slice_geometry
 
-__all__ = ["ThroughPlaneLast", "ThroughPlaneLastD", "ThroughPlaneLastDict", "ThroughPlaneLastd", "move_axis_last", "moved_axis"]
+__all__ = [
+    "ThroughPlaneLast",
+    "ThroughPlaneLastD",
+    "ThroughPlaneLastDict",
+    "ThroughPlaneLastd",
+    "move_axis_last",
+    "moved_axis",
+]
 
 
 def move_axis_last(image: Tensor, axis: int) -> tuple[Any, Tensor]:

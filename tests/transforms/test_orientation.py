@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from monai_sliceinterp import transforms
 from monai_sliceinterp.geometry import OutputGrid, slice_geometry
 from monai_sliceinterp.resampling import apply_slice_weights, interpolation_weights
-from monai_sliceinterp.transforms import ThroughPlaneLast, ThroughPlaneLastd, move_axis_last
+from monai_sliceinterp.transforms import ThroughPlaneLast, ThroughPlaneLastd, move_axis_last, moved_axis
 
 SHAPE = (5, 6, 7)
 ORDER = {0: (1, 2, 0), 1: (0, 2, 1), 2: (0, 1, 2)}
@@ -105,7 +105,9 @@ class TestRoundTrip:
         (batch,) = loader
         assert batch["image"].shape == (3, 2, *(SHAPE[k] for k in ORDER[axis]))
         for item, source in zip(decollate_batch(batch), items, strict=True):
+            assert moved_axis(item["image"]) == axis  # also once it has been collated
             back = chain.inverse(item)
+            assert moved_axis(back["image"]) == 2
             for key in ("image", "label"):
                 assert torch.equal(back[key].as_tensor(), source[key].as_tensor())
                 assert torch.equal(back[key].affine, source[key].affine)

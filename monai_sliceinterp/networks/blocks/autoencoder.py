@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,6 +57,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         The padded slices; the very input when nothing has to be added.
 
     Example:
+        >>> import torch
         >>> pad_to_multiple(torch.ones(1, 1, 5, 8), 4).shape
         torch.Size([1, 1, 8, 8])
     """
@@ -75,6 +75,7 @@ class EncoderBlock(nn.Sequential):
         negative_slope: slope of the leaky ReLU.
 
     Example:
+        >>> import torch
         >>> EncoderBlock(1, 32)(torch.zeros(2, 1, 16, 16)).shape
         torch.Size([2, 32, 8, 8])
     """
@@ -99,6 +100,7 @@ class DecoderBlock(nn.Sequential):
         negative_slope: slope of the leaky ReLU.
 
     Example:
+        >>> import torch
         >>> DecoderBlock(128, 64)(torch.zeros(2, 128, 8, 8)).shape
         torch.Size([2, 64, 16, 16])
     """

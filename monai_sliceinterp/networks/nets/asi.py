@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
@@ -69,6 +70,7 @@ class ASIAutoencoder(LatentInterpolator):
                 f"ASI needs positive channel counts, got in_channels={in_channels}, channels={tuple(channels)}, "
                 f"latent_channels={latent_channels}."
             )
+        self.normalization_frozen = False
         self.in_channels = in_channels
         self.multiple = 2 ** len(channels)
         sizes = (in_channels, *channels)
@@ -87,10 +89,21 @@ class ASIAutoencoder(LatentInterpolator):
         )
         fan_in_normal_(self, negative_slope)
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; with ``normalization_frozen``, batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if self.normalization_frozen:
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
+        return self
+
     def encode(self, image: Tensor) -> Codes:
+        """Encode slices ``(B, C, H, W)`` in [0, 1] to one code ``(B, latent_channels, h, w)``."""
         return (self.encoder(pad_to_multiple(image, self.multiple)),)
 
     def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
+        """Decode codes to slices ``(B, C, H, W)`` in (0, 1), cropped to ``size`` (H, W) when it is given."""
         image = torch.sigmoid(self.decoder(codes[0]))
         return image if size is None else image[..., : size[0], : size[1]]
 
@@ -99,10 +112,9 @@ class ResidualASIAutoencoder(ASIAutoencoder):
     """ASI whose decoder predicts the residual to the linear blend of the two slices instead of the slice itself.
 
     This is not in the paper. The code holds the slice itself beside the latent code, so that mixing two codes also
-    mixes the slices linearly; the decoder then only adds what linear interpolation gets wrong. The residual vanishes
-    at the ends of the gap (``alpha`` 0 and 1), where the slice is known, because it is the difference between decoding
-    the mixed code and mixing what the codes of both ends decode to would cost twice the time; instead the last layer
-    starts at zero and training on reconstructions drives it there. Values outside [0, 1] are passed on by the blend.
+    mixes the slices linearly; the decoder then only adds what linear interpolation gets wrong. The last layer starts at
+    zero, so that the untrained network is linear interpolation. There is no sigmoid: values outside [0, 1] are passed
+    on by the blend.
 
     Args:
         in_channels: image channels of a slice, 1 for a grey-value scan.
@@ -129,9 +141,11 @@ class ResidualASIAutoencoder(ASIAutoencoder):
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
 
     def encode(self, image: Tensor) -> Codes:
+        """Encode slices ``(B, C, H, W)`` to a latent code and the slices themselves."""
         return (*super().encode(image), image)
 
     def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
+        """Add the decoded residual to the blend of the slices ``(B, C, H, W)``, cropped to ``size`` if given."""
         code, blend = codes
         height, width = blend.shape[-2:] if size is None else size
         return blend[..., :height, :width] + self.decoder(code)[..., :height, :width]
