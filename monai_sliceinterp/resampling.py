@@ -33,7 +33,7 @@ FWHM_PER_SIGMA = float(np.sqrt(8.0 * np.log(2.0)))
 
 _NARROWEST = 0.02  # standard deviation in gaps; below it no slice may be left with a weight that is not 0 in float64
 
-_BLOCK = 32  # output slices per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
+_BLOCK = 16  # output slices per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
 
 
 def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
@@ -62,13 +62,15 @@ def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
     first, last = used.argmax(axis=0), matrix.shape[0] - used[::-1].argmax(axis=0)
     if not matrix.size:
         return volume.new_zeros((*volume.shape[:-1], matrix.shape[1]))
+    # slices first: a view for either order in memory, and the products are wide instead of narrow
+    planes = volume.movedim(-1, 0).reshape(matrix.shape[0], -1)
     blocks = []
     for begin in range(0, matrix.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         rows = slice(int(first[block].min()), int(last[block].max()))
-        part = torch.as_tensor(matrix[rows, block], dtype=volume.dtype, device=volume.device)
-        blocks.append(volume[..., rows] @ part)
-    return torch.cat(blocks, dim=-1)
+        part = torch.as_tensor(matrix[rows, block].T.copy(), dtype=volume.dtype, device=volume.device)
+        blocks.append(part @ planes[rows])
+    return torch.cat(blocks).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
 
 
 def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cubic") -> NDArray[np.float64]:

@@ -24,19 +24,23 @@ from monai_sliceinterp.transforms.saving import file_stem
 __all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch"]
 
 
-def find_volumes(source: str | Path | Sequence[str | Path], recursive: bool = False) -> list[str]:
+def find_volumes(
+    source: str | Path | Sequence[str | Path], recursive: bool = False, distinct: bool = True
+) -> list[str]:
     """List the volumes a user means by a path.
 
     Args:
         source: an image file; a folder of image files; a folder with DICOM files (one series, read as one volume); or
             several of these.
         recursive: also look into the folders below.
+        distinct: refuse files whose outputs would get the same name.
 
     Returns:
         Paths of image files and DICOM folders, sorted within each folder.
 
     Raises:
-        ValueError: if a path is missing, a folder holds no image, or two files would give the same output name.
+        ValueError: if a path is missing, a folder holds no image, or, with ``distinct``, two files would give the same
+            output name.
 
     Example:
         >>> find_volumes("nowhere")
@@ -47,7 +51,8 @@ def find_volumes(source: str | Path | Sequence[str | Path], recursive: bool = Fa
     if not isinstance(source, str | Path):
         if not source:
             raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
-        return _distinct([path for item in source for path in find_volumes(item, recursive)])
+        found = [path for item in source for path in find_volumes(item, recursive, distinct)]
+        return _distinct(found) if distinct else found
     path = Path(source)
     if not str(source).strip():
         raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
@@ -58,7 +63,7 @@ def find_volumes(source: str | Path | Sequence[str | Path], recursive: bool = Fa
     entries = sorted(path.rglob("*") if recursive else path.iterdir())
     files = [str(e) for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
     if files:
-        return _distinct(files)
+        return _distinct(files) if distinct else files
     if dicom_series(path):
         return [str(path)]
     raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
@@ -145,7 +150,7 @@ def training_volumes(
         'heart_000.nii.gz'
     """
     if dataset_dir:
-        return find_volumes(dataset_dir, recursive=True)
+        return find_volumes(dataset_dir, recursive=True, distinct=False)
     seeds = range(seed, seed + num_phantoms)
     return [str(path) for path in write_phantoms(phantom_dir, phantom_kinds, seeds, **phantom_settings)]  # type: ignore[arg-type]
 

@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 from monai_sliceinterp.engines.inference import (
+    check_checkpoint,
     check_writable,
     exit_on_error,
     interpolate_volumes,
     load_weights,
 )
 from monai_sliceinterp.engines.training import (
+    AtomicCheckpointSaver,
     BestModelSaver,
     EpochSeedHandler,
     FreezeNormalizationHandler,

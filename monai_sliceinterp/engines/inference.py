@@ -26,7 +26,15 @@ from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 from torch import nn
 
-__all__ = ["INPUT_ERRORS", "check_writable", "exit_on_error", "interpolate_volumes", "load_weights", "one_line"]
+__all__ = [
+    "INPUT_ERRORS",
+    "check_checkpoint",
+    "check_writable",
+    "exit_on_error",
+    "interpolate_volumes",
+    "load_weights",
+    "one_line",
+]
 
 T = TypeVar("T")
 
@@ -42,7 +50,7 @@ def one_line(error: BaseException) -> str:
         'first line.'
     """
     while error.__cause__ is not None and not str(error).startswith(str(error.__cause__)[:20] or " "):
-        if isinstance(error, ValueError) and not isinstance(error.__cause__, ValueError):
+        if isinstance(error, ValueError | ImportError) and not isinstance(error.__cause__, ValueError):
             break  # our own message, which says more than what raised it
         error = error.__cause__
     lines = str(error).strip().splitlines()
@@ -50,7 +58,7 @@ def one_line(error: BaseException) -> str:
 
 
 def exit_on_error(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function; end the program with one line and exit status 1 if the user's input is at fault.
+    """Call a function; end the program with one line and exit status 1 if the input or a missing package is at fault.
 
     For use in bundle configs, where an exception would print pages of traceback.
 
@@ -71,7 +79,7 @@ def exit_on_error(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """
     try:
         return function(*args, **kwargs)
-    except INPUT_ERRORS as error:
+    except (*INPUT_ERRORS, ImportError) as error:
         message = one_line(error)
     raise SystemExit(f"error: {message}")
 
@@ -115,12 +123,7 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
         >>> load_weights(nn.Linear(2, 2), file)
         Linear(in_features=2, out_features=2, bias=True)
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such checkpoint file.")
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for truncated or foreign files
-        raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
+    checkpoint = _read_checkpoint(path, device)
     for key in ("network", "network_def", "model"):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
@@ -139,6 +142,45 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
         raise ValueError(f"{path}: is not a checkpoint of {type(network).__name__}: it {problems[0]}{more}.")
     network.load_state_dict(checkpoint)
     return network
+
+
+def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str] = ("network",)) -> str:
+    """Check that a training can be resumed from a checkpoint, so that the engine need not fail on it.
+
+    Args:
+        path: a checkpoint as MONAI's ``CheckpointSaver`` writes it, with the weights under "network".
+        network: the network that is trained. The weights are loaded into it.
+        entries: what the checkpoint has to hold.
+
+    Raises:
+        ValueError: with one line that names the file, if it is missing, truncated, of another network, or holds only
+            the weights.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "checkpoint.pt"
+        >>> torch.save({"network": nn.Linear(2, 2).state_dict()}, file)
+        >>> check_checkpoint(file, nn.Linear(2, 2)) == str(file)
+        True
+    """
+    checkpoint = _read_checkpoint(path, "cpu")
+    missing = [entry for entry in entries if not isinstance(checkpoint, dict) or entry not in checkpoint]
+    if missing:
+        raise ValueError(
+            f"{path}: lacks {', '.join(missing)}; expected a checkpoint that a training has saved to be resumed, not "
+            "weights alone."
+        )
+    load_weights(network, path)
+    return str(path)
+
+
+def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
+    """Read what ``torch.save`` has written."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such checkpoint file.")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for truncated or foreign files
+        raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
 
 
 def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: str = CommonKeys.PRED) -> list[str]:
@@ -173,6 +215,7 @@ def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: s
         except INPUT_ERRORS as error:
             reason = one_line(error)
             failures.append(reason if name in reason else f"{name}: {reason}")
+            evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
             print(f"[{index + 1}/{len(items)}] failed: {failures[-1]}", file=sys.stderr, flush=True)
             continue
         finally:

@@ -20,11 +20,42 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import PrepareBatch
+from monai.handlers import CheckpointSaver
 from monai.transforms import Randomizable
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
-__all__ = ["BestModelSaver", "EpochSeedHandler", "FreezeNormalizationHandler", "PrepareSlicePairs"]
+__all__ = [
+    "AtomicCheckpointSaver",
+    "BestModelSaver",
+    "EpochSeedHandler",
+    "FreezeNormalizationHandler",
+    "PrepareSlicePairs",
+]
+
+
+class AtomicCheckpointSaver(CheckpointSaver):
+    """MONAI's ``CheckpointSaver``, with files written under a temporary name and renamed.
+
+    A training killed while it saves then leaves no truncated checkpoint.
+
+    Args:
+        save_dir: folder of the checkpoints.
+        save_dict: what is saved, by name.
+        **kwargs: see :class:`monai.handlers.CheckpointSaver`.
+
+    Example:
+        >>> import tempfile
+        >>> saver = AtomicCheckpointSaver(tempfile.mkdtemp(), {"network": torch.nn.Linear(1, 1)}, save_interval=1)
+        >>> saver.attach(Engine(lambda engine, batch: None))
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(save_dir, save_dict, **kwargs)
+        for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
+            if checkpoint is not None:
+                handler: Any = checkpoint.save_handler
+                handler._atomic = True  # MONAI turns it off for the sake of file modes, which ignite now sets
 
 
 class PrepareSlicePairs(PrepareBatch):
@@ -156,8 +187,11 @@ class BestModelSaver:
             self.best_metric, self.best_metric_epoch = float(state.best_metric), int(state.best_metric_epoch)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_name(f".{self.path.name}.part")
-            torch.save(self.network.state_dict(), part)
-            part.replace(self.path)
+            try:
+                torch.save(self.network.state_dict(), part)
+                part.replace(self.path)
+            finally:
+                part.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and its epoch."""

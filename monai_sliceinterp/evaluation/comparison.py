@@ -126,15 +126,22 @@ def compare(
         source = Path(str(thin.meta.get("filename_or_obj", number)))
         for protocol in protocols:
             factor = int(protocol["factor"])
-            if thin.shape[-1] < factor + 1:
+            truth = thin[..., int(protocol.get("phase", 0)) :]  # from the first kept slice on
+            if truth.shape[-1] < factor + 1:
                 continue
             thick = FWHMDownsample(**protocol)(thin)
-            kind = "subsample" if protocol.get("fwhm") == 0 else "fwhm"
             for name, make in makers.items():
                 pred = make(factor)(thick[None])[0]
-                values = score_volume(pred, thin, factor, data_range)
-                scores.append(Score(file_stem(source), source.parent.name, f"{kind} x{factor}", name, **values))
+                values = score_volume(pred, truth, factor, data_range)
+                scores.append(Score(file_stem(source), source.parent.name, _title(protocol), name, **values))
     return scores
+
+
+def _title(protocol: Mapping[str, Any]) -> str:
+    """Name a protocol: different ones differ in name."""
+    fwhm, phase = protocol.get("fwhm"), protocol.get("phase", 0)
+    kind = "fwhm" if fwhm is None else f"fwhm {fwhm:g} mm" if fwhm > 0 else "subsample"
+    return f"{kind} x{protocol['factor']}" + (f" from {phase}" if phase else "")
 
 
 def format_scores(scores: Sequence[Score], method: str) -> str:
@@ -164,7 +171,8 @@ def format_scores(scores: Sequence[Score], method: str) -> str:
         psnr = {name: np.array([row.psnr for row in rows if row.method == name]) for name in names}
         ssim = {name: np.array([row.ssim for row in rows if row.method == name]) for name in names}
         best = max((name for name in ("linear", "cubic") if name in psnr), key=lambda name: psnr[name].mean())
-        difference = psnr[method] - psnr[best]
+        tied = psnr[method] == psnr[best]  # also where both are infinite
+        difference = np.subtract(psnr[method], psnr[best], out=np.zeros(len(tied)), where=~tied)
         p_value = float(stats.wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0
         cells = [group, protocol, str(len(difference))]
         cells += [f"{psnr[name].mean():.2f} / {ssim[name].mean():.4f}" for name in names]

@@ -89,7 +89,7 @@ class SliceInterpolationInferer(Inferer):
         if factor is not None:
             OutputGrid.from_factor(2, factor)
         if spacing is not None:
-            OutputGrid.from_spacing(2, max(float(spacing), 1.0) if isinstance(spacing, int | float) else 1.0, spacing)
+            OutputGrid.from_spacing(2, spacing, spacing)
         if value_range is not None and not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be ascending, got {value_range!r}.")
         self.factor, self.spacing, self.keep_observed = factor, spacing, keep_observed

@@ -25,8 +25,8 @@ from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
 __all__ = ["LatentSliceInferer"]
 
-_PIXELS_PER_BATCH = 256 * 256 * 2
-"""Pixels decoded at once by default: the feature maps of more do not fit a CPU's cache and take longer."""
+_PIXELS_PER_BATCH = {"cpu": 256 * 256, "cuda": 4096 * 1024}
+"""Pixels decoded at once by default: more feature maps do not fit a CPU's cache and take longer, a GPU wants many."""
 
 
 class LatentSliceInferer(SliceInterpolationInferer):
@@ -66,8 +66,8 @@ class LatentSliceInferer(SliceInterpolationInferer):
         progress: bool = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress)
-        if batch_size < 0:
-            raise ValueError(f"batch_size must be positive, or 0 to choose it, got {batch_size!r}.")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
+            raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
         self.batch_size = batch_size
 
     @torch.no_grad()
@@ -84,7 +84,8 @@ class LatentSliceInferer(SliceInterpolationInferer):
         if not isinstance(latent, LatentInterpolator):
             raise TypeError(f"expected a network with encode, mix and decode, got {type(network).__name__}.")
         size = slices.shape[-2:]
-        count = self.batch_size or max(1, _PIXELS_PER_BATCH // (size[0] * size[1]))
+        pixels = _PIXELS_PER_BATCH.get(slices.device.type, _PIXELS_PER_BATCH["cpu"])
+        count = self.batch_size or max(1, pixels // (size[0] * size[1]))
         lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices)
         codes: Codes | None = None
         for begin in range(0, len(slices), count):

@@ -16,7 +16,8 @@ from __future__ import annotations
 import gzip
 import re
 import struct
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from monai.config import KeysCollection
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
+from monai.data import MetaTensor, NibabelReader
+from monai.data.utils import orientation_ras_lps
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends
+from monai.utils import MetaKeys, SpaceKeys, TransformBackends
 
 from monai_sliceinterp.geometry import spatial_affine
 
@@ -38,6 +40,16 @@ _SPACING_FIELDS = {
     (".mha", ".mhd"): rb"^\s*(ElementSpacing|ElementSize)\s*=",
     (".nrrd", ".nhdr"): rb"^\s*(spacings|space directions)\s*:",
 }
+
+_IN_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
+_IN_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+
+_UNEVEN = 0.05
+"""Gaps between DICOM slices may differ from their mean by this fraction; more means that slices are missing."""
+
+
+class _Unusable(ValueError):
+    """What is wrong with a file that was read, without its name."""
 
 
 def dicom_series(folder: str | Path) -> dict[str, str]:
@@ -51,12 +63,8 @@ def dicom_series(folder: str | Path) -> dict[str, str]:
         {}
     """
     series = {}
-    warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # a folder without DICOM files is not worth one
-    try:
+    with _no_itk_warnings():  # a folder without DICOM files is not worth one
         uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings_shown)
     for uid in uids:
         names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
         reader = sitk.ImageFileReader()
@@ -70,15 +78,17 @@ def dicom_series(folder: str | Path) -> dict[str, str]:
 class LoadVolume(Transform):
     """Load a volume with its affine, in the type it is stored in, and check that its slices can be interpolated.
 
-    NIfTI files are read by MONAI's ``NibabelReader``, others by its ``ITKReader``; a folder is read as one DICOM
-    series. A 4D file is a time series: its frames become the channels. The metadata gets ``original_ndim`` and, where
-    the file tells it, ``frame_spacing``, with which :class:`monai_sliceinterp.transforms.SaveVolumed` writes the same
-    kind of file.
+    NIfTI files are read by MONAI's ``NibabelReader``, others by SimpleITK; a folder is read as one DICOM series, whose
+    affine comes from the positions of its slices (also where a tilted gantry shears the stack). The affine is in mm
+    (RAS), whatever the file's units. A 4D file is a time series: its frames become the channels. The metadata gets
+    ``original_ndim``, ``stored_dtype`` and, where the file tells it, ``frame_spacing`` in seconds, with which
+    :class:`monai_sliceinterp.transforms.SaveVolumed` writes the same kind of file. As torch computes with few unsigned
+    types, uint16 and uint32 become the next larger signed type here.
 
     Raises:
         ValueError: with one line that names the file, if it is missing or not an image, not three-dimensional (or 4D
-            with time), has a single slice along every axis, NaN or infinite voxels, no or zero spacing, or if the
-            folder holds no DICOM series or more than one.
+            with time), has a single slice along any axis, NaN or infinite voxels, no or zero spacing, or if the
+            folder holds no DICOM series or more than one, or a series whose slices are not evenly spaced.
 
     Example:
         >>> import tempfile
@@ -104,6 +114,8 @@ class LoadVolume(Transform):
         try:
             tells_spacing = _tells_spacing(path)
             array, meta = _read(path) if tells_spacing else (np.zeros((2, 2, 2)), {})
+        except _Unusable as error:
+            raise ValueError(f"{path}: {error}") from error
         except Exception as error:  # every reader has exceptions of its own
             lines = [line for line in str(error).strip().splitlines() if line.strip()]
             reason = lines[-1].strip().rstrip(".") if lines else type(error).__name__
@@ -123,13 +135,15 @@ class LoadVolume(Transform):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
             raise ValueError(f"{path}: has {count} NaN or infinite voxels; expected finite intensities.")
-        image = MetaTensor.ensure_torch_and_prune_meta(array, meta)
+        stored_dtype = str(array.dtype.newbyteorder("="))
+        image = MetaTensor.ensure_torch_and_prune_meta(array.astype(stored_dtype, copy=False), meta)
         try:
             spatial_affine(image.affine)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         image.meta["filename_or_obj"] = str(path)
         image.meta["original_ndim"] = array.ndim
+        image.meta["stored_dtype"] = stored_dtype
         moved = image.movedim(3, 0) if array.ndim == 4 else image[None]
         moved.meta["original_channel_dim"] = 0
         return moved
@@ -165,12 +179,89 @@ class LoadVolumed(MapTransform):
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Read voxels ``(X, Y, Z)`` or ``(X, Y, Z, frames)`` in the type they are stored in, and the metadata."""
-    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-    reader: ImageReader = NibabelReader() if is_nifti else ITKReader()
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        with _no_itk_warnings():
+            return _read_dicom(path) if path.is_dir() else _from_itk(sitk.ReadImage(str(path)))
+    reader = NibabelReader()
     array, meta = reader.get_data(reader.read(str(path)))
-    if is_nifti and array.ndim == 4:  # MONAI's pixdim[4] is not the header's
-        meta["frame_spacing"] = float(nib.Nifti1Image.from_filename(path).header.get_zooms()[3])
+    file: Any = nib.load(path)  # MONAI's reader alters header and affine where they contradict each other
+    space_unit, time_unit = file.header.get_xyzt_units()
+    affine = np.array(file.affine, dtype=np.float64)
+    affine[:3] *= _IN_MM.get(space_unit, 1.0)
+    meta[MetaKeys.AFFINE], meta[MetaKeys.ORIGINAL_AFFINE] = affine, affine.copy()
+    if array.ndim == 4:
+        meta["frame_spacing"] = float(file.header.get_zooms()[3]) * _IN_SECONDS.get(time_unit, 1.0)
     return np.asarray(array), dict(meta)
+
+
+def _from_itk(image: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
+    """Convert an image in memory."""
+    kind = image.GetPixelIDTypeAsString()
+    if "vector" in kind or "complex" in kind:
+        raise _Unusable(f"voxels of type {kind} are not grey values; expected integers or floats.")
+    ndim = image.GetDimension()
+    affine = np.eye(4)
+    if ndim > 2:
+        direction = np.reshape(image.GetDirection(), (ndim, ndim))[:3, :3]
+        affine[:3, :3] = direction * image.GetSpacing()[:3]
+        affine[:3, 3] = image.GetOrigin()[:3]
+    meta: dict[str, Any] = {"frame_spacing": image.GetSpacing()[3]} if ndim == 4 else {}
+    array = sitk.GetArrayFromImage(image).T
+    return array, {
+        **meta,
+        MetaKeys.AFFINE: orientation_ras_lps(affine),
+        MetaKeys.ORIGINAL_AFFINE: orientation_ras_lps(affine),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[:3]),
+    }
+
+
+def _read_dicom(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the one DICOM series of a folder, its affine from the positions of the slices."""
+    (uid,) = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+    if len(names) == 1:  # one file of many frames, or a single slice
+        return _from_itk(sitk.ReadImage(names[0]))
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(names)
+    reader.MetaDataDictionaryArrayUpdateOn()
+    image = reader.Execute()
+
+    def tags(tag: str) -> list[str]:
+        return [reader.GetMetaData(k, tag).strip() if reader.HasMetaDataKey(k, tag) else "" for k in range(len(names))]
+
+    if not all(tags("0020|0032")) or not all(tags("0028|0030")):
+        raise _Unusable("slices without a position or pixel spacing; expected the DICOM tags (0020,0032), (0028,0030).")
+    positions, directions = (
+        np.array([text.split("\\") for text in tags(tag)], dtype=np.float64) for tag in ("0020|0032", "0020|0037")
+    )
+    if abs(directions - directions[0]).max() > 1e-3:
+        raise _Unusable("the slices of the DICOM series are not parallel; expected one stack.")
+    gaps = np.diff(positions @ np.cross(directions[0, :3], directions[0, 3:]))
+    mean = gaps.mean()
+    if not gaps.min() > 1e-3:
+        raise _Unusable("the DICOM series has several images at one position; expected one volume, not time frames.")
+    if abs(gaps - mean).max() > _UNEVEN * mean:
+        found = f"{gaps.min():g} to {gaps.max():g} mm"
+        raise _Unusable(f"the DICOM slices are {found} apart; expected even gaps, none missing.")
+    array, meta = _from_itk(image)
+    step = (positions[-1] - positions[0]) / (len(names) - 1)  # the reader takes it for perpendicular to the slices
+    for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE):
+        meta[key][:3, 2] = step * (-1, -1, 1) + 0.0  # LPS to RAS
+    thickness = set(tags("0018|0050"))
+    if len(thickness) == 1:
+        meta["0018|0050"] = thickness.pop()
+    return array, meta
+
+
+@contextmanager
+def _no_itk_warnings() -> Iterator[None]:
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _tells_spacing(path: Path) -> bool:

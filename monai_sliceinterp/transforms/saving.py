@@ -54,8 +54,9 @@ def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype.is_floating_point:
         return image.to(dtype)
     limits = torch.iinfo(dtype)
-    # float32 cannot hold the largest int32 or int64; float64 holds every value of the types images come in
-    return image.to(torch.float64).round().clamp(limits.min, limits.max).to(dtype)
+    # float32 cannot hold the largest int32; float64 can, and of int64 the largest number below the limit
+    largest = min(float(limits.max), float(np.nextafter(2.0**63, 0.0)))
+    return image.to(torch.float64).round().clamp(limits.min, largest).to(dtype)
 
 
 def file_stem(path: str | Path) -> str:
@@ -66,6 +67,8 @@ def file_stem(path: str | Path) -> str:
         ('a.b', 'a')
     """
     name = Path(path).name
+    if name in ("", ".."):  # the folder one is in, or the one above
+        name = Path(path).resolve().name
     for suffix in (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
@@ -87,8 +90,11 @@ def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     array = np.moveaxis(image.detach().cpu().numpy(), 0, -1)
     if array.shape[-1] == 1 and ndim < 4:
         array = array[..., 0]
+    stored = np.dtype(image.meta.get("stored_dtype", array.dtype))
+    if array.dtype.kind == "i" and stored.kind == "u" and _fits(array, stored):
+        array = array.astype(stored)  # torch computes with few unsigned types
     if array.dtype == np.int64:  # few readers take 64-bit integers; DICOM and NIfTI scans fit 32 bits
-        array = array.astype(np.int32) if abs(array).max(initial=0) < 2**31 else array.astype(np.float64)
+        array = array.astype(np.int32 if _fits(array, np.dtype(np.int32)) else np.float64)
     file = nib.Nifti1Image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64))
     file.header.set_xyzt_units("mm", "sec")
     file.set_sform(file.affine, code="scanner")
@@ -106,6 +112,11 @@ def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
         os.replace(name, target)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
+    limits = np.iinfo(dtype)
+    return array.size == 0 or (array.min() >= limits.min and array.max() <= limits.max)
 
 
 class RestoreVolumed(MapTransform):
@@ -145,6 +156,9 @@ class RestoreVolumed(MapTransform):
         for key in self.key_iterator(result):
             restored = self.transform.inverse({self.image_key: result[key]})[self.image_key]
             voxels = cast_to(restored.as_tensor(), observed.dtype)
+            stored = np.dtype(observed.meta.get("stored_dtype", "float32"))
+            if stored.kind == "u" and stored.itemsize < voxels.element_size():  # read into a larger type
+                voxels.clamp_(0, int(np.iinfo(stored).max))
             if self.inferer.keep_observed:
                 source = observed.as_tensor().to(voxels.device)
                 paste_observed(voxels.movedim(last, -1), source.movedim(last, -1), grid)

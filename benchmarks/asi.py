@@ -1,0 +1,148 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Speed and memory of ASI and of slab averaging, as ratios that do not depend on the machine.
+
+    python benchmarks/asi.py [--threads 4]
+
+Prints, in one run:
+- time and peak memory of interpolating 256 x 256 x 16 voxels by a factor of 4;
+- how much slower re-encoding both neighbours for every synthesised slice is;
+- the fraction of the machine's own matrix-multiply rate that is reached (floating point operations of the network as
+  the paper defines it, divided by time);
+- the cost of FWHMDownsample by K in units of blurring every slice with the same kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.networks.layers import gaussian_1d, separable_filtering
+from scipy import ndimage
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.inferers import LatentSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.resampling import FWHM_PER_SIGMA
+from monai_sliceinterp.transforms import fwhm_downsample
+
+SIZE, SLICES, FACTOR = 256, 16, 4
+
+
+def seconds(*calls: Callable[[], object], repeats: int = 5) -> list[float]:
+    """Median time of each call; the calls take turns, so that a change of the machine's speed meets them all."""
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for call, taken in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory since :func:`reset_peak_memory` (Linux), else NaN."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+
+
+def reset_peak_memory() -> None:
+    """Forget the largest resident memory so far (Linux)."""
+    switch = Path("/proc/self/clear_refs")
+    if switch.exists():
+        switch.write_text("5")
+
+
+def matmul_rate(size: int = 2048) -> float:
+    """Floating point operations a second of a float32 matrix product: the best of a few, as a product at rest runs."""
+    first, second = torch.rand(size, size), torch.rand(size, size)
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        first @ second
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def benchmark_asi() -> None:
+    """Interpolate a volume with and without encoding every slice once."""
+    network = ASIAutoencoder().eval()
+    inferer = LatentSliceInferer(factor=FACTOR)
+    volume = torch.rand(1, 1, SIZE, SIZE, SLICES)
+    grid = OutputGrid.from_factor(SLICES, FACTOR)
+    slices = volume[0, 0].permute(2, 0, 1).contiguous()
+
+    def reencode() -> None:
+        with torch.no_grad():
+            for index in torch.nonzero(~grid.is_observed)[:, 0].split(2):
+                lower = grid.lower[index]
+                network(torch.stack([slices[lower], slices[lower + 1]], dim=1), grid.alpha[index])
+
+    rate = matmul_rate()
+    with FlopCounterMode(display=False) as counter:
+        inferer(volume, network)
+    reset_peak_memory()
+    once, twice = seconds(lambda: inferer(volume, network), reencode)
+    rate = max(rate, matmul_rate())
+    operations = counter.get_total_flops()
+    print(f"ASI, {SIZE} x {SIZE} x {SLICES} by {FACTOR}: {once:.2f} s, peak memory {peak_memory_mb():.0f} MB in all")
+    print(f"  re-encoding both neighbours for every slice: {twice:.2f} s, {twice / once:.2f} times as long")
+    print(
+        f"  {operations / 1e9:.0f} GFLOP at {operations / once / 1e9:.0f} GFLOP/s: "
+        f"{operations / once / rate:.2f} of the matrix-multiply rate ({rate / 1e9:.0f} GFLOP/s)"
+    )
+
+
+def benchmark_downsample() -> None:
+    """Average slabs only where slices are kept, against blurring every slice and throwing most away."""
+    volume = torch.rand(1, 160, 160, 160)
+    for factor in (2, 3, 4, 6, 8):
+        sigma = factor / FWHM_PER_SIGMA
+        kernels = [torch.ones(1), torch.ones(1), gaussian_1d(torch.tensor(sigma), truncated=4.0, approx="sampled")]
+
+        def kept(factor: int = factor) -> torch.Tensor:
+            return fwhm_downsample(volume, factor, float(factor))
+
+        def by_monai(kernels: list[torch.Tensor] = kernels, factor: int = factor) -> torch.Tensor:
+            return separable_filtering(volume[None], kernels, mode="replicate")[0, ..., ::factor]
+
+        def by_scipy(sigma: float = sigma, factor: int = factor) -> np.ndarray:
+            return ndimage.gaussian_filter1d(volume.numpy(), sigma, axis=-1, mode="nearest")[..., ::factor]
+
+        torch.testing.assert_close(kept(), by_monai(), rtol=0, atol=1e-4)  # kernels cut off alike
+        ours, monai, scipy = seconds(kept, by_monai, by_scipy)
+        print(
+            f"FWHMDownsample by {factor}: {ours * 1e3:.1f} ms; blurring every slice with the same kernel takes "
+            f"{monai * 1e3:.0f} ms (MONAI), {scipy * 1e3:.0f} ms (SciPy): {ours / monai * factor:.2f}/K and "
+            f"{ours / scipy * factor:.2f}/K of that"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0: all")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    benchmark_asi()
+    benchmark_downsample()
