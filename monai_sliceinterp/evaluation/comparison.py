@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.metrics import slice_scores, synthesized_pairs
+from monai_sliceinterp.metrics import slice_score, synthesized_pairs
 from monai_sliceinterp.transforms import FWHMDownsample
 from monai_sliceinterp.transforms.saving import file_stem
 
@@ -44,7 +44,7 @@ class Score:
         group: what the volume belongs to, for instance its folder.
         protocol: how it was degraded, for instance "subsample x2".
         method: name of the method.
-        psnr: mean PSNR of the synthesised slices, in dB.
+        psnr: PSNR of the synthesised slices together, in dB.
         ssim: mean SSIM of the synthesised slices.
         psnr_volume: PSNR over all voxels, observed slices included, in dB.
     """
@@ -81,8 +81,8 @@ def score_volume(pred: Tensor, truth: Tensor, factor: int, data_range: float = 1
     first, second = synthesized_pairs(pred, truth, factor)
     mse = float(((pred - truth[..., : pred.shape[-1]]).double() ** 2).mean())
     return {
-        "psnr": float(slice_scores(first, second, "psnr", data_range).mean()),
-        "ssim": float(slice_scores(first, second, "ssim", data_range).mean()),
+        "psnr": float(slice_score(first, second, "psnr", data_range)),
+        "ssim": float(slice_score(first, second, "ssim", data_range)),
         "psnr_volume": float(10 * np.log10(data_range**2 / mse)) if mse > 0 else float("inf"),
     }
 
@@ -107,7 +107,7 @@ def compare(
 
     Returns:
         One score for each volume, protocol and method. A protocol a volume has too few slices for is left out for it.
-        With several channels (frames) scores are means over them.
+        With several channels (frames) scores are over the slices of all of them.
 
     Example:
         >>> import torch
@@ -191,10 +191,12 @@ def write_scores(scores: Sequence[Score], path: str | Path) -> None:
         >>> file.read_text().splitlines()[1]
         'v,g,p,linear,20.0,0.5,20.0'
     """
-    with Path(path).open("w", newline="") as file:
+    part = Path(path).with_name(f".{Path(path).name}.part")
+    with part.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(Score.__dataclass_fields__))
         writer.writeheader()
         writer.writerows(asdict(score) for score in scores)
+    part.replace(path)
 
 
 class MethodComparison:
@@ -242,6 +244,8 @@ class MethodComparison:
             return lambda volume: inferer(volume.to(device), self.network).cpu()
 
         scores = compare(self.volumes, {self.method: make}, self.protocols, progress=progress)
+        if not scores:
+            raise ValueError("no volume has enough slices for any of the protocols.")
         table = format_scores(scores, self.method)
         if self.output_dir is not None:
             Path(self.output_dir).mkdir(parents=True, exist_ok=True)

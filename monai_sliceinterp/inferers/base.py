@@ -102,7 +102,7 @@ class SliceInterpolationInferer(Inferer):
             if self.factor is None:
                 raise ValueError("a plain tensor has no spacing: give a factor, or a MetaTensor with its affine.")
             return OutputGrid.from_factor(num_slices, self.factor)
-        return OutputGrid.create(num_slices, slice_geometry(inputs, axis=-1), self.factor, self.spacing)
+        return OutputGrid.create(num_slices, slice_geometry(inputs.affine, axis=-1), self.factor, self.spacing)
 
     @abstractmethod
     def synthesize(

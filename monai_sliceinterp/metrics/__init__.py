@@ -13,4 +13,4 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.metrics.slices import SLICE_SCORES, SynthesizedSliceMetric, slice_scores, synthesized_pairs
+from monai_sliceinterp.metrics.slices import SLICE_SCORES, SynthesizedSliceMetric, slice_score, synthesized_pairs

@@ -19,7 +19,7 @@ from monai.metrics.regression import PSNRMetric, SSIMMetric
 from monai.utils import MetricReduction
 from torch import Tensor
 
-__all__ = ["SLICE_SCORES", "SynthesizedSliceMetric", "slice_scores", "synthesized_pairs"]
+__all__ = ["SLICE_SCORES", "SynthesizedSliceMetric", "slice_score", "synthesized_pairs"]
 
 SLICE_SCORES = ("psnr", "ssim")
 
@@ -60,38 +60,39 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor,
     return first, second
 
 
-def slice_scores(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0) -> Tensor:
-    """Score slices against the truth, one number each.
+def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0) -> Tensor:
+    """Score a batch of slices against the truth.
 
     Args:
-        pred: slices ``(K, 1, H, W)``.
+        pred: slices ``(K, C, H, W)``.
         truth: slices of the same shape.
-        name: "psnr" in dB, or "ssim" with a Gaussian window of 11 pixels, sigma 1.5.
+        name: "psnr": peak signal-to-noise ratio in dB, from the mean squared error over all slices together. (A mean of
+            single slices' PSNR would be infinite as soon as one empty slice is reproduced exactly.) "ssim": mean
+            structural similarity of the slices, with a Gaussian window of 11 pixels, sigma 1.5.
         data_range: largest possible intensity difference.
 
     Returns:
-        ``(K,)`` float32.
+        The score, a float32 scalar; an infinite PSNR where all slices are identical.
 
     Raises:
         ValueError: for an unknown score, or slices too small for the window.
 
     Example:
-        >>> slice_scores(torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), 0.1), "psnr").tolist()
-        [20.0, 20.0]
+        >>> slice_score(torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), 0.1), "psnr").item()
+        20.0
     """
-    if name == "psnr":
-        return PSNRMetric(max_val=data_range)._compute_metric(pred.float(), truth.float()).reshape(-1)
+    if name == "psnr":  # all slices as one item
+        return PSNRMetric(max_val=data_range)._compute_metric(pred[None].float(), truth[None].float()).reshape(())
     if name == "ssim":
         if min(pred.shape[-2:]) < 11:
             raise ValueError(f"SSIM's window needs slices of at least 11 x 11 pixels, got {tuple(pred.shape[-2:])}.")
-        return (
-            SSIMMetric(spatial_dims=2, data_range=data_range)._compute_metric(pred.float(), truth.float()).reshape(-1)
-        )
+        metric = SSIMMetric(spatial_dims=2, data_range=data_range)
+        return metric._compute_metric(pred.float(), truth.float()).mean()
     raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
 
 
 class SynthesizedSliceMetric(CumulativeIterationMetric):
-    """Mean over volumes of the mean score of a volume's synthesised slices.
+    """Mean over volumes of the score of a volume's synthesised slices, see :func:`slice_score`.
 
     Every volume counts the same, however many slices it has. For use with ``IgniteMetricHandler``.
 
@@ -121,7 +122,7 @@ class SynthesizedSliceMetric(CumulativeIterationMetric):
         for pred, truth in zip(y_pred, y, strict=True):
             first, second = synthesized_pairs(pred, truth, self.factor)
             limits = (0.0, self.data_range)
-            scores.append(slice_scores(first.clamp(*limits), second.clamp(*limits), self.name, self.data_range).mean())
+            scores.append(slice_score(first.clamp(*limits), second.clamp(*limits), self.name, self.data_range))
         return torch.stack(scores)[:, None]
 
     def aggregate(self) -> Tensor:

@@ -13,19 +13,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import TransformBackends
 from torch import Tensor
 
 from monai_sliceinterp.geometry import scaled_affine, slice_geometry
 from monai_sliceinterp.resampling import apply_slice_weights, slab_weights
+from monai_sliceinterp.transforms.mapping import ApplyToKeys
 
 __all__ = ["FWHMDownsample", "FWHMDownsampleD", "FWHMDownsampleDict", "FWHMDownsampled", "fwhm_downsample"]
 
@@ -97,7 +97,7 @@ class FWHMDownsample(Transform):
     def __call__(self, img: Tensor) -> MetaTensor:
         """Apply the transform to ``img`` ``(C, H, W, N)``."""
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
-        geometry = slice_geometry(image, axis=self.axis)
+        geometry = slice_geometry(image.affine, axis=self.axis)
         fwhm = self.factor * geometry.slice_spacing if self.fwhm is None else self.fwhm
         slices_last = image.as_tensor().movedim(geometry.axis + 1, -1)
         kept = fwhm_downsample(slices_last, self.factor, fwhm / geometry.slice_spacing, self.phase)
@@ -108,7 +108,7 @@ class FWHMDownsample(Transform):
         return result
 
 
-class FWHMDownsampled(MapTransform):
+class FWHMDownsampled(ApplyToKeys):
     """Dictionary version of :class:`FWHMDownsample`, with its arguments after ``keys``.
 
     Args:
@@ -136,15 +136,7 @@ class FWHMDownsampled(MapTransform):
         axis: int = -1,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = FWHMDownsample(factor, fwhm, phase, axis)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Degrade every key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key])
-        return result
+        super().__init__(keys, FWHMDownsample(factor, fwhm, phase, axis), allow_missing_keys)
 
 
 def _check_factor(factor: Any) -> None:

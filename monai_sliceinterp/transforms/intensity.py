@@ -24,6 +24,8 @@ from monai.transforms import InvertibleTransform, MapTransform, RandomizableTran
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
+from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
+
 __all__ = [
     "InvertibleScaleIntensityRange",
     "InvertibleScaleIntensityRangeD",
@@ -152,28 +154,7 @@ class InvertibleScaleIntensityRangePercentiles(InvertibleScaleIntensityRange):
         return percentile_range(img, self.lower, self.upper)
 
 
-class _ScaleIntensityd(MapTransform, InvertibleTransform):
-    """Apply one of the scalings above to every key."""
-
-    backend = InvertibleScaleIntensityRange.backend
-    transform: InvertibleScaleIntensityRange
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale every key by its own range."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key])
-        return result
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Restore the original units of every key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform.inverse(result[key])
-        return result
-
-
-class InvertibleScaleIntensityRanged(_ScaleIntensityd):
+class InvertibleScaleIntensityRanged(InvertiblyApplyToKeys):
     """Dictionary version of :class:`InvertibleScaleIntensityRange`, with its arguments after ``keys``.
 
     Example:
@@ -181,14 +162,15 @@ class InvertibleScaleIntensityRanged(_ScaleIntensityd):
         [0.75]
     """
 
+    backend = InvertibleScaleIntensityRange.backend
+
     def __init__(
         self, keys: KeysCollection, a_min: float, a_max: float, clip: bool = False, allow_missing_keys: bool = False
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = InvertibleScaleIntensityRange(a_min, a_max, clip)
+        super().__init__(keys, InvertibleScaleIntensityRange(a_min, a_max, clip), allow_missing_keys)
 
 
-class InvertibleScaleIntensityRangePercentilesd(_ScaleIntensityd):
+class InvertibleScaleIntensityRangePercentilesd(InvertiblyApplyToKeys):
     """Dictionary version of :class:`InvertibleScaleIntensityRangePercentiles`, with its arguments after ``keys``.
 
     Example:
@@ -196,6 +178,8 @@ class InvertibleScaleIntensityRangePercentilesd(_ScaleIntensityd):
         >>> scaler({"image": torch.tensor([1.0, 2.0, 5.0])})["image"].tolist()
         [0.0, 0.25, 1.0]
     """
+
+    backend = InvertibleScaleIntensityRangePercentiles.backend
 
     def __init__(
         self,
@@ -205,8 +189,7 @@ class InvertibleScaleIntensityRangePercentilesd(_ScaleIntensityd):
         clip: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = InvertibleScaleIntensityRangePercentiles(lower, upper, clip)
+        super().__init__(keys, InvertibleScaleIntensityRangePercentiles(lower, upper, clip), allow_missing_keys)
 
 
 def sigmoid_curve(image: Tensor, gain: float, cutoff: float) -> Tensor:

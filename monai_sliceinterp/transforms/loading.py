@@ -16,7 +16,7 @@ from __future__ import annotations
 import gzip
 import re
 import struct
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ import SimpleITK as sitk
 from monai.config import KeysCollection
 from monai.data import MetaTensor, NibabelReader
 from monai.data.utils import orientation_ras_lps
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import MetaKeys, SpaceKeys, TransformBackends
 
 from monai_sliceinterp.geometry import spatial_affine
+from monai_sliceinterp.transforms.mapping import ApplyToKeys
 
 __all__ = ["IMAGE_SUFFIXES", "LoadVolume", "LoadVolumeD", "LoadVolumeDict", "LoadVolumed", "dicom_series"]
 
@@ -149,7 +150,7 @@ class LoadVolume(Transform):
         return moved
 
 
-class LoadVolumed(MapTransform):
+class LoadVolumed(ApplyToKeys):
     """Dictionary version of :class:`LoadVolume`.
 
     Args:
@@ -166,15 +167,7 @@ class LoadVolumed(MapTransform):
     backend = LoadVolume.backend
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = LoadVolume()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Load every key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key])
-        return result
+        super().__init__(keys, LoadVolume(), allow_missing_keys)
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

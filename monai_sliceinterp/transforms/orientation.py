@@ -13,18 +13,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms import InvertibleTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
 from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
 
 __all__ = [
     "ThroughPlaneLast",
@@ -124,7 +124,7 @@ class ThroughPlaneLast(InvertibleTransform):
             return self.push_transform(moved, affine=matrix.T)  # a permutation's inverse
 
 
-class ThroughPlaneLastd(MapTransform, InvertibleTransform):
+class ThroughPlaneLastd(InvertiblyApplyToKeys):
     """Dictionary version of :class:`ThroughPlaneLast`.
 
     Args:
@@ -140,22 +140,7 @@ class ThroughPlaneLastd(MapTransform, InvertibleTransform):
     backend = ThroughPlaneLast.backend
 
     def __init__(self, keys: KeysCollection, axis: int | None = None, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = ThroughPlaneLast(axis)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply the transform to every key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key])
-        return result
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Undo the transform on every key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform.inverse(result[key])
-        return result
+        super().__init__(keys, ThroughPlaneLast(axis), allow_missing_keys)
 
 
 ThroughPlaneLastD = ThroughPlaneLastDict = ThroughPlaneLastd

@@ -1,0 +1,215 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from monai_sliceinterp.data import find_volumes, split_volumes, training_volumes, volumes_per_batch
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return [str(folder / name) for name in names]
+
+
+def write_dicom(folder, uid="1.2.3.4", num_slices=3):
+    """A small DICOM series, one file a slice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in range(num_slices):
+        image = sitk.GetImageFromArray(np.full((1, 6, 7), k, np.int16))
+        tags = {"0020|000e": uid, "0020|0013": str(k), "0020|0032": f"0\\0\\{4 * k}", "0008|0060": "MR"}
+        tags |= {"0008|0018": f"{uid}.{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{k}.dcm"))
+        writer.Execute(image)
+
+
+def check_error(named, function, *args, **kwargs):
+    with pytest.raises(ValueError, match=named) as caught:
+        function(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestFindVolumes:
+    def test_file(self, tmp_path):
+        (path,) = touch(tmp_path, "a.nii.gz")
+        assert find_volumes(path) == [path]
+        assert find_volumes(tmp_path / "a.nii.gz") == [path]
+
+    def test_folder(self, tmp_path):
+        touch(tmp_path, "b.nii", "a.NII.GZ", "c.mha", "d.mhd", "d.raw", "e.nrrd", "f.nhdr", "notes.txt", "g.png")
+        touch(tmp_path, ".b_interp.part-x1.nii.gz", "below/z.nii")
+        found = find_volumes(tmp_path)
+        assert found == [str(tmp_path / n) for n in ("a.NII.GZ", "b.nii", "c.mha", "d.mhd", "e.nrrd", "f.nhdr")]
+
+    def test_folder_named_like_an_image(self, tmp_path):
+        touch(tmp_path, "b.nii")
+        (tmp_path / "a.nii").mkdir()
+        assert find_volumes(tmp_path) == [str(tmp_path / "b.nii")]
+
+    def test_recursive(self, tmp_path):
+        files = touch(tmp_path, "a/1.nii", "a/deep/er/2.nii.gz", "b/3.mha", "4.nii")
+        touch(tmp_path, "a/._1.nii", "b/notes.txt")
+        assert find_volumes(tmp_path, recursive=True) == sorted(files)
+        assert find_volumes(tmp_path) == [files[3]]
+
+    def test_nested_only(self, tmp_path):
+        touch(tmp_path, "a/1.nii")
+        check_error("no image in this folder; expected .nii, .nii.gz", find_volumes, tmp_path)
+
+    def test_dicom_folder(self, tmp_path):
+        write_dicom(tmp_path / "series")
+        (tmp_path / "series" / "README.txt").write_text("hello")
+        assert find_volumes(tmp_path / "series") == [str(tmp_path / "series")]
+
+    def test_list(self, tmp_path):
+        touch(tmp_path, "folder/b.nii", "folder/a.nii", "z.mha")
+        write_dicom(tmp_path / "series")
+        sources = [tmp_path / "z.mha", str(tmp_path / "folder"), tmp_path / "series"]
+        expected = ["z.mha", "folder/a.nii", "folder/b.nii", "series"]
+        assert find_volumes(sources) == [str(tmp_path / name) for name in expected]
+        assert find_volumes(tuple(sources[:1])) == [str(tmp_path / "z.mha")]
+
+    @pytest.mark.parametrize("source", ["", "  ", [], (), ["a", ""]])
+    def test_nothing_given(self, source, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        touch(tmp_path, "a")
+        check_error("no input is given; expected an image file", find_volumes, source)
+
+    def test_missing(self, tmp_path):
+        message = check_error("no such file or folder", find_volumes, tmp_path / "no.nii")
+        assert str(tmp_path / "no.nii") in message
+        touch(tmp_path, "a.nii")
+        check_error("no.nii: no such file", find_volumes, [tmp_path / "a.nii", tmp_path / "no.nii"])
+
+    @pytest.mark.parametrize("names", [[], ["notes.txt"], [".a.part-1.nii.gz"]])
+    @pytest.mark.parametrize("recursive", [True, False])
+    def test_no_image(self, tmp_path, names, recursive):
+        touch(tmp_path, *names)
+        message = check_error("no image in this folder", find_volumes, tmp_path, recursive=recursive)
+        assert str(tmp_path) in message and "DICOM" in message
+
+    @pytest.mark.parametrize(
+        ("names", "recursive"),
+        [(["a.nii", "a.nii.gz"], False), (["a.mha", "a.nrrd"], False), (["1/a.nii", "2/a.nii"], True)],
+    )
+    def test_same_output_name(self, tmp_path, names, recursive):
+        files = touch(tmp_path, *names)
+        message = check_error("would get the same output name", find_volumes, tmp_path, recursive=recursive)
+        assert all(file in message for file in files)
+        check_error("would get the same output name", find_volumes, files)
+        # where nothing is written that is no matter
+        assert find_volumes(tmp_path, recursive=recursive, distinct=False) == files
+        assert find_volumes(files, distinct=False) == files
+
+
+FILES = ["d/s1_a.nii", "d/s1_b.nii", "e/s2_a.nii", "e/s3_a.nii", "e/s3_b.nii", "e/s4.nii"]
+
+
+def names(split, part):
+    return [item["image"] for item in split[part]]
+
+
+class TestSplit:
+    def test_subjects_stay_together(self):
+        split = split_volumes([*FILES, "e/s5.nii"], validation_subjects=["s2", "s3"], test_subjects=["s1", "s4"])
+        assert names(split, "training") == ["e/s5.nii"]
+        assert names(split, "validation") == ["e/s2_a.nii", "e/s3_a.nii", "e/s3_b.nii"]
+        assert names(split, "test") == ["d/s1_a.nii", "d/s1_b.nii", "e/s4.nii"]
+
+    def test_beginning_of_the_name_not_of_the_path(self):
+        split = split_volumes(["s1/x.nii", "t/s1.nii"], validation_subjects=("s1",))
+        assert names(split, "training") == ["s1/x.nii"] and names(split, "validation") == ["t/s1.nii"]
+
+    def test_without_test_subjects(self):
+        split = split_volumes(FILES, validation_subjects=["s3"])
+        assert split["test"] == split["validation"] and len(split["training"]) == 4
+
+    @pytest.mark.parametrize(("fraction", "count"), [(0.01, 1), (0.2, 4), (0.5, 10), (0.9, 18)])
+    def test_fraction(self, fraction, count):
+        files = [f"{k}.nii" for k in range(20)]
+        split = split_volumes(files, validation_fraction=fraction)
+        assert len(split["validation"]) == count
+        assert sorted(names(split, "training") + names(split, "validation")) == sorted(files)
+        drawn = [
+            tuple(names(split_volumes(files, validation_fraction=fraction, seed=s), "validation")) for s in range(9)
+        ]
+        assert len(set(drawn)) > 4
+        for seed in range(9):  # whatever the order of the files
+            again = split_volumes(files[::-1], validation_fraction=fraction, seed=seed)
+            assert tuple(names(again, "validation")) == drawn[seed]
+
+    def test_fraction_beside_test_subjects(self):
+        split = split_volumes(FILES, test_subjects=["s1", "s2"], validation_fraction=0.34)
+        assert names(split, "test") == FILES[:3]
+        assert len(split["validation"]) == 1 and len(split["training"]) == 2
+        assert set(names(split, "validation") + names(split, "training")) == set(FILES[3:])
+
+    def test_errors(self):
+        message = check_error("named for validation and for testing", split_volumes, FILES, ["s1"], ["s1_b", "s2"])
+        assert message.startswith("d/s1_b.nii: ")
+        check_error("no volume is left for training of 6", split_volumes, FILES, ["s"])
+        check_error("no volume is left for validation of 6", split_volumes, FILES, ["unknown"])
+        check_error("no volume is left for training of 1", split_volumes, ["a.nii"])
+        check_error("no volume is left for training of 0", split_volumes, [])
+        for fraction in (0, 1, -0.5, 1.5, float("nan")):
+            named = f"validation_fraction must be between 0 and 1, got {fraction}"
+            check_error(named, split_volumes, FILES, validation_fraction=fraction)
+
+
+class TestTrainingVolumes:
+    def test_phantoms(self, tmp_path):
+        settings = {"shape": (12, 14, 3), "spacing": (8.0, 8.0, 20.0), "slice_thickness": 0.0}
+        files = training_volumes("", tmp_path / "phantoms", ("heart", "head"), 2, seed=5, **settings)
+        expected = ["head_005", "head_006", "heart_005", "heart_006"]
+        assert files == [str(tmp_path / "phantoms" / f"{name}.nii.gz") for name in expected]
+        image = nib.load(files[0])
+        assert image.shape == (12, 14, 3)
+        np.testing.assert_allclose(image.header.get_zooms(), (8, 8, 20))
+        assert np.asarray(image.dataobj).std() > 10
+
+    def test_all_kinds_by_default(self, tmp_path):
+        files = training_volumes("", tmp_path, num_phantoms=1, shape=(8, 8, 2), spacing=(9, 9, 20), slice_thickness=0)
+        assert len(files) == 3
+
+    def test_dataset(self, tmp_path):
+        """Files of one name in several folders are fine: every patient may have an image.nii.gz."""
+        files = touch(tmp_path / "data", "p1/image.nii.gz", "p2/image.nii.gz", "p2/late/image.nii.gz")
+        assert training_volumes(tmp_path / "data", tmp_path / "phantoms") == files
+        assert training_volumes([str(tmp_path / "data" / "p1")], tmp_path / "phantoms") == files[:1]
+        assert not (tmp_path / "phantoms").exists()
+
+    def test_missing(self, tmp_path):
+        check_error("no such file or folder", training_volumes, tmp_path / "no", tmp_path / "phantoms")
+        (tmp_path / "empty").mkdir()
+        check_error("no image in this folder", training_volumes, str(tmp_path / "empty"), tmp_path / "phantoms")
+        assert not (tmp_path / "phantoms").exists()
+
+
+class TestVolumesPerBatch:
+    @pytest.mark.parametrize(("batch", "samples", "volumes"), [(12, 4, 3), (8, 8, 1), (5, 1, 5)])
+    def test_whole_volumes(self, batch, samples, volumes):
+        assert volumes_per_batch(batch, samples) == volumes
+
+    @pytest.mark.parametrize(("batch", "samples"), [(12, 5), (4, 8), (0, 1), (-8, 2), (4, 0), (4, -2)])
+    def test_errors(self, batch, samples):
+        named = f"batch_size {batch} must be a positive multiple of samples_per_volume {samples}"
+        check_error(named, volumes_per_batch, batch, samples)

@@ -1,0 +1,375 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import tempfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import Dataset
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose, CopyItemsd
+from torch import nn
+
+from monai_sliceinterp.data import find_volumes
+from monai_sliceinterp.engines import (
+    check_checkpoint,
+    check_writable,
+    exit_on_error,
+    interpolate_volumes,
+    load_weights,
+)
+from monai_sliceinterp.engines.inference import one_line
+from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import (
+    InvertibleScaleIntensityRangePercentilesd,
+    LoadVolumed,
+    RestoreVolumed,
+    SaveVolumed,
+    ThroughPlaneLastd,
+)
+
+
+def chain(*errors):
+    """Raise each error from the one before; returns the last."""
+    last = None
+    for error in errors:
+        try:
+            raise error from last
+        except Exception as caught:
+            last = caught
+    return last
+
+
+class TestOneLine:
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (ValueError("one"), "one"),
+            (ValueError("\n  one\ntwo"), "one"),
+            (ValueError(), "ValueError"),
+            (chain(ValueError("a.nii: bad"), RuntimeError("applying transform LoadVolumed")), "a.nii: bad"),
+            (chain(ValueError("a.nii: bad"), RuntimeError("inner"), RuntimeError("outer")), "a.nii: bad"),
+            # our own message says more than what raised it
+            (chain(OSError("Errno 13"), ValueError("out: cannot be written to")), "out: cannot be written to"),
+            (
+                chain(EOFError("end"), ValueError("a.nii.gz: truncated"), RuntimeError("applying transform")),
+                "a.nii.gz: truncated",
+            ),
+            (chain(ValueError(), RuntimeError("applying transform")), "ValueError"),
+            (chain(RuntimeError("nms"), ImportError("needs lpips")), "needs lpips"),
+        ],
+    )
+    def test_root_cause(self, error, line):
+        assert one_line(error) == line
+
+
+class TestExitOnError:
+    @pytest.mark.parametrize(
+        "kind", [ValueError, TypeError, OSError, FileNotFoundError, RuntimeError, MemoryError, ImportError]
+    )
+    def test_user_errors_end_the_program(self, kind):
+        def fail(number, name):
+            raise kind(f"{name} {number}\nmore")
+
+        with pytest.raises(SystemExit) as caught:
+            exit_on_error(fail, 3, name="file")
+        assert caught.value.code == "error: file 3"  # Python prints a string and exits with status 1
+        assert caught.value.__cause__ is None and caught.value.__context__ is None  # and prints no traceback
+
+    @pytest.mark.parametrize("kind", [KeyError, AssertionError, AttributeError, KeyboardInterrupt])
+    def test_programming_errors_are_not_hidden(self, kind):
+        def fail():
+            raise kind("bug")
+
+        with pytest.raises(kind):
+            exit_on_error(fail)
+
+    def test_result(self):
+        assert exit_on_error(max, [1, 5, 3], key=lambda x: -x) == 1
+
+
+class TestCheckWritable:
+    def test_makes_the_folder(self, tmp_path):
+        folder = tmp_path / "a" / "b"
+        assert check_writable(folder) == str(folder)
+        assert folder.is_dir() and list(folder.iterdir()) == []
+        assert check_writable(str(folder)) == str(folder)
+
+    @pytest.mark.parametrize("below", ["", "below", "far/below"])
+    def test_regular_file_in_the_way(self, tmp_path, below):
+        (tmp_path / "file").write_text("")
+        path = tmp_path / "file" / below
+        with pytest.raises(ValueError, match="cannot be written to .*; expected a folder") as caught:
+            check_writable(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_no_permission(self, tmp_path, monkeypatch):
+        def refuse(*args, **kwargs):
+            assert kwargs["dir"] == tmp_path
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+        with pytest.raises(ValueError, match=r"cannot be written to \(Permission denied\); expected a folder"):
+            check_writable(tmp_path)
+
+
+def build(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return ASIAutoencoder(**{"channels": (2, 3), "latent_channels": 4, **kwargs})
+
+
+def same(first, second):
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+class TestLoadWeights:
+    @pytest.mark.parametrize("wrap", [None, "network", "network_def", "model"])
+    def test_loads(self, tmp_path, wrap):
+        source, target = build(0), build(1)
+        assert not same(source, target)
+        state = source.state_dict()
+        extra = {"optimizer": {"lr": 0.1}, "trainer": {"epoch": 3}}
+        torch.save(state if wrap is None else {wrap: state, **extra}, tmp_path / "model.pt")
+        for path in (tmp_path / "model.pt", str(tmp_path / "model.pt")):
+            assert load_weights(target, path, torch.device("cpu")) is target
+        assert same(source, target)
+
+    def check(self, path, *named, network=None):
+        network = network or build(1)
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        with pytest.raises(ValueError) as caught:
+            load_weights(network, path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ") and "\n" not in message
+        for text in named:
+            assert text in message
+        assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+    def test_missing(self, tmp_path):
+        self.check(tmp_path / "no.pt", "no such checkpoint file")
+        self.check(tmp_path, "no such checkpoint file")
+
+    @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
+    def test_truncated(self, tmp_path, kept):
+        path = tmp_path / "model.pt"
+        torch.save(build().state_dict(), path)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+        self.check(path, "not a readable checkpoint")
+
+    @pytest.mark.parametrize("content", [b"hello\n", b"{}", bytes(range(256))])
+    def test_not_a_checkpoint(self, tmp_path, content):
+        (tmp_path / "model.pt").write_bytes(content)
+        self.check(tmp_path / "model.pt", "not a readable checkpoint")
+
+    def test_code_is_not_run(self, tmp_path):
+        torch.save(build(), tmp_path / "model.pt")  # a pickled network
+        self.check(tmp_path / "model.pt", "not a readable checkpoint")
+
+    @pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"epoch": 3}, {"network": None}, 7])
+    def test_no_weights(self, tmp_path, content):
+        torch.save(content, tmp_path / "model.pt")
+        self.check(tmp_path / "model.pt", "holds no weights of a network; expected a state dict")
+
+    def test_other_network(self, tmp_path):
+        path = tmp_path / "model.pt"
+        torch.save(nn.Linear(2, 2).state_dict(), path)
+        count = len(build().state_dict()) + 2
+        self.check(path, "is not a checkpoint of ASIAutoencoder: it lacks ", f"and {count - 1} more differences")
+        torch.save(build(latent_channels=5).state_dict(), path)
+        self.check(path, "of shape (5, 3, 3, 3) instead of (4, 3, 3, 3)", "more differences")
+
+    def test_one_key_too_few_or_many(self, tmp_path):
+        state = build().state_dict()
+        torch.save({**state, "head.bias": torch.zeros(1)}, tmp_path / "more.pt")
+        self.check(tmp_path / "more.pt", "it has the unknown head.bias.")
+        last = list(state)[-1]
+        del state[last]
+        torch.save(state, tmp_path / "fewer.pt")
+        self.check(tmp_path / "fewer.pt", f"it lacks {last}.")
+
+
+class TestCheckCheckpoint:
+    ENTRIES = ("network", "optimizer")
+
+    def test_fits(self, tmp_path):
+        network = build(0)
+        path = tmp_path / "checkpoint.pt"
+        torch.save({"network": network.state_dict(), "optimizer": {}, "trainer": {}}, path)
+        assert check_checkpoint(path, build(1), self.ENTRIES) == str(path)
+        assert check_checkpoint(str(path), build(1)) == str(path)
+
+    @pytest.mark.parametrize(
+        ("content", "named"),
+        [
+            (None, "no such checkpoint file"),
+            (b"text", "not a readable checkpoint"),
+            ({"network": {}}, "lacks optimizer; expected a checkpoint that a training has saved"),
+            ({"weight": torch.zeros(1)}, "lacks network, optimizer"),
+            ([1, 2], "lacks network, optimizer"),
+            ({"network": nn.Linear(1, 1).state_dict(), "optimizer": {}}, "is not a checkpoint of ASIAutoencoder"),
+        ],
+    )
+    def test_does_not_fit(self, tmp_path, content, named):
+        path = tmp_path / "checkpoint.pt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save(content, path)
+        with pytest.raises(ValueError, match=named) as caught:
+            check_checkpoint(path, build(), self.ENTRIES)
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def write_scan(path, spacing=4.0, seed=0, dtype=np.int16, shape=(16, 15, 5)):
+    values = np.random.default_rng(seed).integers(0, 1000, shape).astype(dtype)
+    nib.save(nib.Nifti1Image(values, np.diag([1, 1, spacing, 1.0])), path)
+    return values
+
+
+def make_evaluator(output_dir, inferer, network=None):
+    preprocessing = Compose(
+        [
+            LoadVolumed("image"),
+            CopyItemsd("image", names="observed"),
+            ThroughPlaneLastd("image"),
+            InvertibleScaleIntensityRangePercentilesd("image"),
+        ]
+    )
+    post = Compose([RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir)])
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=[],
+        network=network or nn.Identity(),
+        inferer=inferer,
+        postprocessing=post,
+    )
+    return evaluator, preprocessing
+
+
+def run(folder, output_dir, inferer, network=None):
+    evaluator, preprocessing = make_evaluator(output_dir, inferer, network)
+    files = folder if isinstance(folder, list) else find_volumes(folder)
+    return interpolate_volumes(evaluator, Dataset([{"image": file} for file in files], preprocessing))
+
+
+class TestInterpolateVolumes:
+    def test_good_and_bad_volumes(self, tmp_path, capsys):
+        """Good volumes are done, whatever fails before them and wherever; the bad ones are listed."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        scans.mkdir()
+        good = {name: write_scan(scans / f"{name}.nii.gz", seed=k) for k, name in enumerate("bdfhj")}
+        (scans / "a.nii").write_text("not an image")
+        values = np.zeros((8, 8, 3), np.float32)
+        values[0, 0, 0] = np.nan
+        nib.save(nib.Nifti1Image(values, np.diag([1, 1, 4, 1.0])), scans / "c.nii.gz")
+        write_scan(scans / "e.nii.gz", spacing=1.2)  # finer than what is asked for: the inferer refuses it
+        write_scan(scans / "g.nii.gz", spacing=1.5)
+        write_scan(scans / "i.nii.gz")  # something is in the way of its result
+        (out / "i_interp.nii.gz" / "full").mkdir(parents=True)
+        with pytest.raises(SystemExit) as caught:
+            run(scans, out, SplineSliceInferer(spacing=2.0))
+        message = caught.value.code
+        assert isinstance(message, str) and "\n" not in message  # printed; the exit status is 1
+        assert message.startswith("error: 5 of 10 inputs failed: ")
+        parts = message.removeprefix("error: 5 of 10 inputs failed: ").split(" | ")
+        named = {"a.nii": "cannot be read", "c.nii.gz": "NaN", "e.nii.gz": "coarser", "g.nii.gz": "coarser"}
+        for part, (name, reason) in zip(parts, {**named, "i.nii.gz": ""}.items(), strict=True):
+            assert part.startswith(str(scans / name)) and reason in part
+            assert part.count(str(scans / name)) == 1
+        # what is there is whole and right, and nothing else is there
+        names = sorted(path.name for path in out.iterdir())
+        assert names == sorted([f"{name}_interp.nii.gz" for name in good] + ["i_interp.nii.gz"])
+        for name, observed in good.items():
+            image = nib.load(out / f"{name}_interp.nii.gz")
+            assert image.shape == (16, 15, 9) and image.get_data_dtype() == np.int16
+            np.testing.assert_array_equal(np.asarray(image.dataobj)[..., ::2], observed)
+        captured = capsys.readouterr()
+        done, failed = captured.out.splitlines(), captured.err.splitlines()
+        assert [line.split("]")[0] for line in done] == [f"[{k}/10" for k in (2, 4, 6, 8, 10)]
+        assert [line.split(":")[0] for line in failed] == [f"[{k}/10] failed" for k in (1, 3, 5, 7, 9)]
+        assert "b.nii.gz -> " in done[0] and "b_interp.nii.gz (16x15x9, 1 x 1 x 2 mm)" in done[0]
+
+    def test_all_good(self, tmp_path, capsys):
+        values = [write_scan(tmp_path / f"{k}.nii", seed=k, shape=(12, 12, 3 + k)) for k in range(3)]
+        torch.manual_seed(0)
+        inferer = LatentSliceInferer(factor=3, value_range=(0.0, 1.0))
+        written = run(tmp_path, tmp_path / "out", inferer, build().eval())
+        assert written == [str(tmp_path / "out" / f"{k}_interp.nii.gz") for k in range(3)]
+        for path, observed in zip(written, values, strict=True):
+            found = np.asarray(nib.load(path).dataobj)
+            assert found.shape == (12, 12, 3 * (observed.shape[2] - 1) + 1)
+            np.testing.assert_array_equal(found[..., ::3], observed)
+        assert capsys.readouterr().err == ""
+
+    def test_reports_frames(self, tmp_path, capsys):
+        write_scan(tmp_path / "cine.nii", shape=(12, 12, 4, 5))
+        (path,) = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
+        assert nib.load(path).shape == (12, 12, 7, 5)
+        assert "(12x12x7x5, 1 x 1 x 2 mm)" in capsys.readouterr().out
+
+    def test_only_the_failed_file_is_named(self, tmp_path):
+        """A message without the file's name gets it in front."""
+        write_scan(tmp_path / "x.nii")
+        with pytest.raises(SystemExit) as caught:
+            run([str(tmp_path / "x.nii")], tmp_path / "out", LatentSliceInferer(factor=2), nn.Identity())
+        expected = f"error: 1 of 1 inputs failed: {tmp_path / 'x.nii'}: expected a network with encode, mix and decode"
+        assert caught.value.code.startswith(expected)
+        assert not (tmp_path / "out").exists()
+
+    def test_killed_while_writing(self, tmp_path, monkeypatch):
+        """What is not whole never gets the final name."""
+        write_scan(tmp_path / "x.nii")
+
+        def killed(image, path):
+            with open(path, "wb") as file:
+                file.write(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(nib, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run([str(tmp_path / "x.nii")], tmp_path / "out", SplineSliceInferer(factor=2))
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_out_of_memory_is_one_failure(self, tmp_path, capsys):
+        class Hungry(SplineSliceInferer):
+            def __call__(self, inputs, network=None, *args, **kwargs):
+                if inputs.shape[-1] > 4:
+                    raise MemoryError
+                return super().__call__(inputs, network)
+
+        write_scan(tmp_path / "a.nii", shape=(12, 12, 9))
+        write_scan(tmp_path / "b.nii", shape=(12, 12, 3))
+        with pytest.raises(SystemExit, match=r"1 of 2 inputs failed: .*a\.nii: MemoryError"):
+            run(tmp_path, tmp_path / "out", Hungry(factor=2))
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_interp.nii.gz"]
+        assert capsys.readouterr().err.count("\n") == 1
+
+    def test_exit_status(self, tmp_path):
+        """A string as SystemExit's code is status 1 to the shell."""
+        code = (
+            "from monai_sliceinterp.engines import check_writable, exit_on_error\n"
+            f"exit_on_error(check_writable, {str(tmp_path / 'file' / 'out')!r})"
+        )
+        (tmp_path / "file").write_text("")
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+        assert done.returncode == 1
+        lines = [line for line in done.stderr.splitlines() if "rror" in line]
+        assert len(lines) == 1 and lines[0].startswith(f"error: {tmp_path}") and "Traceback" not in done.stderr

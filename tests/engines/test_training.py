@@ -1,0 +1,282 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Metric
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import from_engine
+from monai.transforms import Compose, RandScaleIntensityd
+from torch import nn
+
+from monai_sliceinterp.engines import BestModelSaver, EpochSeedHandler, FreezeNormalizationHandler, PrepareSlicePairs
+from monai_sliceinterp.losses import ASILoss
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import RandSlicePairsd
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class TestPrepareSlicePairs:
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_batch(self, channels):
+        batch = {
+            "image": rand(4, 2 * channels, 8, 9),
+            "label": rand(4, channels, 8, 9, seed=1),
+            "alpha": rand(4, seed=2),
+        }
+        image, target, args, kwargs = PrepareSlicePairs()(batch, "cpu", True, dtype=torch.float64)
+        assert torch.equal(image, batch["image"].double()) and args == ()
+        assert torch.equal(target[:, : 2 * channels], image)
+        assert torch.equal(target[:, 2 * channels :], batch["label"].double())
+        assert set(kwargs) == {"alpha", "reconstruct"} and kwargs["reconstruct"] is True
+        assert torch.equal(kwargs["alpha"], batch["alpha"].double())
+
+    def test_with_network_and_loss(self):
+        network = ASIAutoencoder(channels=(2,), latent_channels=3).eval()
+        batch = {"image": rand(4, 2, 8, 8), "label": rand(4, 1, 8, 8, seed=1), "alpha": torch.full((4,), 0.5)}
+        image, target, args, kwargs = PrepareSlicePairs()(batch)
+        pred = network(image, *args, **kwargs)
+        assert pred.shape == target.shape
+        first, second, between = (network.decode(network.encode(batch["image"][:, k, None])) for k in (0, 1, 0))
+        expected = ((torch.cat([first, second], 1) - batch["image"]) ** 2).mean()
+        between = network(batch["image"], alpha=0.5)
+        expected += ((between - batch["label"]) ** 2).mean()
+        torch.testing.assert_close(ASILoss()(pred, target), expected)
+
+
+def make_chain():
+    return Compose(
+        [
+            RandSlicePairsd("image", num_samples=2, patch_size=4, gap=[1, 2], fractional=True),
+            RandScaleIntensityd(["image", "label"], factors=0.5, prob=0.5),
+        ]
+    )
+
+
+def draws(epochs, start=0, seed=0, with_handler=True):
+    """What each epoch of a training draws: transforms, the order of volumes, and all global generators."""
+    items = [{"image": rand(1, 12, 12, 7, seed=k)} for k in range(5)]
+    chain = make_chain()
+    chain.set_random_state(seed=123 + start)  # whatever state a fresh process has
+    torch.manual_seed(77 + start)
+    np.random.seed(start)
+    random.seed(start)
+    loader = DataLoader(Dataset(items, chain), batch_size=2, shuffle=True, num_workers=0)
+    record = {}
+
+    def step(engine, batch):
+        globals_ = torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])
+        record.setdefault(engine.state.epoch, []).append(
+            torch.cat([batch["image"].as_tensor().flatten(), batch["alpha"].flatten(), globals_])
+        )
+
+    engine = Engine(step)
+    if with_handler:
+        EpochSeedHandler(chain, seed=seed).attach(engine)
+    if start:
+        engine.load_state_dict({"epoch_length": len(loader), "max_epochs": epochs, "epoch": start})
+        engine.run(loader)
+    else:
+        engine.run(loader, max_epochs=epochs)
+    return {epoch: torch.cat(parts) for epoch, parts in record.items()}
+
+
+class TestEpochSeed:
+    def test_resumed_training_draws_the_same(self):
+        whole = draws(4)
+        assert sorted(whole) == [1, 2, 3, 4]
+        for start in (1, 3):
+            resumed = draws(4, start=start)
+            assert sorted(resumed) == list(range(start + 1, 5))
+            for epoch, values in resumed.items():
+                assert torch.equal(values, whole[epoch])
+        # without the handler it would not
+        assert not torch.equal(draws(4, start=3, with_handler=False)[4], draws(4, with_handler=False)[4])
+
+    def test_epochs_and_seeds_differ(self):
+        drawn = [values for seed in (0, 1, 2) for values in draws(3, seed=seed).values()]
+        assert len({tuple(values.tolist()) for values in drawn}) == 9
+        assert torch.equal(draws(3, seed=2)[2], draws(3, seed=2)[2])
+
+    @pytest.mark.parametrize(("seed", "epoch"), [(0, 1), (2**31, 10**6), (2**70, 3)])
+    def test_any_seed(self, seed, epoch):
+        engine = Engine(lambda engine, batch: None)
+        engine.state.epoch = epoch
+        handler = EpochSeedHandler(make_chain(), seed=seed)
+        handler(engine)
+        first = torch.rand(3)
+        handler(engine)
+        assert torch.equal(torch.rand(3), first)
+
+
+class TestFreezeNormalization:
+    def train(self, warmup, epochs=4):
+        """Train; returns for each epoch the change of running statistics and the gradients of gamma and beta."""
+        torch.manual_seed(0)
+        network = ASIAutoencoder(channels=(3,), latent_channels=4)
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+        log = []
+
+        def statistics():
+            return [torch.cat([layer.running_mean, layer.running_var]).clone() for layer in norms]
+
+        before = statistics()
+
+        def completed(engine):
+            nonlocal before
+            after = statistics()
+            moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+            gradients = [abs(p.grad).max().item() for layer in norms for p in (layer.weight, layer.bias)]
+            log.append((moved, gradients))
+            before = after
+
+        batch = {"image": rand(4, 2, 8, 8), "label": rand(4, 1, 8, 8, seed=1), "alpha": torch.full((4,), 0.5)}
+        trainer = SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=epochs,
+            train_data_loader=[batch] * 2,
+            network=network,
+            optimizer=torch.optim.SGD(network.parameters(), 1e-3),
+            loss_function=ASILoss(),
+            prepare_batch=PrepareSlicePairs(),
+            decollate=False,
+            train_handlers=[FreezeNormalizationHandler(network, warmup)],
+        )
+        trainer.add_event_handler("EPOCH_COMPLETED", completed)
+        trainer.run()
+        return log
+
+    @pytest.mark.parametrize(("warmup", "frozen"), [(2, 2), (0, 4), (None, 0), (10, 0)])
+    def test_statistics_stop_moving(self, warmup, frozen):
+        log = self.train(warmup)
+        assert len(log) == 4
+        for epoch, (moved, gradients) in enumerate(log, 1):
+            assert set(moved) == {epoch <= 4 - frozen}
+            assert min(gradients) > 0  # gamma and beta are still trained
+
+    def test_toggles(self):
+        class Wrapper(nn.Module):
+            def __init__(self, module):
+                super().__init__()
+                self.module = module
+
+        network = ASIAutoencoder(channels=(3,), latent_channels=4)
+        engine = Engine(lambda engine, batch: None)
+        handler = FreezeNormalizationHandler(Wrapper(network), 1)
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for epoch, frozen in ((1, False), (2, True), (1, False)):
+            engine.state.epoch = epoch
+            handler(engine)
+            network.train()
+            assert network.normalization_frozen is frozen
+            assert {layer.training for layer in norms} == {not frozen} and network.encoder.training
+
+
+class Validation:
+    """A validation engine whose key metric follows a list, with the saver attached."""
+
+    def __init__(self, path, state=None):
+        self.network = nn.Linear(1, 1)
+        self.saver = BestModelSaver(self.network, path)
+        if state is not None:
+            self.saver.load_state_dict(state)
+        self.score = 0.0
+        self.path = path
+        outer = self
+
+        class Given(Metric):
+            def reset(self):
+                pass
+
+            def update(self, output):
+                pass
+
+            def compute(self):
+                return outer.score
+
+        self.engine = SupervisedEvaluator(
+            device=torch.device("cpu"),
+            val_data_loader=[{"image": torch.zeros(1, 1), "label": torch.zeros(1, 1)}],
+            network=self.network,
+            key_val_metric={"score": Given(from_engine(["pred", "label"]))},
+            val_handlers=[self.saver],
+        )
+
+    def run(self, epoch, score):
+        """Validate weights that hold the number of the epoch; returns the epoch of the file."""
+        nn.init.constant_(self.network.weight, epoch)
+        self.score = score
+        self.engine.run(epoch)
+        if not self.path.exists():
+            return None
+        assert [p.name for p in self.path.parent.iterdir()] == [self.path.name]  # no half file beside it
+        return torch.load(self.path, weights_only=True)["weight"].item()
+
+
+class TestBestModelSaver:
+    def test_saves_only_improvements(self, tmp_path):
+        validation = Validation(tmp_path / "new" / "model.pt")
+        found = [validation.run(k, score) for k, score in enumerate([20.0, 19.0, 21.0, 21.0, 20.5, 22.0], 1)]
+        assert found == [1, 1, 3, 3, 3, 6]
+        assert validation.saver.state_dict() == {"best_metric": 22.0, "best_metric_epoch": 6}
+
+    def test_first_counts_whatever_it_is(self, tmp_path):
+        validation = Validation(tmp_path / "model.pt")
+        assert validation.run(1, -50.0) == 1
+        assert validation.run(2, -60.0) == 1
+        assert validation.run(3, -40.0) == 3
+
+    def test_resume_keeps_the_best(self, tmp_path):
+        first = Validation(tmp_path / "model.pt")
+        assert [first.run(1, 20.0), first.run(2, 25.0), first.run(3, 22.0)] == [1, 2, 2]
+        state = first.saver.state_dict()
+        resumed = Validation(tmp_path / "model.pt", state)
+        assert [resumed.run(4, 24.0), resumed.run(5, 24.5), resumed.run(6, 26.0)] == [2, 2, 6]
+        # without its state a worse model would replace it
+        assert Validation(tmp_path / "model.pt").run(7, 10.0) == 7
+
+    def test_wrapper_is_taken_off(self, tmp_path):
+        class Wrapper(nn.Module):
+            def __init__(self, module):
+                super().__init__()
+                self.module = module
+
+        network = nn.Linear(2, 1)
+        saver = BestModelSaver(Wrapper(network), tmp_path / "model.pt")
+        engine = Engine(lambda engine, batch: None)
+        engine.state.best_metric, engine.state.best_metric_epoch = 1.0, 1
+        saver(engine)
+        assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"weight", "bias"}
+
+    def test_failure_leaves_the_old_file(self, tmp_path, monkeypatch):
+        validation = Validation(tmp_path / "model.pt")
+        validation.run(1, 1.0)
+        before = (tmp_path / "model.pt").read_bytes()
+
+        def fail(state, path):
+            path.write_bytes(b"half")
+            raise OSError("no space left")
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="no space"):
+            validation.run(2, 2.0)
+        assert (tmp_path / "model.pt").read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]

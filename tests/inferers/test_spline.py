@@ -1,0 +1,129 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from monai_sliceinterp.inferers import SplineSliceInferer
+
+SCIPY = {"linear": {"order": 1, "mode": "nearest"}, "cubic": {"order": 3, "mode": "mirror"}}
+MODES = ("linear", "cubic", "lanczos")
+SPACING = (0.7, 0.9, 4.0)
+
+
+def make_scan(values):
+    return MetaTensor(values, affine=torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64)))
+
+
+def band_limited(positions):
+    """Smooth field ``(1, 1, 12, 10, len(positions))`` within [0, 1], mirrored at the ends of 33 slices."""
+    rng = np.random.default_rng(0)
+    z = np.asarray(positions, dtype=np.float64)
+    waves = np.array([np.cos(np.pi * k * z / 32) for k in range(1, 9)])
+    field = np.tensordot(rng.normal(size=(12, 10, 8)), waves, 1)
+    return torch.tensor(0.5 + field / 19, dtype=torch.float32)[None, None]
+
+
+def psnr(first, second):
+    return -10 * np.log10(float(((first.double() - second.double()) ** 2).mean()))
+
+
+class TestKernels:
+    @pytest.mark.parametrize("how", [{"factor": 2}, {"factor": 5}, {"spacing": 1.1}, {}])
+    @pytest.mark.parametrize("mode", SCIPY)
+    def test_equals_scipy_on_a_volume(self, mode, how):
+        values = torch.randn(2, 2, 5, 6, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        result = SplineSliceInferer(**how, mode=mode)(make_scan(values))
+        step = 1 / how["factor"] if "factor" in how else how.get("spacing", 0.7) / 4.0
+        positions = np.arange(result.shape[-1]) * step
+        assert positions[-1] <= 79 + 1e-9 and positions[-1] + step > 79 + 1e-9
+        places = np.stack(np.meshgrid(range(5), range(6), positions, indexing="ij"))
+        for sample, channel in np.ndindex(2, 2):
+            expected = ndimage.map_coordinates(values[sample, channel].numpy(), places, **SCIPY[mode])
+            np.testing.assert_allclose(result[sample, channel].numpy(), expected, rtol=0, atol=1e-7)
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("num_slices", [2, 3, 9, 70])
+    def test_constant(self, mode, num_slices):
+        values = torch.full((1, 1, 3, 4, num_slices), 123.25)
+        result = SplineSliceInferer(factor=3, mode=mode, keep_observed=False)(values)
+        torch.testing.assert_close(result, torch.full_like(result, 123.25), rtol=0, atol=1e-4)
+
+    def test_ramp(self):
+        ramp = torch.arange(20.0, dtype=torch.float64).expand(1, 1, 3, 4, 20)
+        expected = torch.arange(77, dtype=torch.float64) / 4
+        exact = SplineSliceInferer(factor=4, mode="linear")(ramp)
+        torch.testing.assert_close(exact, expected.expand_as(exact))
+        for mode in ("cubic", "lanczos"):  # away from the ends, which are mirrored or replicated
+            inner = SplineSliceInferer(factor=4, mode=mode)(ramp)[..., 28:-28] - expected[28:-28]
+            assert abs(inner).max() < (1e-3 if mode == "cubic" else 0.02)
+
+    @pytest.mark.parametrize("keep", [True, False])
+    @pytest.mark.parametrize("mode", MODES)
+    def test_observed_slices(self, mode, keep):
+        values = torch.randn(1, 2, 5, 6, 9, generator=torch.Generator().manual_seed(1)) * 1000
+        result = SplineSliceInferer(factor=3, mode=mode, keep_observed=keep)(values)
+        if keep:
+            assert torch.equal(result[..., ::3], values)
+        else:  # the kernels interpolate
+            torch.testing.assert_close(result[..., ::3], values, rtol=1e-5, atol=1e-2)
+
+    def test_default_is_cubic(self):
+        values = torch.randn(1, 1, 4, 4, 9, generator=torch.Generator().manual_seed(2))
+        cubic = SplineSliceInferer(factor=2, mode="cubic")(values)
+        assert torch.equal(SplineSliceInferer(factor=2)(values), cubic)
+        for mode in ("linear", "lanczos"):
+            assert not torch.allclose(SplineSliceInferer(factor=2, mode=mode)(values), cubic, atol=1e-2)
+
+
+class TestAlignment:
+    def test_band_limited_field(self):
+        """Cubic interpolation of a band-limited field is near the truth; of one shifted by half a slice it is not."""
+        thick = band_limited(range(33))
+        truth = band_limited(np.arange(65) / 2)
+        assert truth.min() >= 0 and truth.max() <= 1 and truth.std() > 0.1
+        result = SplineSliceInferer(factor=2)(thick)
+        assert psnr(result[..., 1::2], truth[..., 1::2]) > 50
+        for shift in (-0.5, 0.5):
+            shifted = band_limited(np.arange(65) / 2 + shift)
+            assert psnr(result[..., 1::2], shifted[..., 1::2]) < 35
+
+    @pytest.mark.parametrize("how", [{"factor": 4}, {"spacing": 1.5}, {}])
+    def test_physical_positions(self, how):
+        """A linear function of the position in mm stays one, at the places the new affine says."""
+        affine = torch.tensor([[0, 0, 4.0, 9], [0.7, 0, 0, -3], [0, -0.9, 1.0, 5], [0, 0, 0, 1]], dtype=torch.float64)
+
+        def ramp(shape, matrix):
+            index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), -1).double()
+            return (index @ matrix[:3, :3].T + matrix[:3, 3]) @ torch.tensor([0.3, -0.5, 0.7], dtype=torch.float64)
+
+        scan = MetaTensor(ramp((5, 6, 7), affine)[None, None], affine=affine)
+        result = SplineSliceInferer(**how, mode="linear")(scan)
+        assert result.shape[-1] > 10
+        torch.testing.assert_close(result.as_tensor()[0, 0], ramp(result.shape[2:], result.affine), rtol=0, atol=1e-9)
+
+
+def test_no_network_is_needed():
+    values = torch.randn(1, 1, 4, 4, 3)
+    expected = SplineSliceInferer(factor=2)(values)
+    assert torch.equal(SplineSliceInferer(factor=2)(values, torch.nn.Identity()), expected)
+
+
+@pytest.mark.parametrize("mode", ["quintic", "", None])
+def test_unknown_mode(mode):
+    with pytest.raises(ValueError, match=f"unknown interpolation mode {mode!r}; expected one of linear") as caught:
+        SplineSliceInferer(factor=2, mode=mode)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,107 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_sliceinterp.losses import ASILoss, MixedDistance
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mse(first, second):
+    return ((first - second) ** 2).mean()
+
+
+class TestEquation3:
+    @pytest.mark.parametrize("channels", [1, 2])
+    @pytest.mark.parametrize(("weight", "reconstruction"), [(1.0, 1.0), (0.05, 1.0), (3.0, 0.5), (2.0, 0.0)])
+    def test_by_hand(self, channels, weight, reconstruction):
+        pred, target = rand(4, 3 * channels, 8, 9), rand(4, 3 * channels, 8, 9, seed=1)
+        ends = slice(0, 2 * channels)  # both slices of the pair
+        between = slice(2 * channels, 3 * channels)
+        expected = reconstruction * mse(pred[:, ends], target[:, ends]) + weight * mse(
+            pred[:, between], target[:, between]
+        )
+        loss = ASILoss(synthesis_weight=weight, reconstruction_weight=reconstruction)
+        assert loss(pred, target).item() == pytest.approx(expected.item(), rel=1e-9)
+
+    def test_which_distance_where(self):
+        """Reconstruction by l1, synthesis by a mixture; each on its own slices, one channel at a time."""
+        pred, target = rand(2, 6, 16, 16).float(), rand(2, 6, 16, 16, seed=1).float()
+        loss = ASILoss(reconstruction="l1", synthesis={"mse": 1.0, "ssim": 0.2}, synthesis_weight=0.3)
+        recon = MixedDistance("l1")(pred[:, :4], target[:, :4])
+        synth = MixedDistance({"mse": 1.0, "ssim": 0.2})(pred[:, 4:], target[:, 4:])
+        assert loss(pred, target).item() == pytest.approx((recon + 0.3 * synth).item(), rel=1e-5)
+
+    @pytest.mark.parametrize("data_range", [1.0, 4.0])
+    def test_data_range(self, data_range):
+        pred, target = rand(1, 3, 16, 16).float(), rand(1, 3, 16, 16, seed=1).float()
+        loss = ASILoss("ssim", "ssim", data_range=data_range)
+        parts = [MixedDistance("ssim", data_range=data_range)(pred[:, k, None], target[:, k, None]) for k in range(3)]
+        assert loss(pred, target).item() == pytest.approx((parts[0] + parts[1]).item() / 2 + parts[2].item(), rel=1e-4)
+
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_without_synthesis(self, channels):
+        """Lambda zero: the synthesised slice does not matter at all."""
+        loss = ASILoss(synthesis="lpips", synthesis_weight=0)  # and what it would need is not loaded
+        pred, target = rand(2, 3 * channels, 8, 8).requires_grad_(), rand(2, 3 * channels, 8, 8, seed=1)
+        value = loss(pred, target)
+        value.backward()
+        assert value.item() == pytest.approx(mse(pred[:, : 2 * channels], target[:, : 2 * channels]).item())
+        assert (pred.grad[:, 2 * channels :] == 0).all() and (pred.grad[:, : 2 * channels] != 0).all()
+        target[:, 2 * channels :] = float("nan")
+        assert loss(pred, target).item() == value.item()
+
+    def test_without_reconstruction(self):
+        pred, target = rand(2, 3, 8, 8).requires_grad_(), rand(2, 3, 8, 8, seed=1)
+        ASILoss(reconstruction_weight=0)(pred, target).backward()
+        assert (pred.grad[:, :2] == 0).all() and (pred.grad[:, 2] != 0).all()
+
+    def test_gradients(self):
+        pred, target = rand(2, 3, 8, 8).requires_grad_(), rand(2, 3, 8, 8, seed=1)
+        ASILoss(synthesis_weight=0.4)(pred, target).backward()
+        difference = (pred - target).detach()
+        count = 2 * 8 * 8
+        torch.testing.assert_close(pred.grad[:, :2], 2 * difference[:, :2] / (2 * count))
+        torch.testing.assert_close(pred.grad[:, 2:], 0.4 * 2 * difference[:, 2:] / count)
+
+    def test_perfect(self):
+        triple = rand(2, 3, 16, 16).float()
+        loss = ASILoss({"mse": 1.0, "l1": 1.0}, {"mse": 1.0, "ssim": 0.02})
+        assert loss(triple, triple).item() == pytest.approx(0, abs=1e-6)
+
+
+class TestErrors:
+    @pytest.mark.parametrize("channels", [1, 2, 4])
+    def test_channels(self, channels):
+        with pytest.raises(ValueError, match=f"two slices and the one between, got {channels}"):
+            ASILoss()(rand(2, channels, 8, 8), rand(2, channels, 8, 8))
+
+    @pytest.mark.parametrize("shape", [(2, 6, 8, 8), (2, 3, 8, 7), (1, 3, 8, 8)])
+    def test_shapes(self, shape):
+        with pytest.raises(ValueError, match="differ in shape"):
+            ASILoss()(rand(2, 3, 8, 8), rand(*shape))
+
+    @pytest.mark.parametrize("weight", [-1.0, float("nan")])
+    @pytest.mark.parametrize("name", ["synthesis_weight", "reconstruction_weight"])
+    def test_weights(self, name, weight):
+        with pytest.raises(ValueError, match=f"{name} must not be negative, got {weight}"):
+            ASILoss(**{name: weight})
+
+    @pytest.mark.parametrize("which", ["reconstruction", "synthesis"])
+    def test_unknown_distance(self, which):
+        with pytest.raises(ValueError, match="unknown distance 'vgg'"):
+            ASILoss(**{which: "vgg"})

@@ -1,0 +1,168 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from monai_sliceinterp.losses import DISTANCES, MixedDistance, distances
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def similarity(first, second, data_range=1.0):
+    """Mean structural similarity over a batch of one-channel slices, by scikit-image."""
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": data_range}
+    pairs = zip(first.double().numpy(), second.double().numpy(), strict=True)
+    return np.mean([structural_similarity(a[0], b[0], **options) for a, b in pairs])
+
+
+class TestFormulas:
+    def test_mse(self):
+        first, second = rand(3, 2, 8, 9), rand(3, 2, 8, 9, seed=1)
+        assert MixedDistance("mse")(first, second).item() == pytest.approx(
+            ((first - second) ** 2).mean().item(), rel=1e-5
+        )
+        assert MixedDistance()(first, second) == MixedDistance("mse")(first, second)
+
+    def test_l1(self):
+        first, second = rand(3, 2, 8, 9), rand(3, 2, 8, 9, seed=1)
+        assert MixedDistance("l1")(first, second).item() == pytest.approx(abs(first - second).mean().item(), rel=1e-5)
+
+    @pytest.mark.parametrize("data_range", [1.0, 3.0])
+    def test_ssim(self, data_range):
+        first = rand(3, 1, 20, 24)
+        second = (first + 0.2 * rand(3, 1, 20, 24, seed=1)).clamp(0, 1)
+        expected = 1 - similarity(first, second, data_range)
+        assert 0.01 < expected < 0.9
+        found = MixedDistance("ssim", data_range=data_range)(first, second).item()
+        assert found == pytest.approx(expected, abs=1e-4)
+
+    def test_volumes(self):
+        first, second = rand(1, 1, 14, 14, 14), rand(1, 1, 14, 14, 14, seed=1)
+        distance = MixedDistance({"mse": 1.0, "ssim": 1.0}, spatial_dims=3)
+        assert distance(first, first).item() == pytest.approx(0, abs=1e-6)
+        assert distance(first, second).item() > 0.5
+
+    def test_weights(self):
+        first, second = rand(2, 1, 16, 16), rand(2, 1, 16, 16, seed=1)
+        parts = {name: MixedDistance(name)(first, second).item() for name in ("mse", "l1", "ssim")}
+        weights = {"mse": 0.5, "l1": 3, "ssim": 0.02}
+        found = MixedDistance(weights)(first, second).item()
+        assert found == pytest.approx(sum(weights[name] * parts[name] for name in parts), rel=1e-5)
+        assert len({round(part, 6) for part in parts.values()}) == 3
+
+    def test_zero_weight_is_not_computed(self):
+        distance = MixedDistance({"mse": 2.0, "ssim": 0, "lpips": 0.0})
+        assert list(distance.terms) == ["mse"] and distance.weights == {"mse": 2.0}
+        small = rand(1, 1, 4, 4), rand(1, 1, 4, 4, seed=1)  # smaller than SSIM's window
+        assert distance(*small).item() == pytest.approx(2 * ((small[0] - small[1]) ** 2).mean().item(), rel=1e-5)
+
+    def test_no_term_is_zero(self):
+        assert MixedDistance({})(rand(1, 1, 4, 4), rand(1, 1, 4, 4, seed=1)).item() == 0
+
+    def test_gradient(self):
+        first = rand(2, 1, 16, 16).requires_grad_()
+        second = rand(2, 1, 16, 16, seed=1)
+        MixedDistance({"mse": 3.0})(first, second).backward()
+        torch.testing.assert_close(first.grad, 3 * 2 * (first - second).detach() / first.numel())
+
+
+class FakePerceptual(nn.Module):
+    """Stands in for MONAI's loss and notes what it is given."""
+
+    made: list = []
+
+    def __init__(self, spatial_dims, **kwargs):
+        super().__init__()
+        self.options = {"spatial_dims": spatial_dims, **kwargs}
+        self.seen = []
+        self.made.append(self)
+
+    def forward(self, image, target):
+        self.seen.append((image, target))
+        return (image - target).abs().mean()
+
+
+class TestPerceptual:
+    @pytest.mark.parametrize("data_range", [1.0, 255.0])
+    def test_input_is_mapped(self, monkeypatch, data_range):
+        monkeypatch.setattr(distances, "PerceptualLoss", FakePerceptual)
+        monkeypatch.setattr(FakePerceptual, "made", [])
+        distance = MixedDistance({"lpips": 0.05, "mse": 1.0}, data_range=data_range)
+        image, target = data_range * rand(2, 1, 8, 8), data_range * rand(2, 1, 8, 8, seed=1)
+        image[0, 0, 0, :2] = torch.tensor([0.0, data_range])
+        found = distance(image, target).item()
+        (fake,) = FakePerceptual.made
+        assert fake.options == {"spatial_dims": 2, "network_type": "vgg", "is_fake_3d": False}
+        ((seen, other),) = fake.seen
+        assert (seen.min(), seen.max()) == (-1, 1)
+        torch.testing.assert_close((seen + 1) / 2 * data_range, image)
+        torch.testing.assert_close((other + 1) / 2 * data_range, target)
+        expected = 0.05 * 2 * abs(image - target).mean() / data_range + ((image - target) ** 2).mean()
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+
+    def test_volumes_are_compared_slice_by_slice(self, monkeypatch):
+        monkeypatch.setattr(distances, "PerceptualLoss", FakePerceptual)
+        distance = MixedDistance("lpips", spatial_dims=3)
+        assert distance.terms["lpips"].options["is_fake_3d"] is True
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ImportError("required package `lpips` is not installed"),
+            RuntimeError("operator torchvision::nms does not exist"),
+            OSError("<urlopen error>"),
+        ],
+    )
+    def test_unavailable(self, monkeypatch, error):
+        def fail(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(distances, "PerceptualLoss", fail)
+        with pytest.raises(ImportError) as caught:
+            MixedDistance({"mse": 1.0, "lpips": 0.1})
+        message = str(caught.value)
+        assert 'pip install "monai_sliceinterp[perceptual]"' in message and str(error) in message
+        assert "\n" not in message and caught.value.__cause__ is error
+
+    def test_not_loaded_unless_named(self, monkeypatch):
+        monkeypatch.setattr(distances, "PerceptualLoss", None)
+        for name in DISTANCES:
+            if name != "lpips":
+                MixedDistance(name)
+        with pytest.raises(TypeError):
+            MixedDistance("lpips")
+
+
+class TestErrors:
+    @pytest.mark.parametrize("weights", ["huber", {"mse": 1.0, "huber": 0.1}, ""])
+    def test_unknown_name(self, weights):
+        with pytest.raises(ValueError, match="unknown distance .*; expected one of mse, l1, ssim, lpips") as caught:
+            MixedDistance(weights)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("weight", [-0.1, float("nan")])
+    def test_bad_weight(self, weight):
+        with pytest.raises(ValueError, match=f"'l1' must not be negative, got {weight}"):
+            MixedDistance({"mse": 1.0, "l1": weight})
+
+    def test_shapes(self):
+        with pytest.raises(ValueError, match=r"\(2, 1, 8, 8\) and \(2, 1, 8, 9\)"):
+            MixedDistance("mse")(rand(2, 1, 8, 8), rand(2, 1, 8, 9))
+        with pytest.raises(ValueError, match="differ in shape"):  # would broadcast
+            MixedDistance("mse")(rand(2, 1, 8, 8), rand(1, 1, 8, 8))

@@ -1,0 +1,231 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from monai.handlers import IgniteMetricHandler
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from monai_sliceinterp.metrics import SLICE_SCORES, SynthesizedSliceMetric, slice_score, synthesized_pairs
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_skimage(name, pred, truth, data_range):
+    first, second = truth.double().numpy(), pred.double().numpy()
+    if name == "psnr":
+        return peak_signal_noise_ratio(first, second, data_range=data_range)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return structural_similarity(first, second, data_range=data_range, **options)
+
+
+def numbered(channels, num_slices, start=0):
+    """Every voxel tells its slice and channel: 100 * channel + slice."""
+    codes = 100.0 * torch.arange(channels)[:, None] + torch.arange(num_slices) + start
+    return codes[:, None, None].expand(channels, 3, 4, num_slices)
+
+
+class TestPairs:
+    @pytest.mark.parametrize("factor", [2, 3, 4])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("thick", [2, 5])
+    def test_which_slices(self, factor, channels, thick):
+        count = factor * (thick - 1) + 1
+        for leftover in range(factor):
+            truth = numbered(channels, count + leftover)
+            pred = numbered(channels, count, start=0.5)
+            first, second = synthesized_pairs(pred, truth, factor)
+            wanted = [k for k in range(count) if k % factor]
+            assert first.shape == second.shape == (channels * len(wanted), 1, 3, 4)
+            codes = sorted(second[:, 0, 0, 0].tolist())
+            assert codes == sorted(100.0 * c + k for c in range(channels) for k in wanted)
+            assert torch.equal(first, second + 0.5)  # slice by slice
+
+    def test_plain_tensors_come_back(self):
+        truth = MetaTensor(rand(1, 4, 4, 5))
+        for pair in (synthesized_pairs(truth, truth, 2), synthesized_pairs(truth.as_tensor(), truth, 2)):
+            assert [type(part) for part in pair] == [torch.Tensor, torch.Tensor]
+            assert torch.equal(pair[0][:, 0], truth.as_tensor()[0, :, :, 1::2].permute(2, 0, 1))
+
+    @pytest.mark.parametrize(
+        ("pred", "truth"),
+        [
+            ((1, 4, 4, 9), (1, 4, 4, 8)),  # more than there are
+            ((1, 4, 4, 9), (1, 4, 4, 13)),  # one more slice could have been interpolated
+            ((1, 4, 4, 9), (1, 4, 5, 9)),
+            ((2, 4, 4, 9), (1, 4, 4, 9)),
+        ],
+    )
+    def test_not_of_one_volume(self, pred, truth):
+        with pytest.raises(ValueError, match="does not belong to a truth of shape .* at factor 4") as caught:
+            synthesized_pairs(torch.zeros(pred), torch.zeros(truth), 4)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(("count", "factor"), [(1, 4), (5, 1)])
+    def test_nothing_to_score(self, count, factor):
+        volume = torch.zeros(1, 4, 4, count)
+        with pytest.raises(ValueError, match=f"volume of {count} slices at factor {factor} has no synthesised slice"):
+            synthesized_pairs(volume, volume, factor)
+
+
+class TestScore:
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize(("data_range", "noise"), [(1.0, 0.05), (1.0, 0.4), (255.0, 0.1)])
+    def test_equal_scikit_image(self, name, data_range, noise):
+        """PSNR from the error of all slices together, SSIM as the mean over slices."""
+        truth = data_range * rand(4, 1, 24, 17)
+        amount = noise * data_range * torch.tensor([0.2, 1.0, 0.5, 0.1])[:, None, None, None]
+        pred = truth + amount * (rand(4, 1, 24, 17, seed=1) - 0.5)
+        each = [by_skimage(name, p[0], t[0], data_range) for p, t in zip(pred, truth, strict=True)]
+        expected = by_skimage(name, pred, truth, data_range) if name == "psnr" else np.mean(each)
+        found = slice_score(pred, truth, name, data_range)
+        assert found.shape == () and found.dtype == torch.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        for k in range(4):
+            single = slice_score(pred[k, None], truth[k, None], name, data_range)
+            np.testing.assert_allclose(single, each[k], rtol=1e-5, atol=1e-5)
+        assert name == "ssim" or abs(np.mean(each) - expected) > 1
+
+    def test_low_precision_is_computed_in_float32(self):
+        truth = rand(2, 1, 16, 16).half()
+        pred = (truth + 0.1).half()
+        for name in SLICE_SCORES:
+            assert torch.equal(slice_score(pred, truth, name), slice_score(pred.float(), truth.float(), name))
+
+    def test_perfect(self):
+        image = rand(2, 1, 16, 16)
+        assert slice_score(image, image, "psnr").item() == float("inf")
+        assert slice_score(image, image, "ssim").item() == pytest.approx(1.0)
+
+    def test_one_perfect_slice(self):
+        """An empty slice that is met exactly does not make the whole infinite."""
+        truth = torch.zeros(2, 1, 16, 16)
+        pred = truth.clone()
+        pred[1] += 0.1
+        assert slice_score(pred, truth, "psnr").item() == pytest.approx(20 + 10 * np.log10(2), rel=1e-5)
+
+    def test_errors(self):
+        image = rand(2, 1, 10, 16)
+        with pytest.raises(ValueError, match=r"at least 11 x 11 pixels, got \(10, 16\)"):
+            slice_score(image, image, "ssim")
+        with pytest.raises(ValueError, match="unknown score 'vif'; expected one of psnr, ssim"):
+            slice_score(image, image, "vif")
+
+
+def make_pairs():
+    """Volumes of different sizes and noise, as an evaluator hands them over: lists of (pred, truth)."""
+    pairs = []
+    for number, (thick, noise) in enumerate([(2, 0.1), (9, 0.3), (3, 0.6)]):
+        truth = rand(1, 1, 14, 15, 3 * (thick - 1) + 1 + number, seed=number)
+        pred = truth[..., : 3 * (thick - 1) + 1] + noise * rand(1, 1, 14, 15, 3 * (thick - 1) + 1, seed=10 + number)
+        pairs.append((pred, truth))
+    return pairs
+
+
+def expected_mean(pairs, name):
+    """Mean over volumes of the score of their synthesised slices, intensities clipped."""
+    means = []
+    for pred, truth in pairs:
+        wanted = [k for k in range(pred.shape[-1]) if k % 3]
+        first, second = pred[0, 0, ..., wanted].clamp(0, 1), truth[0, 0, ..., wanted].clamp(0, 1)
+        if name == "psnr":
+            means.append(by_skimage(name, first, second, 1.0))
+        else:
+            each = [by_skimage(name, first[..., k], second[..., k], 1.0) for k in range(len(wanted))]
+            means.append(np.mean(each))
+    return np.mean(means)
+
+
+class TestMetric:
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    def test_every_volume_counts_the_same(self, name):
+        pairs = make_pairs()
+        metric = SynthesizedSliceMetric(name, factor=3)
+        for pred, truth in pairs:
+            metric(pred, truth)
+        found = metric.aggregate()
+        assert found.ndim == 0
+        assert found.item() == pytest.approx(expected_mean(pairs, name), rel=1e-5)
+        # pooled over slices it would be another number
+        slices = torch.cat([torch.stack(synthesized_pairs(p[0], t[0], 3)) for p, t in pairs], dim=1).clamp(0, 1)
+        assert abs(slice_score(*slices, name).item() - found.item()) > 1e-3
+
+    def test_batches(self):
+        truth = rand(3, 1, 14, 15, 7)
+        pred = truth + torch.tensor([0.1, 0.2, 0.5])[:, None, None, None, None] * rand(3, 1, 14, 15, 7, seed=1)
+        metric = SynthesizedSliceMetric("psnr", factor=3)
+        metric(pred, truth)
+        expected = expected_mean([(pred[k, None], truth[k, None]) for k in range(3)], "psnr")
+        assert metric.aggregate().item() == pytest.approx(expected, rel=1e-5)
+
+    def test_reset(self):
+        (first, second, _) = make_pairs()
+        metric = SynthesizedSliceMetric("psnr", factor=3)
+        metric(*first)
+        metric.reset()
+        metric(*second)
+        assert metric.aggregate().item() == pytest.approx(expected_mean([second], "psnr"), rel=1e-5)
+
+    @pytest.mark.parametrize("data_range", [1.0, 100.0])
+    def test_clips(self, data_range):
+        truth = torch.zeros(1, 1, 16, 16, 3)
+        truth[..., :8, :] = data_range
+        pred = truth.clone()
+        pred[truth == 0] = -7 * data_range
+        pred[truth > 0] = 1.1 * data_range
+        metric = SynthesizedSliceMetric("psnr", factor=2, data_range=data_range)
+        metric(pred, truth)
+        assert metric.aggregate().item() == float("inf")
+        metric.reset()
+        metric(pred.clamp(0, data_range) * 0.9, truth)
+        assert metric.aggregate().item() == pytest.approx(-10 * np.log10(0.5 * 0.1**2), rel=1e-5)
+        metric.reset()
+        metric(truth, pred)  # the truth's intensities are clipped too
+        assert metric.aggregate().item() == float("inf")
+
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    def test_in_an_ignite_engine(self, name):
+        pairs = make_pairs()
+        evaluator = Engine(lambda engine, batch: batch)
+        handler = IgniteMetricHandler(metric_fn=SynthesizedSliceMetric(name, factor=3), output_transform=lambda x: x)
+        handler.attach(evaluator, name)
+        state = evaluator.run(pairs)
+        assert state.metrics[name] == pytest.approx(expected_mean(pairs, name), rel=1e-5)
+        # a second run starts anew
+        state = evaluator.run(pairs[:1])
+        assert state.metrics[name] == pytest.approx(expected_mean(pairs[:1], name), rel=1e-5)
+
+    def test_decollated_volumes(self):
+        """MONAI's engines hand over lists of single volumes (C, H, W, M)."""
+        pairs = make_pairs()[1:2]
+        metric = SynthesizedSliceMetric("ssim", factor=3)
+        metric([pred[0] for pred, _ in pairs], [truth[0] for _, truth in pairs])
+        assert metric.aggregate().item() == pytest.approx(expected_mean(pairs, "ssim"), rel=1e-5)
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="unknown score 'mse'; expected one of psnr, ssim"):
+            SynthesizedSliceMetric("mse", factor=2)
+        metric = SynthesizedSliceMetric("psnr", factor=2)
+        with pytest.raises(ValueError, match="no volume has been scored yet"):
+            metric.aggregate()
+        with pytest.raises(ValueError, match=r"expected volumes \(B, C, H, W, M\)"):
+            metric(rand(1, 8, 8, 5), rand(1, 8, 8, 5))
+        with pytest.raises(ValueError, match="and their truth"):
+            metric(rand(1, 1, 8, 8, 5))
+        with pytest.raises(ValueError, match="zip"):
+            metric(rand(2, 1, 8, 8, 5), rand(1, 1, 8, 8, 5))

@@ -1,0 +1,429 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, CopyItemsd
+from scipy.spatial.transform import Rotation
+
+from monai_sliceinterp.data import make_phantom
+from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import (
+    InvertibleScaleIntensityRangePercentilesd,
+    LoadVolume,
+    LoadVolumed,
+    RestoreVolumed,
+    SaveVolumed,
+    ThroughPlaneLastd,
+    cast_to,
+    save_nifti,
+)
+from monai_sliceinterp.transforms.saving import file_stem
+
+TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
+
+
+def oblique(spacing=(0.7, 0.9, 4.0)):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
+    affine[:3, 3] = (-100, 20, 300)
+    return affine
+
+
+def make_image(shape=(1, 5, 6, 4), dtype=torch.int16, **meta):
+    values = torch.randint(-100, 100, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return MetaTensor(values, affine=torch.tensor(oblique()), meta={"filename_or_obj": "in/scan.nii.gz", **meta})
+
+
+class TestCast:
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.uint16, torch.uint32])
+    @pytest.mark.parametrize("source", [torch.float32, torch.float64])
+    def test_limits(self, dtype, source):
+        limits = torch.iinfo(dtype)
+        values = torch.tensor([-1e30, 1e30, limits.min, limits.max, float("-inf"), float("inf"), 7], dtype=source)
+        expected = [limits.min, limits.max, limits.min, limits.max, limits.min, limits.max, 7]
+        found = cast_to(values, dtype)
+        assert found.dtype == dtype and found.numpy().tolist() == expected
+
+    def test_int64_limits(self):
+        """The largest int64 is no floating-point number; nothing may turn negative for it."""
+        for source in (torch.float32, torch.float64):
+            low, high, past = cast_to(torch.tensor([-1e30, 1e30, 2.0**63], dtype=source), torch.int64).tolist()
+            assert low == -(2**63) and high == past and 0.999 * 2**63 < high < 2**63
+
+    @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.uint8])
+    def test_rounding(self, dtype):
+        values = torch.tensor([0.49, 0.51, 1.5, 2.5, 3.4999, 100.0])
+        assert cast_to(values, dtype).tolist() == [0, 1, 2, 2, 3, 100]
+        if dtype != torch.uint8:
+            assert cast_to(-values, dtype).tolist() == [0, -1, -2, -2, -3, -100]
+
+    @pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 2**31 - 200, 16777217, 123456789])
+    def test_integers_of_float64_stay_exact(self, value):
+        assert cast_to(torch.tensor([value], dtype=torch.float64), torch.int32).tolist() == [value]
+
+    @pytest.mark.parametrize("value", [2**53, -(2**53), 2**40 + 1])
+    def test_large_integers_of_float64_stay_exact(self, value):
+        assert cast_to(torch.tensor([value], dtype=torch.float64), torch.int64).tolist() == [value]
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+    def test_floating_point(self, dtype):
+        values = torch.tensor([-1.25, 0.3, 1e4])
+        assert torch.equal(cast_to(values, dtype), values.to(dtype))
+
+
+class TestFileStem:
+    @pytest.mark.parametrize(
+        ("path", "stem"),
+        [
+            ("scans/a.b.nii.gz", "a.b"),
+            ("a.NII.GZ", "a"),
+            ("a.nii", "a"),
+            ("/x/y.mha", "y"),
+            ("y.mhd", "y"),
+            ("y.nrrd", "y"),
+            ("y.nhdr", "y"),
+            ("y.dcm", "y"),
+            ("folder.v2", "folder.v2"),
+            ("x/folder/", "folder"),
+            (Path("x.nii.gz.nii"), "x.nii.gz"),
+        ],
+    )
+    def test_names(self, path, stem):
+        assert file_stem(path) == stem
+
+    def test_here_and_above(self, tmp_path, monkeypatch):
+        (tmp_path / "patient" / "series").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "patient" / "series")
+        assert file_stem(".") == "series" and file_stem("..") == "patient"
+
+
+class TestSaveNifti:
+    @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+    def test_header(self, tmp_path, suffix):
+        image = make_image()
+        save_nifti(image, tmp_path / f"a{suffix}")
+        saved = nib.load(tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(np.asarray(saved.dataobj), image.numpy()[0])
+        header = saved.header
+        assert header.get_xyzt_units() == ("mm", "sec")
+        assert int(header["qform_code"]) == int(header["sform_code"]) == 1
+        np.testing.assert_allclose(saved.get_sform(), oblique(), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(saved.get_qform(), oblique(), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(header.get_zooms(), (0.7, 0.9, 4.0), rtol=1e-6)
+        assert header.get_data_dtype() == np.int16
+        assert np.isnan(header["scl_slope"]) or header["scl_slope"] in (0, 1)
+        gz = (tmp_path / f"a{suffix}").read_bytes()[:2] == b"\x1f\x8b"
+        assert gz == (suffix == ".nii.gz")
+
+    def test_sheared_affine(self, tmp_path):
+        """The sform holds what the qform cannot."""
+        image = make_image()
+        image.affine[:3, 2] += image.affine[:3, 1] * 2
+        save_nifti(image, tmp_path / "a.nii")
+        np.testing.assert_allclose(nib.load(tmp_path / "a.nii").affine, image.affine, rtol=0, atol=1e-4)
+
+    def test_other_readers_agree(self, tmp_path):
+        image = make_image()
+        save_nifti(image, tmp_path / "a.nii.gz")
+        read = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(read).T, image.numpy()[0])
+        place = np.asarray(image.affine) @ [3, 2, 1, 1]
+        np.testing.assert_allclose(
+            read.TransformIndexToPhysicalPoint((3, 2, 1)), place[:3] * (-1, -1, 1), rtol=0, atol=1e-3
+        )
+
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.float32, torch.float64])
+    def test_types(self, tmp_path, dtype):
+        image = make_image(dtype=dtype)
+        save_nifti(image, tmp_path / "a.nii")
+        saved = nib.load(tmp_path / "a.nii")
+        assert saved.get_data_dtype() == np.dtype(str(dtype).removeprefix("torch."))
+        np.testing.assert_array_equal(np.asarray(saved.dataobj), image.numpy()[0])
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([0, 2**31 - 1, -(2**31)], "int32"),
+            ([0, 2**31], "float64"),
+            ([0, -(2**31) - 1], "float64"),
+            ([-(2**63), 5], "float64"),
+            ([2**53, -(2**53)], "float64"),
+        ],
+    )
+    def test_int64(self, tmp_path, values, expected):
+        """Few programs read 64-bit integers."""
+        volume = torch.zeros(1, 3, 3, 3, dtype=torch.int64)
+        volume.view(-1)[: len(values)] = torch.tensor(values)
+        save_nifti(MetaTensor(volume, affine=torch.eye(4)), tmp_path / "a.nii")
+        saved = nib.load(tmp_path / "a.nii")
+        assert saved.get_data_dtype() == expected
+        np.testing.assert_array_equal(np.asarray(saved.dataobj).astype(np.int64), volume.numpy()[0])
+
+    @pytest.mark.parametrize(("stored", "memory"), [("uint16", torch.int32), ("uint32", torch.int64)])
+    def test_unsigned_types_come_back(self, tmp_path, stored, memory):
+        image = make_image(dtype=memory, stored_dtype=stored).abs()
+        image[0, 0, 0, 0] = np.iinfo(stored).max
+        save_nifti(image, tmp_path / "a.nii")
+        saved = nib.load(tmp_path / "a.nii")
+        assert saved.get_data_dtype() == stored
+        np.testing.assert_array_equal(np.asarray(saved.dataobj), image.numpy()[0])
+        # what does not fit is not bent
+        image[0, 0, 0, 1] = -1
+        save_nifti(image, tmp_path / "b.nii")
+        assert np.asarray(nib.load(tmp_path / "b.nii").dataobj)[0, 0, 1] == -1
+
+    @pytest.mark.parametrize(("channels", "ndim", "shape"), [(1, 3, 3), (1, 4, 4), (3, 3, 4), (3, 4, 4)])
+    def test_frames(self, tmp_path, channels, ndim, shape):
+        image = make_image((channels, 5, 6, 4), frame_spacing=0.035)
+        save_nifti(image, tmp_path / "a.nii.gz", ndim=ndim)
+        saved = nib.load(tmp_path / "a.nii.gz")
+        assert saved.ndim == shape
+        values = np.asarray(saved.dataobj).reshape(5, 6, 4, channels)
+        np.testing.assert_array_equal(np.moveaxis(values, 3, 0), image.numpy())
+        if shape == 4:
+            assert saved.header["pixdim"][4] == np.float32(0.035)
+        np.testing.assert_allclose(saved.affine, oblique(), rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+    def test_permissions_follow_the_umask(self, tmp_path, mask):
+        before = os.umask(mask)
+        try:
+            save_nifti(make_image(), tmp_path / "a.nii")
+            assert os.umask(mask) == mask  # and is left as it was
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "a.nii").stat().st_mode) == 0o666 & ~mask
+
+    def test_replaces_and_leaves_nothing_else(self, tmp_path):
+        (tmp_path / "a.nii.gz").write_text("old")
+        save_nifti(make_image(), tmp_path / "a.nii.gz")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+        assert nib.load(tmp_path / "a.nii.gz").shape == (5, 6, 4)
+
+    @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+    @pytest.mark.parametrize("existing", [True, False])
+    def test_failure(self, tmp_path, monkeypatch, error, existing):
+        if existing:
+            (tmp_path / "a.nii.gz").write_text("old")
+        names = []
+
+        def fail(image, path):
+            names.append(Path(path).name)
+            Path(path).write_bytes(b"half")
+            raise error
+
+        monkeypatch.setattr(nib, "save", fail)
+        with pytest.raises(type(error)):
+            save_nifti(make_image(), tmp_path / "a.nii.gz")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"] * existing
+        if existing:
+            assert (tmp_path / "a.nii.gz").read_text() == "old"
+        assert names[0].startswith(".a.part-") and names[0].endswith(".nii.gz")  # hidden while it is written
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(OSError):
+            save_nifti(make_image(), tmp_path / "no" / "a.nii")
+
+
+class TestSaveVolumed:
+    def test_name_and_folder(self, tmp_path):
+        saved = SaveVolumed(["pred", "other"], tmp_path / "a" / "b", postfix="thin", allow_missing_keys=True)(
+            {"pred": make_image(), "image": 3}
+        )
+        path = tmp_path / "a" / "b" / "scan_thin.nii.gz"
+        assert saved["pred"].meta["saved_to"] == str(path) and path.is_file() and saved["image"] == 3
+        assert SaveVolumed("pred", str(tmp_path))({"pred": make_image()})["pred"].meta["saved_to"] == str(
+            tmp_path / "scan_interp.nii.gz"
+        )
+        with pytest.raises(KeyError, match="other"):
+            SaveVolumed(["pred", "other"], tmp_path)({"pred": make_image()})
+
+    @pytest.mark.parametrize(("ndim", "shape"), [(3, (5, 6, 4)), (4, (5, 6, 4, 1))])
+    def test_single_frame(self, tmp_path, ndim, shape):
+        SaveVolumed("pred", tmp_path)({"pred": make_image(original_ndim=ndim)})
+        assert nib.load(tmp_path / "scan_interp.nii.gz").shape == shape
+
+
+def write(path, values, affine, frame_spacing=None):
+    image = nib.Nifti1Image(values, affine, dtype=values.dtype)
+    image.header.set_xyzt_units("mm", "sec")
+    if frame_spacing:
+        image.header["pixdim"][4] = frame_spacing
+    nib.save(image, path)
+
+
+def chain(source, output_dir, inferer, network=None, axis=None):
+    """The way of a volume through a bundle; returns the written image."""
+    preprocessing = Compose(
+        [
+            LoadVolumed("image"),
+            CopyItemsd("image", names="observed"),
+            ThroughPlaneLastd("image", axis=axis),
+            InvertibleScaleIntensityRangePercentilesd("image", lower=1, upper=99),
+        ]
+    )
+    post = Compose([RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir)])
+    data = preprocessing({"image": str(source)})
+    observed, affine = data["observed"].as_tensor().clone(), data["observed"].affine.clone()
+    data["pred"] = inferer(data["image"][None], network)[0]
+    result = post(data)
+    assert torch.equal(data["observed"].as_tensor(), observed) and torch.equal(data["observed"].affine, affine)
+    assert result["pred"].dtype == observed.dtype
+    return nib.load(result["pred"].meta["saved_to"])
+
+
+def asi():
+    torch.manual_seed(0)
+    return ASIAutoencoder(channels=(2,), latent_channels=3).eval()
+
+
+def extremes(dtype, shape):
+    """Values all over a type's range."""
+    rng = np.random.default_rng(0)
+    if np.dtype(dtype).kind == "f":
+        return (rng.normal(size=shape) * 10.0 ** rng.integers(-3, 6, shape)).astype(dtype)
+    limits = np.iinfo(dtype)
+    values = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    values.flat[:2] = limits.min, limits.max
+    return values
+
+
+class TestChain:
+    @pytest.mark.parametrize("frames", [0, 1, 3])
+    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_observed_slices_are_bit_exact(self, tmp_path, axis, dtype, frames):
+        spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
+        spacing[axis], shape[axis] = 4.0, 4
+        values = extremes(dtype, (*shape, *([frames] if frames else [])))
+        affine = oblique(spacing)
+        write(tmp_path / "scan.nii.gz", values, affine, frame_spacing=0.04 if frames else None)
+        for how, network in (({"factor": 3}, None), ({"spacing": 2.0}, asi())):
+            inferer = SplineSliceInferer(**how) if network is None else LatentSliceInferer(**how, value_range=(0, 1))
+            saved = chain(tmp_path / "scan.nii.gz", tmp_path / "out", inferer, network)
+            factor = how.get("factor", 2)
+            expected = list(values.shape)
+            expected[axis] = 3 * factor + 1
+            assert list(saved.shape) == expected
+            assert saved.get_data_dtype() == dtype
+            found = np.moveaxis(np.asarray(saved.dataobj), axis, 0)
+            np.testing.assert_array_equal(found[::factor], np.moveaxis(values, axis, 0))
+            # every slice lies where it should, the axes stay in their order
+            for index in (0, 1, 3 * factor):
+                voxel, source = np.array([2.0, 3, 1, 1]), np.array([2.0, 3, 1, 1])
+                voxel[axis], source[axis] = index, index / factor
+                np.testing.assert_allclose(saved.affine @ voxel, affine @ source, rtol=0, atol=1e-3)
+            if frames:
+                assert saved.header["pixdim"][4] == np.float32(0.04)
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("how", [{"factor": 4}, {"spacing": 1.3}, {}])
+    def test_physical_positions(self, tmp_path, axis, how):
+        """A linear function of the position in mm is one after interpolation, at the places the new affine tells."""
+        spacing, shape = np.array([1.1, 0.9, 1.0]), np.array([7, 8, 6])
+        spacing[axis], shape[axis] = 5.0, 4
+        affine = oblique(spacing)
+
+        def ramp(shape, affine):
+            index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+            return (index @ affine[:3, :3].T + affine[:3, 3]) @ [3.0, -5.0, 7.0]
+
+        write(tmp_path / "scan.nii", ramp(shape, affine), affine)
+        inferer = SplineSliceInferer(**how, mode="linear")
+        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer)
+        assert saved.shape[axis] > 10
+        np.testing.assert_allclose(saved.get_fdata(), ramp(saved.shape, saved.affine), rtol=0, atol=2e-2)
+        assert [saved.shape[k] for k in range(3) if k != axis] == [shape[k] for k in range(3) if k != axis]
+        smallest = min(np.delete(spacing, axis))
+        step = how.get("spacing", 1.25 if how else smallest)
+        assert slice_geometry(saved.affine, axis=axis).slice_spacing == pytest.approx(step, rel=1e-5)
+
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32"])
+    def test_overshoot_is_limited_to_the_stored_type(self, tmp_path, dtype):
+        """Cubic interpolation overshoots at both ends of the range; nothing wraps around."""
+        limits = np.iinfo(dtype)
+        values = np.full((4, 5, 8), limits.min, dtype)
+        values[..., [1, 2, 5, 6]] = limits.max
+        write(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
+        saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(factor=2))
+        assert saved.get_data_dtype() == dtype
+        found = np.asarray(saved.dataobj)
+        assert (found[..., 3] == limits.max).all()  # between two of the highest: more than that
+        middle = found[..., 7].astype(np.float64)
+        assert (middle < limits.min + 0.2 * (limits.max - float(limits.min))).all()
+
+    def test_without_observed_slices(self, tmp_path):
+        values = extremes("int16", (6, 7, 4))
+        write(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
+        network = asi()
+        inferer = LatentSliceInferer(factor=2, keep_observed=False)
+        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer, network)
+        assert saved.shape == (6, 7, 7)
+        assert (np.asarray(saved.dataobj)[..., ::2] != values).mean() > 0.9
+
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_axis_that_the_user_gave(self, tmp_path, axis):
+        values = extremes("int16", (5, 6, 7))
+        write(tmp_path / "scan.nii", values, np.eye(4))
+        saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(factor=2), axis=axis)
+        np.testing.assert_array_equal(np.asarray(saved.dataobj).take(range(0, 2 * (5 + axis) - 1, 2), axis), values)
+
+    @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+    def test_other_formats(self, tmp_path, suffix):
+        """What comes in as another format goes out as NIfTI, at the same places."""
+        values = extremes("uint16", (6, 7, 4))
+        image = sitk.GetImageFromArray(values.T)
+        image.SetSpacing((0.7, 0.8, 4.0))
+        image.SetOrigin((5, 6, 7))
+        sitk.WriteImage(image, str(tmp_path / f"scan{suffix}"))
+        saved = chain(tmp_path / f"scan{suffix}", tmp_path / "out", SplineSliceInferer(factor=2))
+        assert saved.get_data_dtype() == np.uint16 and saved.shape == (6, 7, 7)
+        np.testing.assert_array_equal(np.asarray(saved.dataobj)[..., ::2], values)
+        place = image.TransformContinuousIndexToPhysicalPoint((2, 3, 1.5)) * np.array([-1, -1, 1])
+        np.testing.assert_allclose((saved.affine @ [2, 3, 3, 1])[:3], place, rtol=0, atol=1e-4)
+
+    def test_phantom(self, tmp_path):
+        phantom = make_phantom("heart", seed=1, shape=(24, 24, 5), spacing=(6.0, 6.0, 18.0))
+        values = np.rint(phantom.numpy()[0]).astype(np.int16)
+        write(tmp_path / "heart.nii.gz", values, phantom.affine.numpy())
+        saved = chain(tmp_path / "heart.nii.gz", tmp_path / "out", LatentSliceInferer(value_range=(0, 1)), asi())
+        assert saved.shape == (24, 24, 13)  # isotropic
+        np.testing.assert_array_equal(np.asarray(saved.dataobj)[..., ::3], values)
+        np.testing.assert_allclose(saved.header.get_zooms(), 6)
+
+
+@pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="SLICEINTERP_DATA names no folder of scans")
+def test_real_scan(tmp_path):
+    """The smallest scan of every folder keeps its type, orientation and observed slices."""
+    folders = sorted(path for path in Path(os.environ["SLICEINTERP_DATA"]).iterdir() if path.is_dir())
+    files = [min(folder.glob("*.nii.gz"), key=lambda path: path.stat().st_size) for folder in folders]
+    assert files
+    for file in files:
+        source = nib.load(file)
+        axis = slice_geometry(LoadVolume()(file)).axis
+        saved = chain(file, tmp_path, SplineSliceInferer(factor=2, mode="linear"))
+        assert saved.get_data_dtype() == np.asarray(source.dataobj).dtype
+        assert nib.aff2axcodes(saved.affine) == nib.aff2axcodes(source.affine)
+        found, values = (np.moveaxis(np.asarray(image.dataobj), axis, 0) for image in (saved, source))
+        np.testing.assert_array_equal(found[::2], values)
