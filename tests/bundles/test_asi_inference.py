@@ -337,7 +337,7 @@ def test_killed_run_leaves_no_incomplete_output(moment: str, weights: Path, tmp_
         assert np.asarray(nib.load(out / name).dataobj).shape == (96, 96, 79)
 
 
-@pytest.mark.skipif("SLICEINTERP_DATA" not in os.environ, reason="real scans: set SLICEINTERP_DATA")
+@pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="real scans: set SLICEINTERP_DATA")
 def test_documented_command_on_a_real_cine(tmp_path: Path) -> None:
     scan = Path(os.environ["SLICEINTERP_DATA"]) / "cardiac_mr" / "sunnybrook_sc_hf_i_01_cine.nii.gz"
     run(Command(CONFIG, {"input": scan, "factor": 5, "output_dir": tmp_path / "out"})).check_success()
