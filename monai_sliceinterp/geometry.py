@@ -339,25 +339,30 @@ class OutputGrid:
         return len(self.positions)
 
     @property
+    def _places(self) -> Tensor:
+        """The positions as a tensor ``(len,)`` float64."""
+        return torch.tensor(self.positions, dtype=torch.float64)
+
+    @property
     def lower(self) -> Tensor:
         """Index of the earlier input slice of each output slice, ``(len,)`` int64, at most ``num_slices - 2``."""
-        return torch.tensor(self.positions, dtype=torch.float64).floor().long().clamp(max=self.num_slices - 2)
+        return self._places.floor().long().clamp(max=self.num_slices - 2)
 
     @property
     def alpha(self) -> Tensor:
         """Fraction of the gap from the earlier input slice, ``(len,)`` float64 in [0, 1]."""
-        return torch.tensor(self.positions, dtype=torch.float64) - self.lower
+        return self._places - self.lower
 
     @property
     def is_observed(self) -> Tensor:
         """Which output slices are input slices, ``(len,)`` bool."""
-        positions = torch.tensor(self.positions, dtype=torch.float64)
-        return positions == positions.round()
+        places = self._places
+        return places == places.round()
 
     @property
     def observed_source(self) -> Tensor:
         """Input slice of each observed output slice, ``(is_observed.sum(),)`` int64."""
-        return torch.tensor(self.positions, dtype=torch.float64)[self.is_observed].round().long()
+        return self._places[self.is_observed].long()
 
     def affine(self, affine: ArrayLike | Tensor, axis: int = 2) -> NDArray[np.float64]:
         """Return the affine of the output: the origin stays, the step along ``axis`` shrinks."""

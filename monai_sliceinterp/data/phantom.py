@@ -32,6 +32,7 @@ from torch import Tensor
 
 from monai_sliceinterp.data.phantom_anatomy import anatomy
 from monai_sliceinterp.data.phantom_shapes import EDGE_MM
+from monai_sliceinterp.files import atomic_path
 
 __all__ = ["PHANTOM_KINDS", "make_phantom", "phantom_intensity", "write_phantoms"]
 
@@ -290,11 +291,7 @@ def write_phantoms(
         image.header.set_xyzt_units("mm", "sec")
         target.mkdir(parents=True, exist_ok=True)
         path = target / f"{kind}_{seed:03d}.nii.gz"
-        partial = target / f".{path.name}.{os.getpid()}.tmp"
-        try:
-            partial.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_path(path) as part:
+            part.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
         paths.append(path)
     return sorted(paths)

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
-from monai_sliceinterp.transforms.loading import IMAGE_SUFFIXES, dicom_series
-from monai_sliceinterp.transforms.saving import file_stem
+from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
+from monai_sliceinterp.transforms.loading import dicom_series
 
 __all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch"]
 

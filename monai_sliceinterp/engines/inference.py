@@ -123,7 +123,12 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
         >>> load_weights(nn.Linear(2, 2), file)
         Linear(in_features=2, out_features=2, bias=True)
     """
-    checkpoint = _read_checkpoint(path, device)
+    _load_state(network, _read_checkpoint(path, device), path)
+    return network
+
+
+def _load_state(network: nn.Module, checkpoint: Any, path: str | Path) -> None:
+    """Load weights that were read from ``path`` into a network, or say why they do not fit."""
     for key in ("network", "network_def", "model"):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
@@ -141,7 +146,6 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
         more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
         raise ValueError(f"{path}: is not a checkpoint of {type(network).__name__}: it {problems[0]}{more}.")
     network.load_state_dict(checkpoint)
-    return network
 
 
 def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str] = ("network",)) -> str:
@@ -169,7 +173,7 @@ def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str
             f"{path}: lacks {', '.join(missing)}; expected a checkpoint that a training has saved to be resumed, not "
             "weights alone."
         )
-    load_weights(network, path)
+    _load_state(network, checkpoint, path)
     return str(path)
 
 

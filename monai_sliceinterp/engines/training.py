@@ -25,6 +25,8 @@ from monai.transforms import Randomizable
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
+from monai_sliceinterp.files import atomic_path
+
 __all__ = [
     "AtomicCheckpointSaver",
     "BestModelSaver",
@@ -167,12 +169,10 @@ class BestModelSaver:
 
     def __init__(self, network: nn.Module, path: str | Path) -> None:
         self.network, self.path = getattr(network, "module", network), Path(path)
-        self.engine: Engine | None = None
         self.best_metric, self.best_metric_epoch = -1.0, -1
 
     def attach(self, engine: Engine) -> None:
         """Register with the validation engine, which compares its key metric with the best one itself."""
-        self.engine = engine
         engine.add_event_handler(Events.EPOCH_STARTED, self._restore)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -186,12 +186,8 @@ class BestModelSaver:
         if state.best_metric_epoch != self.best_metric_epoch:
             self.best_metric, self.best_metric_epoch = float(state.best_metric), int(state.best_metric_epoch)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_name(f".{self.path.name}.part")
-            try:
+            with atomic_path(self.path) as part:
                 torch.save(self.network.state_dict(), part)
-                part.replace(self.path)
-            finally:
-                part.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and its epoch."""

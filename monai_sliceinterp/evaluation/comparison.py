@@ -25,10 +25,10 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import slice_score, synthesized_pairs
 from monai_sliceinterp.transforms import FWHMDownsample
-from monai_sliceinterp.transforms.saving import file_stem
 
 __all__ = ["BASELINES", "MethodComparison", "Score", "compare", "format_scores", "score_volume", "write_scores"]
 
@@ -191,12 +191,10 @@ def write_scores(scores: Sequence[Score], path: str | Path) -> None:
         >>> file.read_text().splitlines()[1]
         'v,g,p,linear,20.0,0.5,20.0'
     """
-    part = Path(path).with_name(f".{Path(path).name}.part")
-    with part.open("w", newline="") as file:
+    with atomic_path(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(Score.__dataclass_fields__))
         writer.writeheader()
         writer.writerows(asdict(score) for score in scores)
-    part.replace(path)
 
 
 class MethodComparison:
@@ -250,5 +248,6 @@ class MethodComparison:
         if self.output_dir is not None:
             Path(self.output_dir).mkdir(parents=True, exist_ok=True)
             write_scores(scores, Path(self.output_dir) / "scores.csv")
-            (Path(self.output_dir) / "scores.md").write_text(table + "\n")
+            with atomic_path(Path(self.output_dir) / "scores.md") as part:
+                part.write_text(table + "\n")
         return table

@@ -70,7 +70,7 @@ class SplineSliceInferer(SliceInterpolationInferer):
     ) -> None:
         """Fill the wanted slices of one channel; no network is needed."""
         weights = interpolation_weights(len(slices), [grid.positions[k] for k in wanted.tolist()], self.mode)
-        flat = slices.flatten(1).T
+        slices_last = slices.movedim(0, -1)
         for begin in range(0, len(wanted), _BLOCK):
-            part = apply_slice_weights(flat, weights[:, begin : begin + _BLOCK])
-            write(wanted[begin : begin + _BLOCK], part.T.reshape(-1, *slices.shape[1:]))
+            part = apply_slice_weights(slices_last, weights[:, begin : begin + _BLOCK])
+            write(wanted[begin : begin + _BLOCK], part.movedim(-1, 0))

@@ -30,12 +30,11 @@ from monai.data.utils import orientation_ras_lps
 from monai.transforms import Transform
 from monai.utils import MetaKeys, SpaceKeys, TransformBackends
 
+from monai_sliceinterp.files import IMAGE_SUFFIXES
 from monai_sliceinterp.geometry import spatial_affine
 from monai_sliceinterp.transforms.mapping import ApplyToKeys
 
-__all__ = ["IMAGE_SUFFIXES", "LoadVolume", "LoadVolumeD", "LoadVolumeDict", "LoadVolumed", "dicom_series"]
-
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+__all__ = ["LoadVolume", "LoadVolumeD", "LoadVolumeDict", "LoadVolumed", "dicom_series"]
 
 _SPACING_FIELDS = {
     (".mha", ".mhd"): rb"^\s*(ElementSpacing|ElementSize)\s*=",

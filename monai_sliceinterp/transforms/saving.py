@@ -13,8 +13,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import CommonKeys
 from torch import Tensor
 
+from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, paste_observed
 from monai_sliceinterp.transforms.orientation import moved_axis
 
@@ -39,7 +38,6 @@ __all__ = [
     "SaveVolumeDict",
     "SaveVolumed",
     "cast_to",
-    "file_stem",
     "save_nifti",
 ]
 
@@ -59,22 +57,6 @@ def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
     return image.to(torch.float64).round().clamp(limits.min, largest).to(dtype)
 
 
-def file_stem(path: str | Path) -> str:
-    """Name of a file without its image suffix; the name of a folder.
-
-    Example:
-        >>> file_stem("scans/a.b.nii.gz"), file_stem("scans/a.mha")
-        ('a.b', 'a')
-    """
-    name = Path(path).name
-    if name in ("", ".."):  # the folder one is in, or the one above
-        name = Path(path).resolve().name
-    for suffix in (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
 def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     """Write a volume as NIfTI, under a temporary name first, so that a killed run leaves no half file.
 
@@ -86,7 +68,6 @@ def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    target = Path(path)
     array = np.moveaxis(image.detach().cpu().numpy(), 0, -1)
     if array.shape[-1] == 1 and ndim < 4:
         array = array[..., 0]
@@ -101,17 +82,8 @@ def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     file.set_qform(file.affine, code="scanner")
     if array.ndim == 4 and "frame_spacing" in image.meta:
         file.header["pixdim"][4] = float(image.meta["frame_spacing"])
-    suffix = "".join(target.suffixes[-2:]) if target.name.endswith(".nii.gz") else target.suffix
-    handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{file_stem(target)}.part-", dir=target.parent)
-    os.close(handle)
-    try:
-        nib.save(file, name)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with atomic_path(path) as part:
+        nib.save(file, part)
 
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
@@ -181,6 +153,8 @@ class SaveVolumed(MapTransform):
         OSError: if the file cannot be written.
 
     Example:
+        >>> import os
+        >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> scan = MetaTensor(torch.zeros(1, 4, 4, 3), meta={"filename_or_obj": "scan.nii.gz"})
         >>> saved = SaveVolumed("pred", folder)({"pred": scan})

@@ -25,6 +25,7 @@ from monai.transforms import Compose, CopyItemsd
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp.data import make_phantom
+from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
@@ -38,7 +39,6 @@ from monai_sliceinterp.transforms import (
     cast_to,
     save_nifti,
 )
-from monai_sliceinterp.transforms.saving import file_stem
 
 TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
 

@@ -1,0 +1,74 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""File names of images, and files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem"]
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+
+
+def file_stem(path: str | Path) -> str:
+    """Name of a file without its image suffix; the name of a folder.
+
+    Example:
+        >>> file_stem("scans/a.b.nii.gz"), file_stem("scans/a.mha")
+        ('a.b', 'a')
+    """
+    name = Path(path).name
+    if name in ("", ".."):  # the folder one is in, or the one above
+        name = Path(path).resolve().name
+    for suffix in (*IMAGE_SUFFIXES, ".dcm"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name to write to, and rename the file when it is complete.
+
+    A run that fails or is killed while writing leaves an older file as it was, and never a half one. The temporary file
+    is hidden, ends like the file itself and lies in the same folder, which must exist.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> target = Path(tempfile.mkdtemp()) / "scores.csv"
+        >>> with atomic_path(target) as part:
+        ...     _ = part.write_text("psnr")
+        >>> target.read_text(), len(os.listdir(target.parent))
+        ('psnr', 1)
+    """
+    target = Path(path)
+    stem = file_stem(target)
+    handle, name = tempfile.mkstemp(suffix=target.name[len(stem) :], prefix=f".{stem}.part-", dir=target.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
