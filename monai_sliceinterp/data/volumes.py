@@ -75,6 +75,7 @@ def split_volumes(
     test_subjects: Iterable[str] = (),
     validation_fraction: float = 0.2,
     seed: int = 0,
+    training_subjects: Iterable[str] = (),
 ) -> dict[str, list[dict[str, str]]]:
     """Split volumes into training, validation and test by subject.
 
@@ -85,6 +86,8 @@ def split_volumes(
         test_subjects: likewise for testing. These are used neither for training nor for choosing a checkpoint.
         validation_fraction: where no validation subjects are named, this fraction of the files (at least one) is drawn.
         seed: seed of that draw.
+        training_subjects: where given, only these subjects are trained on; one named several times is that many times
+            in the list.
 
     Returns:
         ``{"training": [{"image": path}, ...], "validation": [...], "test": [...]}``; without test subjects, "test" is
@@ -112,6 +115,9 @@ def split_volumes(
     if both:
         raise ValueError(f"{both[0]}: named for validation and for testing; expected one of them.")
     training = [file for file in files if file not in set(validation) | set(test)]
+    training_subjects = tuple(training_subjects)
+    if training_subjects:
+        training = [file for subject in training_subjects for file in training if Path(file).name.startswith(subject)]
     for name, part in (("training", training), ("validation", validation)):
         if not part:
             raise ValueError(f"no volume is left for {name} of {len(files)}; expected at least one for each.")

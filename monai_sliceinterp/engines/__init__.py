@@ -25,5 +25,7 @@ from monai_sliceinterp.engines.training import (
     BestModelSaver,
     EpochSeedHandler,
     FreezeNormalizationHandler,
+    PrepareSliceBlocks,
     PrepareSlicePairs,
+    PrepareViewImages,
 )

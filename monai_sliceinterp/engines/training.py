@@ -32,7 +32,9 @@ __all__ = [
     "BestModelSaver",
     "EpochSeedHandler",
     "FreezeNormalizationHandler",
+    "PrepareSliceBlocks",
     "PrepareSlicePairs",
+    "PrepareViewImages",
 ]
 
 
@@ -88,6 +90,81 @@ class PrepareSlicePairs(PrepareBatch):
         image = move(CommonKeys.IMAGE)
         target = torch.cat([image, move(CommonKeys.LABEL)], dim=1)
         return image, target, (), {"alpha": move("alpha"), "reconstruct": True}
+
+
+class PrepareSliceBlocks(PrepareBatch):
+    """Prepare batches of blocks for networks that interpolate volumes by a factor, given the spacings.
+
+    For batches as :class:`monai_sliceinterp.transforms.RandSliceBlocksd` draws them, all blocks by one factor.
+
+    Example:
+        >>> block = {
+        ...     "image": torch.rand(2, 1, 8, 6, 3),
+        ...     "label": torch.rand(2, 1, 8, 6, 5),
+        ...     "factor": torch.tensor([2, 2]),
+        ... }
+        >>> block.update(slice_spacing=torch.full((2,), 4.0), in_plane_spacing=torch.ones(2, 2))
+        >>> inputs, targets, _, keywords = PrepareSliceBlocks()(block)
+        >>> tuple(inputs.shape), tuple(targets.shape), keywords["factor"]
+        ((2, 1, 8, 6, 3), (2, 1, 8, 6, 5), 2)
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
+        """Return the blocks ``(B, 1, H, W, N)``, their truth, and factor and spacings as keyword arguments.
+
+        Raises:
+            ValueError: if the blocks have different factors.
+        """
+
+        def move(key: str) -> Tensor:
+            return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
+
+        factors = set(torch.as_tensor(batchdata["factor"]).tolist())
+        if len(factors) != 1:
+            raise ValueError(f"a batch has blocks of factors {sorted(factors)}; expected one factor for all.")
+        keywords = {
+            "factor": int(factors.pop()),
+            "slice_spacing": move("slice_spacing"),
+            "in_plane_spacing": tuple(move("in_plane_spacing").unbind(dim=1)),
+        }
+        return move(CommonKeys.IMAGE), move(CommonKeys.LABEL), (), keywords
+
+
+class PrepareViewImages(PrepareSliceBlocks):
+    """Prepare batches of blocks three pixels high as images of a view with their neighbours.
+
+    For :class:`monai_sliceinterp.networks.nets.AnisotropicMetaInterpolation` and blocks of
+    :class:`monai_sliceinterp.transforms.RandSliceBlocksd` with a patch size of (3, L).
+
+    Example:
+        >>> block = {
+        ...     "image": torch.rand(2, 1, 3, 6, 3),
+        ...     "label": torch.rand(2, 1, 3, 6, 5),
+        ...     "factor": torch.tensor([2, 2]),
+        ... }
+        >>> block.update(slice_spacing=torch.full((2,), 4.0), in_plane_spacing=torch.ones(2, 2))
+        >>> inputs, targets, _, keywords = PrepareViewImages()(block)
+        >>> tuple(inputs.shape), tuple(targets.shape), sorted(keywords)
+        ((2, 3, 3, 6), (2, 1, 5, 6), ['factor', 'in_plane_spacing', 'slice_spacing'])
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
+        """Return the images ``(B, 3, N, L)``, the true middle ones ``(B, 1, M, L)``, and factor and spacings."""
+        image, label, _, keywords = super().__call__(batchdata, device, non_blocking, **kwargs)
+        keywords["in_plane_spacing"] = keywords["in_plane_spacing"][1]
+        return image[:, 0].movedim(-1, 2), label[:, 0, 1:2].movedim(-1, 2), (), keywords
 
 
 class EpochSeedHandler:

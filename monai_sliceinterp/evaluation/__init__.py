@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from monai_sliceinterp.evaluation.ablation import ViewAblation
 from monai_sliceinterp.evaluation.comparison import (
     BASELINES,
     MethodComparison,

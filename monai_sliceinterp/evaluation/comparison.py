@@ -27,12 +27,27 @@ from tqdm import tqdm
 
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.metrics import slice_score, synthesized_pairs
+from monai_sliceinterp.metrics import body_mask, slice_score, synthesized_pairs
+from monai_sliceinterp.metrics.slices import SLICE_SCORES
 from monai_sliceinterp.transforms import FWHMDownsample
 
-__all__ = ["BASELINES", "MethodComparison", "Score", "compare", "format_scores", "score_volume", "write_scores"]
+__all__ = [
+    "BASELINES",
+    "Interpolator",
+    "MethodComparison",
+    "Score",
+    "compare",
+    "format_scores",
+    "score_volume",
+    "write_scores",
+]
 
 BASELINES = ("linear", "cubic", "lanczos")
+
+REGIONS = ("slices", "body")
+"""What scores are about: whole synthesised slices, or what of them lies inside the body."""
+
+Interpolator = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class Score:
         psnr: PSNR of the synthesised slices together, in dB.
         ssim: mean SSIM of the synthesised slices.
         psnr_volume: PSNR over all voxels, observed slices included, in dB.
+        psnr_body: like ``psnr``, inside the body only; NaN where no body was asked for.
+        ssim_body: like ``ssim``, inside the body only.
     """
 
     volume: str
@@ -56,9 +73,13 @@ class Score:
     psnr: float
     ssim: float
     psnr_volume: float
+    psnr_body: float = float("nan")
+    ssim_body: float = float("nan")
 
 
-def score_volume(pred: Tensor, truth: Tensor, factor: int, data_range: float = 1.0) -> dict[str, float]:
+def score_volume(
+    pred: Tensor, truth: Tensor, factor: int, data_range: float = 1.0, body: Tensor | None = None
+) -> dict[str, float]:
     """Score an interpolated volume.
 
     Args:
@@ -66,9 +87,10 @@ def score_volume(pred: Tensor, truth: Tensor, factor: int, data_range: float = 1
         truth: ``(C, H, W, N)``.
         factor: the upsampling factor.
         data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``].
+        body: mask of the body, of the truth's shape; the scores inside it are added where it is given.
 
     Returns:
-        "psnr" and "ssim" of the synthesised slices and "psnr_volume", see :class:`Score`.
+        "psnr" and "ssim" of the synthesised slices, "psnr_volume" and so on, see :class:`Score`.
 
     Example:
         >>> import torch
@@ -80,30 +102,36 @@ def score_volume(pred: Tensor, truth: Tensor, factor: int, data_range: float = 1
     pred, truth = pred.float().clamp(0, data_range), truth.float().clamp(0, data_range)
     first, second = synthesized_pairs(pred, truth, factor)
     mse = float(((pred - truth[..., : pred.shape[-1]]).double() ** 2).mean())
-    return {
-        "psnr": float(slice_score(first, second, "psnr", data_range)),
-        "ssim": float(slice_score(first, second, "ssim", data_range)),
-        "psnr_volume": float(10 * np.log10(data_range**2 / mse)) if mse > 0 else float("inf"),
-    }
+    scores = {name: float(slice_score(first, second, name, data_range)) for name in SLICE_SCORES}
+    scores["psnr_volume"] = float(10 * np.log10(data_range**2 / mse)) if mse > 0 else float("inf")
+    if body is not None:
+        mask, _ = synthesized_pairs(body[..., : pred.shape[-1]], body, factor)
+        for name in SLICE_SCORES:
+            scores[f"{name}_body"] = float(slice_score(first, second, name, data_range, mask))
+    return scores
 
 
 def compare(
     volumes: Sequence[Mapping[str, Any]],
-    methods: Mapping[str, Callable[[int], Callable[[Tensor], Tensor]]],
+    methods: Mapping[str, Callable[[int], Interpolator]],
     protocols: Sequence[Mapping[str, Any]],
     data_range: float = 1.0,
     progress: bool = True,
+    body_threshold: float | None = None,
 ) -> list[Score]:
     """Score methods and classical baselines on thin volumes thinned by protocols.
 
     Args:
         volumes: items with an "image" ``(C, H, W, N)``: MetaTensors with slices last, scaled to [0, ``data_range``].
-        methods: by name, what makes an interpolator ``(1, C, H, W, N) -> (1, C, H, W, M)`` from a factor. The baselines
-            "linear", "cubic" and "lanczos" are added.
+        methods: by name, what makes an interpolator ``(1, C, H, W, N) -> (1, C, H, W, M)`` from a factor. An
+            interpolator that gives several results returns them by name. The baselines "linear", "cubic" and
+            "lanczos" are added.
         protocols: arguments of :class:`monai_sliceinterp.transforms.FWHMDownsample`, for instance
             ``{"factor": 2, "fwhm": 0}`` (subsample) or ``{"factor": 3}`` (Gaussian slabs).
         data_range: largest possible intensity difference.
         progress: show a progress bar.
+        body_threshold: intensity, scaled like the volumes, above which voxels are tissue, see
+            :func:`monai_sliceinterp.metrics.body_mask`; scores inside the body are added. None: they are not.
 
     Returns:
         One score for each volume, protocol and method. A protocol a volume has too few slices for is left out for it.
@@ -115,7 +143,7 @@ def compare(
         >>> [score.method for score in compare([{"image": volume}], {}, [{"factor": 2, "fwhm": 0}], progress=False)]
         ['linear', 'cubic', 'lanczos']
     """
-    makers: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
+    makers: dict[str, Callable[[int], Interpolator]] = {
         name: lambda factor, name=name: SplineSliceInferer(factor=factor, mode=name)  # type: ignore[misc]
         for name in BASELINES
     }
@@ -123,17 +151,21 @@ def compare(
     scores = []
     for number in tqdm(range(len(volumes)), desc="volumes", unit="volume", disable=not progress):
         thin = volumes[number]["image"]
+        body = None if body_threshold is None else body_mask(thin, body_threshold)
         source = Path(str(thin.meta.get("filename_or_obj", number)))
         for protocol in protocols:
             factor = int(protocol["factor"])
-            truth = thin[..., int(protocol.get("phase", 0)) :]  # from the first kept slice on
+            phase = int(protocol.get("phase", 0))
+            truth = thin[..., phase:]  # from the first kept slice on
+            inside = None if body is None else body[..., phase:]
             if truth.shape[-1] < factor + 1:
                 continue
             thick = FWHMDownsample(**protocol)(thin)
             for name, make in makers.items():
-                pred = make(factor)(thick[None])[0]
-                values = score_volume(pred, truth, factor, data_range)
-                scores.append(Score(file_stem(source), source.parent.name, _title(protocol), name, **values))
+                result = make(factor)(thick[None])
+                for title, pred in result.items() if isinstance(result, Mapping) else [(name, result)]:
+                    values = score_volume(pred[0], truth, factor, data_range, inside)
+                    scores.append(Score(file_stem(source), source.parent.name, _title(protocol), title, **values))
     return scores
 
 
@@ -144,12 +176,13 @@ def _title(protocol: Mapping[str, Any]) -> str:
     return f"{kind} x{protocol['factor']}" + (f" from {phase}" if phase else "")
 
 
-def format_scores(scores: Sequence[Score], method: str) -> str:
+def format_scores(scores: Sequence[Score], method: str, region: str = "slices") -> str:
     """Tabulate mean scores for each group and protocol, and test a method against the better of linear and cubic.
 
     Args:
         scores: as :func:`compare` returns them.
         method: the method under test.
+        region: "slices" or "body".
 
     Returns:
         A Markdown table: PSNR (dB) and SSIM of the synthesised slices of every method as mean over volumes, the gain of
@@ -163,13 +196,18 @@ def format_scores(scores: Sequence[Score], method: str) -> str:
         >>> print(format_scores(rows, "asi").splitlines()[-1])
         | g | p | 1 | 20.00 / 0.5000 | 21.00 / 0.5000 | 22.00 / 0.5000 | +1.00 dB over cubic | 1 of 1 | 0.5 |
     """
+    if region not in REGIONS:
+        raise ValueError(f"unknown region {region!r}; expected one of {', '.join(REGIONS)}.")
+    suffix = "_body" if region == "body" else ""
     names = list(dict.fromkeys(score.method for score in scores))
     head = ["group", "protocol", "n", *names, "gain", "wins", "p"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for group, protocol in dict.fromkeys((score.group, score.protocol) for score in scores):
         rows = [score for score in scores if (score.group, score.protocol) == (group, protocol)]
-        psnr = {name: np.array([row.psnr for row in rows if row.method == name]) for name in names}
-        ssim = {name: np.array([row.ssim for row in rows if row.method == name]) for name in names}
+        psnr, ssim = (
+            {name: np.array([getattr(row, key) for row in rows if row.method == name]) for name in names}
+            for key in ("psnr" + suffix, "ssim" + suffix)
+        )
         best = max((name for name in ("linear", "cubic") if name in psnr), key=lambda name: psnr[name].mean())
         tied = psnr[method] == psnr[best]  # also where both are infinite
         difference = np.subtract(psnr[method], psnr[best], out=np.zeros(len(tied)), where=~tied)
@@ -189,7 +227,7 @@ def write_scores(scores: Sequence[Score], path: str | Path) -> None:
         >>> file = Path(tempfile.mkdtemp()) / "scores.csv"
         >>> write_scores([Score("v", "g", "p", "linear", 20.0, 0.5, 20.0)], file)
         >>> file.read_text().splitlines()[1]
-        'v,g,p,linear,20.0,0.5,20.0'
+        'v,g,p,linear,20.0,0.5,20.0,nan,nan'
     """
     with atomic_path(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(Score.__dataclass_fields__))
@@ -207,6 +245,7 @@ class MethodComparison:
         protocols: see :func:`compare`.
         method: name of the method in the table.
         output_dir: folder for ``scores.csv`` and ``scores.md``; None writes nothing.
+        body_threshold: see :func:`compare`; a second table tells the scores inside the body.
 
     Example:
         >>> import torch
@@ -224,27 +263,39 @@ class MethodComparison:
         self,
         volumes: Sequence[Mapping[str, Any]],
         network: nn.Module,
-        inferer: Callable[..., Callable[..., Tensor]],
+        inferer: Callable[..., Callable[..., Tensor | Mapping[str, Tensor]]],
         protocols: Sequence[Mapping[str, Any]],
         method: str,
         output_dir: str | Path | None = None,
+        body_threshold: float | None = None,
     ) -> None:
         self.volumes, self.network, self.inferer, self.protocols = volumes, network, inferer, protocols
-        self.method, self.output_dir = method, output_dir
+        self.method, self.output_dir, self.body_threshold = method, output_dir, body_threshold
 
     def run(self, progress: bool = True) -> str:
         """Compare, write the scores, and return the table."""
         self.network.eval()
         device = next(self.network.parameters()).device
 
-        def make(factor: int) -> Callable[[Tensor], Tensor]:
+        def make(factor: int) -> Interpolator:
             inferer = self.inferer(factor=factor)
-            return lambda volume: inferer(volume.to(device), self.network).cpu()
 
-        scores = compare(self.volumes, {self.method: make}, self.protocols, progress=progress)
+            def interpolate(volume: Tensor) -> Tensor | Mapping[str, Tensor]:
+                result = inferer(volume.to(device), self.network)
+                if isinstance(result, Mapping):
+                    return {name: output.cpu() for name, output in result.items()}
+                return result.cpu()
+
+            return interpolate
+
+        scores = compare(
+            self.volumes, {self.method: make}, self.protocols, progress=progress, body_threshold=self.body_threshold
+        )
         if not scores:
             raise ValueError("no volume has enough slices for any of the protocols.")
         table = format_scores(scores, self.method)
+        if self.body_threshold is not None:
+            table += "\n\ninside the body:\n" + format_scores(scores, self.method, "body")
         if self.output_dir is not None:
             Path(self.output_dir).mkdir(parents=True, exist_ok=True)
             write_scores(scores, Path(self.output_dir) / "scores.csv")

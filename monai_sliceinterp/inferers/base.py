@@ -23,7 +23,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry
+from monai_sliceinterp.geometry import OutputGrid, SliceGeometry, slice_geometry
 
 __all__ = ["SliceInterpolationInferer", "paste_observed"]
 
@@ -109,6 +109,7 @@ class SliceInterpolationInferer(Inferer):
         self,
         slices: Tensor,
         grid: OutputGrid,
+        geometry: SliceGeometry | None,
         wanted: Tensor,
         network: Callable[..., Any] | None,
         write: Callable[[Tensor, Tensor], None],
@@ -118,6 +119,7 @@ class SliceInterpolationInferer(Inferer):
         Args:
             slices: ``(N, H, W)`` contiguous, within ``value_range``.
             grid: the output grid.
+            geometry: spacings of the input, None for a plain tensor.
             wanted: output indices to compute, ``(K,)`` int64, ascending.
             network: the network, where the method has one.
             write: ``write(indices, images)`` takes results ``(k, H, W)``, in any order and any number of calls.
@@ -137,6 +139,7 @@ class SliceInterpolationInferer(Inferer):
         if not inputs.is_floating_point():
             raise ValueError(f"expected floating point volumes, got {inputs.dtype}.")
         grid = self.output_grid(inputs)
+        geometry = slice_geometry(inputs.affine, axis=-1) if isinstance(inputs, MetaTensor) else None
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         batch, channels, height, width, _ = plain.shape
         wanted = torch.arange(len(grid)) if not self.keep_observed else torch.nonzero(~grid.is_observed)[:, 0]
@@ -148,7 +151,7 @@ class SliceInterpolationInferer(Inferer):
             for sample in range(batch):
                 for channel in range(channels):
                     slices = plain[sample, channel].permute(2, 0, 1).contiguous()
-                    self._fill(slices, output[sample, channel], grid, wanted, network, bar)
+                    self._fill(slices, output[sample, channel], grid, geometry, wanted, network, bar)
         result = output.permute(0, 1, 3, 4, 2)
         if self.keep_observed:
             paste_observed(result, plain, grid)
@@ -159,6 +162,7 @@ class SliceInterpolationInferer(Inferer):
         slices: Tensor,
         output: Tensor,
         grid: OutputGrid,
+        geometry: SliceGeometry | None,
         wanted: Tensor,
         network: Callable[..., Any] | None,
         bar: tqdm,
@@ -171,7 +175,7 @@ class SliceInterpolationInferer(Inferer):
 
         inside = slices if self.value_range is None else slices.clamp(*self.value_range)
         if len(wanted):
-            self.synthesize(inside, grid, wanted, network, write)
+            self.synthesize(inside, grid, geometry, wanted, network, write)
         if inside is not slices:
             excess = slices - inside
             if excess.any():

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
@@ -75,6 +75,7 @@ class LatentSliceInferer(SliceInterpolationInferer):
         self,
         slices: Tensor,
         grid: OutputGrid,
+        geometry: SliceGeometry | None,
         wanted: Tensor,
         network: Callable[..., Any] | None,
         write: Callable[[Tensor, Tensor], None],

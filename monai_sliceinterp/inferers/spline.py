@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer
 from monai_sliceinterp.resampling import INTERPOLATION_MODES, apply_slice_weights, interpolation_weights
 
@@ -64,6 +64,7 @@ class SplineSliceInferer(SliceInterpolationInferer):
         self,
         slices: Tensor,
         grid: OutputGrid,
+        geometry: SliceGeometry | None,
         wanted: Tensor,
         network: Callable[..., Any] | None,
         write: Callable[[Tensor, Tensor], None],

@@ -13,4 +13,5 @@
 
 from __future__ import annotations
 
+from monai_sliceinterp.metrics.body import body_mask
 from monai_sliceinterp.metrics.slices import SLICE_SCORES, SynthesizedSliceMetric, slice_score, synthesized_pairs

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import torch
 from monai.metrics import CumulativeIterationMetric, do_metric_reduction
-from monai.metrics.regression import PSNRMetric, SSIMMetric
+from monai.metrics.regression import PSNRMetric, compute_ssim_and_cs
 from monai.utils import MetricReduction
 from torch import Tensor
 
 __all__ = ["SLICE_SCORES", "SynthesizedSliceMetric", "slice_score", "synthesized_pairs"]
 
 SLICE_SCORES = ("psnr", "ssim")
+
+_WINDOW = 11  # pixels of SSIM's Gaussian window
 
 
 def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +62,7 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor,
     return first, second
 
 
-def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0) -> Tensor:
+def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0, mask: Tensor | None = None) -> Tensor:
     """Score a batch of slices against the truth.
 
     Args:
@@ -70,9 +72,11 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0)
             single slices' PSNR would be infinite as soon as one empty slice is reproduced exactly.) "ssim": mean
             structural similarity of the slices, with a Gaussian window of 11 pixels, sigma 1.5.
         data_range: largest possible intensity difference.
+        mask: pixels that count, of the slices' shape; all where None. SSIM counts those whose window lies inside the
+            slice and is centred on them.
 
     Returns:
-        The score, a float32 scalar; an infinite PSNR where all slices are identical.
+        The score, a float32 scalar; an infinite PSNR where all slices are identical, NaN where no pixel counts.
 
     Raises:
         ValueError: for an unknown score, or slices too small for the window.
@@ -81,13 +85,22 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0)
         >>> slice_score(torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), 0.1), "psnr").item()
         20.0
     """
-    if name == "psnr":  # all slices as one item
-        return PSNRMetric(max_val=data_range)._compute_metric(pred[None].float(), truth[None].float()).reshape(())
+    pred, truth = pred.float(), truth.float()
+    if name == "psnr":
+        first, second = (pred, truth) if mask is None else (pred[mask], truth[mask])
+        # all slices as one item
+        return PSNRMetric(max_val=data_range)._compute_metric(first[None], second[None]).reshape(())
     if name == "ssim":
-        if min(pred.shape[-2:]) < 11:
-            raise ValueError(f"SSIM's window needs slices of at least 11 x 11 pixels, got {tuple(pred.shape[-2:])}.")
-        metric = SSIMMetric(spatial_dims=2, data_range=data_range)
-        return metric._compute_metric(pred.float(), truth.float()).mean()
+        if min(pred.shape[-2:]) < _WINDOW:
+            raise ValueError(
+                f"SSIM's window needs slices of at least {_WINDOW} x {_WINDOW} pixels, got {tuple(pred.shape[-2:])}."
+            )
+        size, sigma = (_WINDOW, _WINDOW), (1.5, 1.5)
+        similarity, _ = compute_ssim_and_cs(pred, truth, 2, size, sigma, data_range)
+        if mask is not None:
+            border = _WINDOW // 2
+            similarity = similarity[mask[..., border:-border, border:-border]]
+        return similarity.mean()
     raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
 
 

@@ -13,6 +13,13 @@
 
 from __future__ import annotations
 
+from monai_sliceinterp.transforms.blocks import (
+    RandSliceBlocks,
+    RandSliceBlocksD,
+    RandSliceBlocksd,
+    RandSliceBlocksDict,
+    slice_block,
+)
 from monai_sliceinterp.transforms.degradation import (
     FWHMDownsample,
     FWHMDownsampleD,

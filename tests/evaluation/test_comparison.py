@@ -277,11 +277,12 @@ class TestTable:
 
 class TestFiles:
     def test_csv_round_trip(self, tmp_path):
-        scores = compare([make_volume(9, name='a, b/scan "x".nii')], {}, [SUBSAMPLE], progress=False)
+        volume = make_volume(9, name='a, b/scan "x".nii')
+        scores = compare([volume], {}, [SUBSAMPLE], progress=False, body_threshold=0.2)
         write_scores(scores, tmp_path / "scores.csv")
         with (tmp_path / "scores.csv").open(newline="") as file:
             read = list(csv.DictReader(file))
-        names = ("psnr", "ssim", "psnr_volume")
+        names = ("psnr", "ssim", "psnr_volume", "psnr_body", "ssim_body")
         back = [Score(**{key: float(v) if key in names else v for key, v in row.items()}) for row in read]
         assert back == scores and len(back) == 3
         assert back[0].group == "a, b"

@@ -31,7 +31,7 @@ class PositionInferer(SliceInterpolationInferer):
         super().__init__(*args, **kwargs)
         self.calls = []
 
-    def synthesize(self, slices, grid, wanted, network, write):
+    def synthesize(self, slices, grid, geometry, wanted, network, write):
         self.calls.append((slices.clone(), wanted.tolist(), network))
         positions = torch.tensor(grid.positions, dtype=torch.float64)[wanted].to(slices.dtype)
         images = (1000 + positions)[:, None, None].expand(-1, *slices.shape[1:])

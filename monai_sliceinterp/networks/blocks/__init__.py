@@ -14,3 +14,10 @@
 from __future__ import annotations
 
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
+from monai_sliceinterp.networks.blocks.generated_filters import (
+    FilterGenerator,
+    apply_generated_filters,
+    filter_distance_matrix,
+)
+from monai_sliceinterp.networks.blocks.residual_dense import ResidualDenseBlock, ResidualDenseNetwork
+from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing

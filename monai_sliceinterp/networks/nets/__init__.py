@@ -15,3 +15,9 @@ from __future__ import annotations
 
 from monai_sliceinterp.networks.nets.asi import ASIAutoencoder, ResidualASIAutoencoder
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator, mix_codes
+from monai_sliceinterp.networks.nets.saint import (
+    SAINT,
+    AnisotropicMetaInterpolation,
+    ResidualFusionNetwork,
+    blended_interpolation,
+)

@@ -1,0 +1,156 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Interpolation of whole volumes view by view, as SAINT does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
+from monai_sliceinterp.networks.nets.saint import SAINT
+
+__all__ = ["MultiViewSliceInferer"]
+
+_PIXELS_PER_BATCH = {"cpu": 8 * 1024, "cuda": 1024 * 1024}
+"""Pixels of view images, or of slices to fuse, computed at once by default: what fits a CPU's cache is fastest."""
+
+
+class MultiViewSliceInferer(SliceInterpolationInferer):
+    """Interpolate every view of a volume in batches of its images, then fuse the views slice by slice.
+
+    Memory is bounded by the views themselves (one copy of the output each) beside one batch.
+
+    Args:
+        factor: upsampling factor; or
+        spacing: output slice spacing in mm. With neither the output is isotropic.
+        batch_size: images of a view, or slices to fuse, that are computed at once; 0 chooses by their size.
+        keep_observed: copy the observed slices; else they are what the network makes of its copies.
+        value_range: intensities the network was trained on, see
+            :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
+        fuse: refine the mean of the views by the fusion network; else the mean is the result.
+        views: names of the views to use, all of the network's by default. Fusing needs all of them.
+        disagreement: keep how much the views disagree, see :attr:`disagreement_map`.
+        progress: show a progress bar.
+
+    Attributes:
+        disagreement_map: with ``disagreement``, the standard deviation of the views at every voxel of the last output,
+            of its shape, on its intensity scale; 0 on observed slices. Large values show where the result is
+            uncertain.
+
+    Raises:
+        ValueError: if a parameter is out of range.
+
+    Example:
+        >>> size = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
+        >>> network = SAINT(ami=size, rfn=size).eval()
+        >>> scan = MetaTensor(torch.rand(1, 1, 32, 24, 5), affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
+        >>> thin = MultiViewSliceInferer(spacing=1.0)(scan, network)
+        >>> tuple(thin.shape), thin.pixdim.tolist()
+        ((1, 1, 32, 24, 17), [1.0, 1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        factor: int | None = None,
+        spacing: float | None = None,
+        batch_size: int = 0,
+        keep_observed: bool = True,
+        value_range: tuple[float, float] | None = None,
+        fuse: bool = True,
+        views: tuple[str, ...] | None = None,
+        disagreement: bool = False,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
+            raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
+        if fuse and views is not None:
+            raise ValueError("the fusion network needs all views: give views only together with fuse=False.")
+        self.batch_size, self.fuse, self.views, self.disagreement = batch_size, fuse, views, disagreement
+        self.disagreement_map: Tensor | None = None
+        self._maps: list[Tensor] = []
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """Interpolate ``inputs`` ``(B, C, H, W, N)``, see the base class."""
+        self._maps, self.disagreement_map = [], None
+        output = super().__call__(inputs, network, *args, **kwargs)
+        if self.disagreement:
+            stacked = torch.stack(self._maps).unflatten(0, tuple(inputs.shape[:2])).movedim(2, -1)
+            stacked = stacked.to(output.device)
+            self.disagreement_map = (
+                MetaTensor(stacked).copy_meta_from(output) if isinstance(output, MetaTensor) else stacked
+            )
+        self._maps = []
+        return output
+
+    @torch.no_grad()
+    def synthesize(
+        self,
+        slices: Tensor,
+        grid: OutputGrid,
+        geometry: SliceGeometry | None,
+        wanted: Tensor,
+        network: Callable[..., Any] | None,
+        write: Callable[[Tensor, Tensor], None],
+    ) -> None:
+        """Fill the wanted slices of one channel."""
+        saint = getattr(network, "module", network)  # the network may be wrapped for distributed training
+        if not isinstance(saint, SAINT):
+            raise TypeError(f"expected a SAINT network, got {type(network).__name__}.")
+        if geometry is None:
+            raise ValueError("a plain tensor has no spacing, which SAINT needs: give a MetaTensor with its affine.")
+        unknown = set(self.views or ()) - set(saint.directions)
+        if unknown or self.views == ():
+            raise ValueError(f"unknown views {self.views!r}; expected some of {', '.join(saint.directions)}.")
+        size = slices.shape[-2:]
+        lower, alpha = grid.lower[wanted], grid.alpha[wanted]
+        views = [
+            self._interpolate_view(slices, direction, lower, alpha, geometry, saint)
+            for direction in self.views or saint.directions
+        ]
+        if self.disagreement:
+            self._maps.append(slices.new_zeros(len(grid), *size))
+        count = self._batch(size[0] * size[1], slices.device)
+        if saint.rfn.spatial_dims == 3:
+            count = len(wanted)
+        for batch in torch.arange(len(wanted)).split(count):
+            part = slice(int(batch[0]), int(batch[-1]) + 1)
+            stack = torch.stack([view[part] for view in views])[None]
+            if self.disagreement:
+                self._maps[-1][wanted[part].to(slices.device)] = stack[0].std(dim=0, correction=0)
+            write(wanted[part], saint.fuse(stack)[0] if self.fuse else stack[0].mean(dim=0))
+
+    def _interpolate_view(
+        self, slices: Tensor, direction: str, lower: Tensor, alpha: Tensor, geometry: SliceGeometry, saint: SAINT
+    ) -> Tensor:
+        """Synthesise slices ``(M, H, W)`` from one view."""
+        images = to_view(slices, direction)
+        along = view_spacing(direction, geometry.in_plane_spacing)
+        count = self._batch(images.shape[1] * images.shape[2], slices.device)
+        # filled as slices, so that the views are fused without another copy
+        output = slices.new_empty(len(images), len(lower), images.shape[2])
+        for begin in range(0, len(images), count):
+            end = min(begin + count, len(images))
+            triples = neighbor_triples(images, begin, end, saint.edge)
+            output[begin:end] = saint.ami.interpolate(triples, lower, alpha, geometry.slice_spacing, along)
+        return from_view(output, direction, slices.shape[-2:])
+
+    def _batch(self, pixels: int, device: torch.device) -> int:
+        """Number of images of a size that are computed at once."""
+        return self.batch_size or max(1, _PIXELS_PER_BATCH.get(device.type, _PIXELS_PER_BATCH["cpu"]) // pixels)

@@ -1,0 +1,279 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Draw blocks of volumes with slices left out: what networks that work across slices are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, MultiSampleTrait, Randomizable, Transform
+from monai.utils import CommonKeys, TransformBackends
+from torch import Tensor
+
+from monai_sliceinterp.geometry import slice_geometry
+
+__all__ = [
+    "RandSliceBlocks",
+    "RandSliceBlocksD",
+    "RandSliceBlocksDict",
+    "RandSliceBlocksd",
+    "slice_block",
+]
+
+
+def slice_block(volume: Tensor, axis: int, corner: Sequence[int], shape: Sequence[int], stride: int) -> Tensor:
+    """Cut a block from a volume, with any array axis as the slice axis.
+
+    Args:
+        volume: ``(C, X, Y, Z)``.
+        axis: spatial axis 0, 1 or 2 that becomes the slice axis.
+        corner: first voxel of the block along the three axes of the volume.
+        shape: height and width (along the two other axes, in their order) and number of slices of the block.
+        stride: distance of the block's slices in voxels.
+
+    Returns:
+        ``(C, h, w, M)``, slices last.
+
+    Example:
+        >>> slice_block(torch.zeros(1, 30, 20, 10), axis=0, corner=(2, 0, 0), shape=(8, 6, 5), stride=3).shape
+        torch.Size([1, 8, 6, 5])
+    """
+    lengths = [0, 0, 0]
+    others = [k for k in range(3) if k != axis]
+    lengths[others[0]], lengths[others[1]] = shape[0], shape[1]
+    lengths[axis] = (shape[2] - 1) * stride + 1
+    place = [slice(None)]
+    for k, (begin, length) in enumerate(zip(corner, lengths, strict=True)):
+        place.append(slice(begin, begin + length, stride if k == axis else 1))
+    return volume[tuple(place)].movedim(axis + 1, -1)
+
+
+class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
+    """Draw blocks of a thin-slice volume, each with all its slices and with only every K-th one.
+
+    All blocks of one call have the same factor, so that they make up a batch. For each block are drawn: which array
+    axis serves as the slice axis, how much the slices are thinned out beforehand (SAINT, section 4: dense volumes are
+    downsampled to enrich those of lesser resolution), the position, and flips. Blocks without contrast are drawn anew.
+
+    Args:
+        num_samples: number of blocks.
+        patch_size: height and width of the blocks; which of the two in-plane axes is which is drawn too.
+        num_slices: number of slices that are kept in each block.
+        factors: upsampling factors, of which one is drawn; write one several times to draw it more often.
+        max_spacing: extra thinning keeps the slice spacing at or below this, in mm. Its phase is random.
+        any_axis: also take in-plane axes as the slice axis, where no voxel spacing exceeds ``max_spacing``.
+        min_contrast: standard deviation that a block's intensities need.
+        max_tries: a block is drawn at most this often.
+
+    Raises:
+        ValueError: if a parameter is out of range.
+
+    Example:
+        >>> sampler = RandSliceBlocks(num_samples=2, patch_size=(3, 24), num_slices=4, factors=[2]).set_random_state(0)
+        >>> block = sampler(MetaTensor(torch.rand(1, 32, 32, 32)))[0]
+        >>> {key: tuple(block[key].shape) for key in ("image", "label")}, block["factor"]
+        ({'image': (1, 3, 24, 4), 'label': (1, 3, 24, 7)}, 2)
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        num_samples: int = 16,
+        patch_size: Sequence[int] = (3, 56),
+        num_slices: int = 7,
+        factors: Sequence[int] = (4, 6),
+        max_spacing: float = 3.0,
+        any_axis: bool = True,
+        min_contrast: float = 0.01,
+        max_tries: int = 10,
+    ) -> None:
+        if num_samples < 1 or max_tries < 1:
+            raise ValueError(f"num_samples and max_tries must be positive, got {num_samples!r} and {max_tries!r}.")
+        if len(patch_size) != 2 or min(patch_size) < 1:
+            raise ValueError(f"patch_size must be a positive height and width, got {patch_size!r}.")
+        if num_slices < 2:
+            raise ValueError(f"num_slices must be 2 or more, got {num_slices!r}.")
+        if not factors or any(isinstance(value, bool) or value != int(value) or value < 2 for value in factors):
+            raise ValueError(f"factors must be integers of 2 or more, got {factors!r}.")
+        if not max_spacing > 0:
+            raise ValueError(f"max_spacing must be a positive number of mm, got {max_spacing!r}.")
+        self.num_samples, self.patch_size, self.num_slices = num_samples, tuple(patch_size), num_slices
+        self.factors = tuple(int(value) for value in factors)
+        self.max_spacing, self.any_axis = max_spacing, any_axis
+        self.min_contrast, self.max_tries = min_contrast, max_tries
+        self.drawn: list[dict[str, Any]] = []
+
+    def choices(self, img: Tensor, factor: int) -> list[tuple[int, int]]:
+        """List the slice axes and strides (extra thinning) that a volume is large and fine enough for."""
+        spacings = [slice_geometry(img, axis=axis).slice_spacing for axis in range(3)]
+        through_plane = slice_geometry(img).axis
+        fine = max(spacings) <= self.max_spacing
+        found = []
+        for axis in range(3):
+            if axis != through_plane and not (self.any_axis and fine):
+                continue
+            others = sorted(img.shape[k + 1] for k in range(3) if k != axis)
+            if any(size < wanted for size, wanted in zip(others, sorted(self.patch_size), strict=True)):
+                continue
+            for stride in range(1, max(int(self.max_spacing / spacings[axis] + 1e-6), 1) + 1):
+                if factor * stride * (self.num_slices - 1) + 1 <= img.shape[axis + 1]:
+                    found.append((axis, stride))
+        return found
+
+    def randomize(self, data: Tensor) -> None:
+        """Draw factor and places of the blocks of the volume ``data`` ``(C, X, Y, Z)``."""
+        by_factor = {factor: self.choices(data, factor) for factor in set(self.factors)}
+        factors = [factor for factor in self.factors if by_factor[factor]]
+        if not factors:
+            raise ValueError(
+                f"a volume of {'x'.join(str(size) for size in data.shape[1:])} voxels is too small for blocks of "
+                f"{self.num_slices} slices at factor {min(self.factors)} and {self.patch_size[0]}x{self.patch_size[1]} "
+                "pixels."
+            )
+        factor = factors[int(self.R.randint(len(factors)))]
+        choices = by_factor[factor]
+        axes = sorted({axis for axis, _ in choices})
+        self.drawn = [self._place(data, factor, axes, choices) for _ in range(self.num_samples)]
+
+    def _place(self, data: Tensor, factor: int, axes: list[int], choices: list[tuple[int, int]]) -> dict[str, Any]:
+        axis = axes[int(self.R.randint(len(axes)))]
+        strides = [stride for candidate, stride in choices if candidate == axis]
+        stride = strides[int(self.R.randint(len(strides)))]
+        height, width = (data.shape[k + 1] for k in range(3) if k != axis)
+        sizes = [self.patch_size, self.patch_size[::-1]]
+        fitting = [size for size in sizes if size[0] <= height and size[1] <= width]
+        size = fitting[int(self.R.randint(len(fitting)))]
+        count = factor * (self.num_slices - 1) + 1
+        shape = (*size, count)
+        lengths = list(size)
+        lengths.insert(axis, (count - 1) * stride + 1)
+        place: dict[str, Any] = {}
+        for _ in range(self.max_tries):
+            corner = [
+                int(self.R.randint(full - length + 1)) for full, length in zip(data.shape[1:], lengths, strict=True)
+            ]
+            place = {"axis": axis, "corner": corner, "shape": shape, "stride": stride}
+            if float(slice_block(data, **place).float().std()) >= self.min_contrast:
+                break
+        flips = [k + 1 for k in range(3) if self.R.random_sample() < 0.5]
+        return {**place, "factor": factor, "flips": flips}
+
+    def __call__(self, img: Tensor, randomize: bool = True) -> list[dict[str, Any]]:
+        """Draw blocks from ``img`` ``(C, X, Y, Z)``, which needs its affine.
+
+        Returns:
+            For every block: ``label`` ``(C, h, w, K (n - 1) + 1)``, slices last; ``image`` ``(C, h, w, n)``, every
+            K-th slice of it; ``factor`` K; ``slice_spacing`` of the image in mm; ``in_plane_spacing`` ``(2,)`` in mm.
+        """
+        if randomize:
+            self.randomize(img)
+        plain = img.as_tensor() if isinstance(img, MetaTensor) else img
+        blocks = []
+        for drawn in self.drawn:
+            place = {key: drawn[key] for key in ("axis", "corner", "shape", "stride")}
+            label = slice_block(plain, **place).to(torch.float32).flip(drawn["flips"])
+            geometry = slice_geometry(img, axis=drawn["axis"])
+            spacing = list(geometry.in_plane_spacing)
+            if tuple(label.shape[1:3]) != self.patch_size:
+                label, spacing = label.transpose(1, 2), spacing[::-1]
+            step = geometry.slice_spacing * drawn["stride"] * drawn["factor"]
+            blocks.append(
+                {
+                    CommonKeys.IMAGE.value: label[..., :: drawn["factor"]].contiguous(),
+                    CommonKeys.LABEL.value: label.contiguous(),
+                    "factor": drawn["factor"],
+                    "slice_spacing": torch.tensor(step, dtype=torch.float32),
+                    "in_plane_spacing": torch.tensor(spacing, dtype=torch.float32),
+                }
+            )
+        return blocks
+
+
+class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
+    """Dictionary version of :class:`RandSliceBlocks`: the volume under ``keys`` is replaced by a list of blocks.
+
+    Args:
+        keys: one volume ``(C, X, Y, Z)``.
+        num_samples: see :class:`RandSliceBlocks`.
+        patch_size: see :class:`RandSliceBlocks`.
+        num_slices: see :class:`RandSliceBlocks`.
+        factors: see :class:`RandSliceBlocks`.
+        max_spacing: see :class:`RandSliceBlocks`.
+        any_axis: see :class:`RandSliceBlocks`.
+        min_contrast: see :class:`RandSliceBlocks`.
+        max_tries: see :class:`RandSliceBlocks`.
+        allow_missing_keys: do not raise for keys that are not there.
+
+    Raises:
+        ValueError: if a parameter is out of range, or there are several keys.
+
+    Example:
+        >>> volume = MetaTensor(torch.rand(1, 32, 32, 32))
+        >>> len(RandSliceBlocksd("image", num_samples=3, patch_size=(3, 16), num_slices=3)({"image": volume}))
+        3
+    """
+
+    backend = RandSliceBlocks.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_samples: int = 16,
+        patch_size: Sequence[int] = (3, 56),
+        num_slices: int = 7,
+        factors: Sequence[int] = (4, 6),
+        max_spacing: float = 3.0,
+        any_axis: bool = True,
+        min_contrast: float = 0.01,
+        max_tries: int = 10,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"expected one key, got {self.keys}.")
+        self.sampler = RandSliceBlocks(
+            num_samples, patch_size, num_slices, factors, max_spacing, any_axis, min_contrast, max_tries
+        )
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSliceBlocksd:
+        """Set the random state of the sampler behind."""
+        super().set_random_state(seed, state)
+        self.sampler.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        """Draw the blocks."""
+        keys = list(self.key_iterator(dict(data)))
+        if not keys:
+            return [dict(data)]
+        image = data[keys[0]]
+        try:
+            blocks = self.sampler(image)
+        except ValueError as error:
+            name = getattr(image, "meta", {}).get("filename_or_obj", keys[0])
+            raise ValueError(f"{name}: {error}") from error
+        result: list[dict[Hashable, Any]] = []
+        for block in blocks:
+            item = dict(data)
+            item.update(block)
+            item[keys[0]] = block[CommonKeys.IMAGE.value]
+            result.append(item)
+        return result
+
+
+RandSliceBlocksD = RandSliceBlocksDict = RandSliceBlocksd
