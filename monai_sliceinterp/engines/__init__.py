@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from monai_sliceinterp.engines.inference import (
+    as_bool,
     check_checkpoint,
     check_writable,
     exit_on_error,

@@ -28,6 +28,7 @@ from torch import nn
 
 __all__ = [
     "INPUT_ERRORS",
+    "as_bool",
     "check_checkpoint",
     "check_writable",
     "exit_on_error",
@@ -82,6 +83,23 @@ def exit_on_error(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     except (*INPUT_ERRORS, ImportError) as error:
         message = one_line(error)
     raise SystemExit(f"error: {message}")
+
+
+def as_bool(value: bool | str, name: str = "value") -> bool:
+    """Read a switch: ``--keep_observed false`` on the command line reaches a bundle as the text "false".
+
+    Raises:
+        ValueError: if the value is neither true nor false.
+
+    Example:
+        >>> as_bool("false"), as_bool(True)
+        (False, True)
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ValueError(f"{name} must be true or false, got {value!r}.")
 
 
 def check_writable(folder: str | Path) -> str:

@@ -67,8 +67,9 @@ class SliceInterpolationInferer(Inferer):
         factor: upsampling factor; or
         spacing: output slice spacing in mm. With neither the output is isotropic (the smaller in-plane spacing).
         keep_observed: copy the observed slices from the input instead of computing them.
-        value_range: intensities the method was made for. Where the input exceeds it, the excess is interpolated
-            linearly and added to the method's result, so that nothing is cut off. None: no limit.
+        value_range: intensities the method was made for, to which its results are limited. Where the input exceeds
+            it, the excess is interpolated linearly and added to the method's result, so that nothing is cut off.
+            None: no limit.
         progress: show a progress bar that counts synthesised slices.
 
     Raises:
@@ -170,6 +171,8 @@ class SliceInterpolationInferer(Inferer):
         """Fill the slices ``output`` ``(M, H, W)`` of one channel."""
 
         def write(indices: Tensor, images: Tensor) -> None:
+            if self.value_range is not None:  # a network may overshoot: below air, or above the densest bone
+                images = images.clamp(*self.value_range)
             output[indices.to(output.device)] = images.to(output.dtype)
             bar.update(len(indices))
 

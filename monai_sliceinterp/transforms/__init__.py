@@ -63,6 +63,9 @@ from monai_sliceinterp.transforms.sampling import (
     slice_pair,
 )
 from monai_sliceinterp.transforms.saving import (
+    DisagreementMapD,
+    DisagreementMapd,
+    DisagreementMapDict,
     RestoreVolumeD,
     RestoreVolumed,
     RestoreVolumeDict,

@@ -28,9 +28,13 @@ from torch import Tensor
 
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, paste_observed
+from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer
 from monai_sliceinterp.transforms.orientation import moved_axis
 
 __all__ = [
+    "DisagreementMapD",
+    "DisagreementMapDict",
+    "DisagreementMapd",
     "RestoreVolumeD",
     "RestoreVolumeDict",
     "RestoreVolumed",
@@ -140,6 +144,57 @@ class RestoreVolumed(MapTransform):
         return result
 
 
+class DisagreementMapd(MapTransform):
+    """Add the map of how much the views of an interpolated volume disagree, in the input's units and axis order.
+
+    It has to come before :class:`RestoreVolumed`, whose input's metadata it reads.
+
+    Args:
+        keys: interpolated volume ``(C, H, W, M)`` as the inferer returns it.
+        transform: the preprocessing, whose invertible transforms are undone.
+        inferer: the inferer, run with ``disagreement=True``.
+        image_key: the inferer's input.
+        map_key: where the map goes.
+
+    Raises:
+        ValueError: if the inferer has kept no map.
+
+    Example:
+        See ``bundles/saint/inference.json``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: InvertibleTransform,
+        inferer: MultiViewSliceInferer,
+        image_key: str = CommonKeys.IMAGE,
+        map_key: str = "disagreement",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform, self.inferer = transform, inferer
+        self.image_key, self.map_key = image_key, map_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the map."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            deviation = self.inferer.disagreement_map
+            if deviation is None:
+                raise ValueError("the inferer has kept no disagreement of the views; expected disagreement=True.")
+            values = torch.as_tensor(deviation)[0]
+            # a deviation has the scale of the intensities, but not their offset
+            restored, offset = (
+                self.transform.inverse({self.image_key: MetaTensor(part).copy_meta_from(result[key])})[self.image_key]
+                for part in (values, torch.zeros_like(values))
+            )
+            output = MetaTensor(restored.as_tensor() - offset.as_tensor()).copy_meta_from(restored)
+            output.meta["original_ndim"] = result[key].meta.get("original_ndim", 3)
+            result[self.map_key] = output
+        return result
+
+
 class SaveVolumed(MapTransform):
     """Write volumes to ``<output_dir>/<stem>_<postfix>.nii.gz``, the stem being that of the file they came from.
 
@@ -180,5 +235,6 @@ class SaveVolumed(MapTransform):
         return result
 
 
+DisagreementMapD = DisagreementMapDict = DisagreementMapd
 RestoreVolumeD = RestoreVolumeDict = RestoreVolumed
 SaveVolumeD = SaveVolumeDict = SaveVolumed
