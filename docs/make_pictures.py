@@ -11,16 +11,19 @@
 
 """Make the pictures of README.md: a view across the slices before and after interpolation.
 
-    python docs/make_pictures.py SCAN [SCAN ...] --factor 5 [--ckpt bundles/asi/models/model.pt]
+    python docs/make_pictures.py SCAN [SCAN ...] --method asi --factor 5 [--ckpt bundles/asi/models/model.pt]
 
-Each scan gives one row: the observed slices, linear interpolation, ASI, and the difference of the two on a signed
-colour scale. The view is a cut along the first in-plane axis through the middle of the volume, in true proportions.
+Each scan gives one row: the observed slices, linear interpolation, the method, and the difference of the two on a
+signed colour scale. The view is a cut along the first in-plane axis through the volume, in true proportions. With
+``--thinned`` only every factor-th slice of the scan is used, and the true slices are shown too.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,35 +31,73 @@ import torch
 
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
-from monai_sliceinterp.networks.nets import ASIAutoencoder
-from monai_sliceinterp.transforms import InvertibleScaleIntensityRangePercentiles, LoadVolume, ThroughPlaneLast
+from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
+from monai_sliceinterp.transforms import (
+    FWHMDownsample,
+    InvertibleScaleIntensityRange,
+    InvertibleScaleIntensityRangePercentiles,
+    LoadVolume,
+    ThroughPlaneLast,
+)
 
 
-def draw_row(axes: np.ndarray, scan: str, factor: int, network: torch.nn.Module, position: float) -> None:
+class Method(NamedTuple):
+    """How a method is run and shown."""
+
+    title: str
+    network: Callable[[], torch.nn.Module]
+    inferer: Callable[..., Callable[..., torch.Tensor]]
+    scaling: Callable[[torch.Tensor], torch.Tensor]
+    window: tuple[float, float]
+    limit: float
+
+
+METHODS = {
+    "asi": Method(
+        "ASI", ASIAutoencoder, LatentSliceInferer, InvertibleScaleIntensityRangePercentiles(), (0.0, 1.0), 0.25
+    ),
+    # 400 HU around 40 HU, and differences up to 200 HU
+    "saint": Method(
+        "SAINT", SAINT, MultiViewSliceInferer, InvertibleScaleIntensityRange(-1024, 2976), (0.216, 0.316), 0.05
+    ),
+}
+
+
+def draw_row(
+    axes: np.ndarray, scan: str, factor: int, method: Method, network: torch.nn.Module, position: float, thinned: bool
+) -> None:
     """Interpolate the first frame of a scan and draw one row of panels."""
-    volume = ThroughPlaneLast()(LoadVolume()(scan)[:1])
-    volume = InvertibleScaleIntensityRangePercentiles()(volume)[None]
+    volume = method.scaling(ThroughPlaneLast()(LoadVolume()(scan)[:1]))
+    truth = volume[None]
+    if thinned:
+        volume = FWHMDownsample(factor, fwhm=0)(volume)
+    volume = volume[None]
     linear = SplineSliceInferer(factor=factor, mode="linear")(volume)
-    asi = LatentSliceInferer(factor=factor, value_range=(0.0, 1.0))(volume, network)
+    result = method.inferer(factor=factor, value_range=(0.0, 1.0))(volume, network)
     geometry = slice_geometry(volume, axis=-1)
     column = int(position * volume.shape[2])
-    cuts = [np.asarray(image[0, 0, column].T) for image in (volume, linear, asi)]
+    cuts = [np.asarray(image[0, 0, column].T) for image in (volume, linear, result)]
     extent = (0, cuts[0].shape[1] * geometry.in_plane_spacing[1], 0, volume.shape[-1] * geometry.slice_spacing)
-    titles = (
-        f"{volume.shape[-1]} slices, {geometry.slice_spacing:.3g} mm",
-        f"linear, {linear.shape[-1]} slices",
-        f"ASI, {geometry.slice_spacing / factor:.3g} mm",
-        "ASI - linear",
-    )
-    limit = 0.25
-    for axis, image, title in zip(axes, (*cuts, cuts[2] - cuts[1]), titles, strict=True):
-        signed = title == titles[-1]
+    panels = [
+        (f"{volume.shape[-1]} slices, {geometry.slice_spacing:.3g} mm", cuts[0], False),
+        (f"linear, {linear.shape[-1]} slices", cuts[1], False),
+        (f"{method.title}, {geometry.slice_spacing / factor:.3g} mm", cuts[2], False),
+    ]
+    if thinned:
+        true_cut = np.asarray(truth[0, 0, column, :, : result.shape[-1]].T)
+        panels.append(("true slices", true_cut, False))
+        panels.append(("linear - true", cuts[1] - true_cut, True))
+        panels.append((f"{method.title} - true", cuts[2] - true_cut, True))
+    else:
+        panels.append((f"{method.title} - linear", cuts[2] - cuts[1], True))
+    for axis, (title, image, signed) in zip(axes, panels, strict=True):
+        low, high = (-method.limit, method.limit) if signed else method.window
         axis.imshow(
             image,
             cmap="RdBu_r" if signed else "gray",
-            vmin=-limit if signed else 0,
-            vmax=limit if signed else 1,
+            vmin=low,
+            vmax=high,
             extent=extent,
             origin="lower",
             interpolation="nearest",
@@ -71,19 +112,25 @@ def main() -> None:
     parser.add_argument("scans", nargs="+", help="volumes, one row each")
     parser.add_argument("--factor", type=int, nargs="+", default=[4], help="one factor, or one for each scan")
     parser.add_argument("--position", type=float, nargs="+", default=[0.5], help="place of the cut, 0 to 1")
-    parser.add_argument("--ckpt", default="bundles/asi/models/model.pt")
-    parser.add_argument("--output", default="docs/images/asi.png")
+    parser.add_argument("--method", choices=sorted(METHODS), default="asi")
+    parser.add_argument("--thinned", action="store_true", help="leave slices out and compare with them")
+    parser.add_argument("--ckpt", default="", help="weights; the bundle's by default")
+    parser.add_argument("--output", default="", help="docs/images/<method>.png by default")
     arguments = parser.parse_args()
     count = len(arguments.scans)
     factors = arguments.factor * (count if len(arguments.factor) == 1 else 1)
     positions = arguments.position * (count if len(arguments.position) == 1 else 1)
-    network = load_weights(ASIAutoencoder(), arguments.ckpt).eval()
-    figure, panels = plt.subplots(count, 4, figsize=(11, 2.6 * count), squeeze=False, layout="constrained")
+    method = METHODS[arguments.method]
+    network = load_weights(method.network(), arguments.ckpt or f"bundles/{arguments.method}/models/model.pt").eval()
+    output = Path(arguments.output or f"docs/images/{arguments.method}.png")
+    columns = 6 if arguments.thinned else 4
+    size = (2.75 * columns, 2.6 * count)
+    figure, panels = plt.subplots(count, columns, figsize=size, squeeze=False, layout="constrained")
     for row, scan, factor, position in zip(panels, arguments.scans, factors, positions, strict=True):
-        draw_row(row, scan, factor, network, position)
-    Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.output, dpi=110)
-    print(arguments.output)
+        draw_row(row, scan, factor, method, network, position, arguments.thinned)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=110)
+    print(output)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ GRID_TOLERANCE = 1e-3
 FLOAT32_TOLERANCE = 5e-7
 """Spacings whose ratio is this close to a ratio of small integers have that ratio (affines are often float32)."""
 
+_ROUNDING = 1e-9
+"""Positions closer than this to a slice, in gaps, are on it."""
+
 _THICKNESS_KEYS = ("slice_thickness", "SliceThickness", "0018|0050", "00180050")
 
 
@@ -293,7 +296,7 @@ class OutputGrid:
         if abs(float(exact) - ratio) > FLOAT32_TOLERANCE * ratio:
             exact = Fraction(ratio)
         count = (num_slices - 1) * exact.numerator // exact.denominator + 1
-        positions = tuple(float(index / exact) for index in range(count))
+        positions = tuple(_tidy_position(float(index / exact)) for index in range(count))
         return cls(num_slices, float(1 / exact), positions)
 
     @classmethod
@@ -372,6 +375,11 @@ class OutputGrid:
 def _check_count(num_slices: int) -> None:
     if num_slices < 2:
         raise ValueError(f"interpolation needs at least 2 slices, got {num_slices}.")
+
+
+def _tidy_position(position: float) -> float:
+    """Move a position that only rounding keeps from a slice onto it, so that the slice counts as observed."""
+    return float(round(position)) if abs(position - round(position)) < _ROUNDING else position
 
 
 def _tidy(value: Any) -> float:

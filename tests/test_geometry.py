@@ -270,6 +270,12 @@ class TestGrid:
             assert grid.observed_source.tolist() == list(range(0, 201, cycle[0]))
             assert grid.is_observed.nonzero().ravel().tolist() == list(range(0, len(grid), cycle[1]))
 
+    @pytest.mark.parametrize(("num_slices", "gap", "target", "observed"), [(60, 5.0, 0.51, 51), (40, 4.0, 0.975, 39)])
+    def test_slices_that_rounding_just_misses_are_observed(self, num_slices, gap, target, observed):
+        grid = OutputGrid.from_spacing(num_slices, gap, target)
+        assert float(observed) in grid.positions and observed in grid.observed_source.tolist()
+        assert all(p == round(p) or abs(p - round(p)) > 1e-6 for p in grid.positions)
+
     @given(counts, lengths, factors)
     @many
     def test_factor_and_spacing_agree(self, num_slices, gap, factor):

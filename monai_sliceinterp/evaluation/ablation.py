@@ -13,17 +13,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_sliceinterp.geometry import scaled_affine
-from monai_sliceinterp.inferers import MultiViewSliceInferer
+from monai_sliceinterp.geometry import OutputGrid, SliceGeometry, scaled_affine
+from monai_sliceinterp.inferers import MultiViewSliceInferer, SliceInterpolationInferer
 from monai_sliceinterp.networks.nets import SAINT
 
 __all__ = ["ViewAblation"]
+
+
+class _ViewKeeper(MultiViewSliceInferer):
+    """Keeps what the views have synthesised."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.kept: list[Tensor] = []
+
+    def look_at(self, indices: Tensor, views: Tensor) -> None:
+        super().look_at(indices, views)
+        self.kept.append(views)
+
+
+class _Replay(SliceInterpolationInferer):
+    """Gives slices that are known already the treatment of every other result."""
+
+    def __init__(self, result: Tensor, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.result = result
+
+    def synthesize(
+        self,
+        slices: Tensor,
+        grid: OutputGrid,
+        geometry: SliceGeometry | None,
+        wanted: Tensor,
+        network: Callable[..., Any] | None,
+        write: Callable[[Tensor, Tensor], None],
+    ) -> None:
+        write(wanted, self.result)
 
 
 class ViewAblation:
@@ -34,37 +66,44 @@ class ViewAblation:
         method: name of the whole method in the results.
         misstated: also interpolate with the slice spacing told wrong by this factor, to see that spacing matters;
             None leaves it out.
-        **settings: further arguments of :class:`monai_sliceinterp.inferers.MultiViewSliceInferer`.
+        value_range: see :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
+        batch_size: see :class:`monai_sliceinterp.inferers.MultiViewSliceInferer`.
+
+    Raises:
+        ValueError: if the volume has several samples or channels.
 
     Example:
         >>> size = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
         >>> network = SAINT(ami=size, rfn=size).eval()
-        >>> sorted(ViewAblation(factor=2)(MetaTensor(torch.rand(1, 1, 12, 12, 3)), network))
-        ['AMI columns', 'AMI rows', 'mean of views', 'saint', 'spacing x4']
+        >>> list(ViewAblation(factor=2)(MetaTensor(torch.rand(1, 1, 12, 12, 3)), network))
+        ['AMI rows', 'AMI columns', 'mean of views', 'spacing x4', 'saint']
     """
 
-    def __init__(self, factor: int, method: str = "saint", misstated: float | None = 4.0, **settings: Any) -> None:
-        self.method, self.misstated = method, misstated
-        self.settings = {"factor": factor, **settings}
+    def __init__(
+        self,
+        factor: int,
+        method: str = "saint",
+        misstated: float | None = 4.0,
+        value_range: tuple[float, float] | None = None,
+        batch_size: int = 0,
+    ) -> None:
+        self.method, self.misstated, self.batch_size = method, misstated, batch_size
+        self.settings: dict[str, Any] = {"factor": factor, "value_range": value_range}
 
     @torch.no_grad()
     def __call__(self, volume: MetaTensor, network: SAINT) -> dict[str, Tensor]:
         """Interpolate ``volume`` ``(1, 1, H, W, N)``; results by name."""
-        whole = MultiViewSliceInferer(**self.settings)
-        views = {
-            f"AMI {direction}": MultiViewSliceInferer(fuse=False, views=(direction,), **self.settings)(volume, network)
-            for direction in network.directions
-        }
-        stack = torch.stack([torch.as_tensor(view)[0, 0].movedim(-1, 0) for view in views.values()])
-        mean = stack.mean(dim=0)
-        together = stack.shape[1] if network.rfn.spatial_dims == 3 else 1
-        fused = torch.cat([network.fuse(part[None])[0] for part in stack.split(together, dim=1)])
-        observed = whole.output_grid(volume).is_observed.to(fused.device)
-        fused[observed] = mean[observed]
-        mean, fused = (slices.movedim(0, -1)[None, None] for slices in (mean, fused))
-        results: dict[str, Tensor] = {**views, "mean of views": mean}
+        if volume.shape[:2] != (1, 1):
+            raise ValueError(f"expected one volume of one channel (1, 1, H, W, N), got {tuple(volume.shape)}.")
+        whole = _ViewKeeper(batch_size=self.batch_size, **self.settings)
+        result = whole(volume, network)
+        views = torch.cat(whole.kept, dim=1)
+        parts = {f"AMI {direction}": view for direction, view in zip(network.directions, views, strict=True)}
+        parts["mean of views"] = views.mean(dim=0)
+        results = {name: _Replay(part, **self.settings)(volume) for name, part in parts.items()}
         if self.misstated is not None:
             told = volume.clone()
             told.affine = torch.as_tensor(scaled_affine(volume.affine, 2, self.misstated))
-            results[f"spacing x{self.misstated:g}"] = whole(told, network)
-        return {**results, self.method: fused}
+            inferer = MultiViewSliceInferer(batch_size=self.batch_size, **self.settings)
+            results[f"spacing x{self.misstated:g}"] = inferer(told, network)
+        return {**results, self.method: result}

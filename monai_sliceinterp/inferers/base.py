@@ -135,7 +135,7 @@ class SliceInterpolationInferer(Inferer):
         Raises:
             ValueError: if the input is not such a volume, is not floating point, or the grid does not fit it.
         """
-        if inputs.ndim != 5:
+        if inputs.ndim != 5 or 0 in inputs.shape[2:]:
             raise ValueError(f"expected volumes (B, C, H, W, N), got shape {tuple(inputs.shape)}.")
         if not inputs.is_floating_point():
             raise ValueError(f"expected floating point volumes, got {inputs.dtype}.")

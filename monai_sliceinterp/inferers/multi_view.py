@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
         fuse: bool = True,
-        views: tuple[str, ...] | None = None,
+        views: Sequence[str] | None = None,
         disagreement: bool = False,
         progress: bool = False,
     ) -> None:
@@ -82,7 +82,8 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
         if fuse and views is not None:
             raise ValueError("the fusion network needs all views: give views only together with fuse=False.")
-        self.batch_size, self.fuse, self.views, self.disagreement = batch_size, fuse, views, disagreement
+        self.batch_size, self.fuse, self.disagreement = batch_size, fuse, disagreement
+        self.views = None if views is None else tuple(views)
         self.disagreement_map: Tensor | None = None
         self._maps: list[Tensor] = []
 
@@ -91,11 +92,14 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         self._maps, self.disagreement_map = [], None
         output = super().__call__(inputs, network, *args, **kwargs)
         if self.disagreement:
-            stacked = torch.stack(self._maps).unflatten(0, tuple(inputs.shape[:2])).movedim(2, -1)
-            stacked = stacked.to(output.device)
-            self.disagreement_map = (
-                MetaTensor(stacked).copy_meta_from(output) if isinstance(output, MetaTensor) else stacked
-            )
+            plain = output.as_tensor() if isinstance(output, MetaTensor) else output
+            maps: Any = torch.zeros_like(plain)
+            if self._maps:  # there are none where nothing had to be synthesised
+                maps = torch.stack(self._maps).unflatten(0, tuple(inputs.shape[:2])).movedim(2, -1)
+            if isinstance(output, MetaTensor):
+                maps = MetaTensor(maps).copy_meta_from(output)
+                maps.affine = output.affine.clone()
+            self.disagreement_map = maps
         self._maps = []
         return output
 
@@ -119,22 +123,31 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         if unknown or self.views == ():
             raise ValueError(f"unknown views {self.views!r}; expected some of {', '.join(saint.directions)}.")
         size = slices.shape[-2:]
-        lower, alpha = grid.lower[wanted], grid.alpha[wanted]
+        # fusion in 3D needs the observed slices, between which the others lie
+        together = self.fuse and saint.rfn.spatial_dims == 3
+        places = torch.arange(len(grid)) if together else wanted
+        lower, alpha = grid.lower[places], grid.alpha[places]
         views = [
             self._interpolate_view(slices, direction, lower, alpha, geometry, saint)
             for direction in self.views or saint.directions
         ]
         if self.disagreement:
             self._maps.append(slices.new_zeros(len(grid), *size))
-        count = self._batch(size[0] * size[1], slices.device)
-        if saint.rfn.spatial_dims == 3:
-            count = len(wanted)
-        for batch in torch.arange(len(wanted)).split(count):
+        count = len(places) if together else self._batch(size[0] * size[1], slices.device)
+        for batch in torch.arange(len(places)).split(count):
             part = slice(int(batch[0]), int(batch[-1]) + 1)
-            stack = torch.stack([view[part] for view in views])[None]
-            if self.disagreement:
-                self._maps[-1][wanted[part].to(slices.device)] = stack[0].std(dim=0, correction=0)
-            write(wanted[part], saint.fuse(stack)[0] if self.fuse else stack[0].mean(dim=0))
+            stack = torch.stack([view[part] for view in views])
+            result = saint.fuse(stack[None])[0] if self.fuse else stack.mean(dim=0)
+            indices = places[part]
+            if together:
+                indices, stack, result = wanted, stack[:, wanted], result[wanted]
+            self.look_at(indices, stack)
+            write(indices, result)
+
+    def look_at(self, indices: Tensor, views: Tensor) -> None:
+        """Look at the views ``(views, k, H, W)`` of output slices ``indices`` before they are let go."""
+        if self.disagreement:
+            self._maps[-1][indices.to(views.device)] = views.std(dim=0, correction=0)
 
     def _interpolate_view(
         self, slices: Tensor, direction: str, lower: Tensor, alpha: Tensor, geometry: SliceGeometry, saint: SAINT

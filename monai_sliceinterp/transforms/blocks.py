@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from monai.utils import CommonKeys, TransformBackends
 from torch import Tensor
 
 from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.resampling import FWHM_PER_SIGMA, apply_slice_weights, slab_weights
 
 __all__ = [
     "RandSliceBlocks",
@@ -71,10 +73,13 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
 
     Args:
         num_samples: number of blocks.
-        patch_size: height and width of the blocks; which of the two in-plane axes is which is drawn too.
+        patch_size: height and width of the blocks. Where they differ, which in-plane axis is which is drawn too.
         num_slices: number of slices that are kept in each block.
         factors: upsampling factors, of which one is drawn; write one several times to draw it more often.
         max_spacing: extra thinning keeps the slice spacing at or below this, in mm. Its phase is random.
+        max_thickness: slices are averaged over Gaussian slabs of a width drawn from 0 to this, in units of the block's
+            slice spacing. Above 1 neighbouring slabs overlap, as in many reconstructions, and slices vary more slowly
+            than their spacing suggests. 0 leaves them as they are.
         any_axis: also take in-plane axes as the slice axis, where no voxel spacing exceeds ``max_spacing``.
         min_contrast: standard deviation that a block's intensities need.
         max_tries: a block is drawn at most this often.
@@ -98,6 +103,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         num_slices: int = 7,
         factors: Sequence[int] = (4, 6),
         max_spacing: float = 3.0,
+        max_thickness: float = 0.0,
         any_axis: bool = True,
         min_contrast: float = 0.01,
         max_tries: int = 10,
@@ -112,9 +118,11 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
             raise ValueError(f"factors must be integers of 2 or more, got {factors!r}.")
         if not max_spacing > 0:
             raise ValueError(f"max_spacing must be a positive number of mm, got {max_spacing!r}.")
+        if not 0 <= max_thickness < float("inf"):
+            raise ValueError(f"max_thickness must be zero or a positive number, got {max_thickness!r}.")
         self.num_samples, self.patch_size, self.num_slices = num_samples, tuple(patch_size), num_slices
         self.factors = tuple(int(value) for value in factors)
-        self.max_spacing, self.any_axis = max_spacing, any_axis
+        self.max_spacing, self.max_thickness, self.any_axis = max_spacing, max_thickness, any_axis
         self.min_contrast, self.max_tries = min_contrast, max_tries
         self.drawn: list[dict[str, Any]] = []
 
@@ -171,7 +179,8 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
             if float(slice_block(data, **place).float().std()) >= self.min_contrast:
                 break
         flips = [k + 1 for k in range(3) if self.R.random_sample() < 0.5]
-        return {**place, "factor": factor, "flips": flips}
+        thickness = float(self.R.uniform(0, self.max_thickness)) if self.max_thickness else 0.0
+        return {**place, "factor": factor, "flips": flips, "thickness": thickness}
 
     def __call__(self, img: Tensor, randomize: bool = True) -> list[dict[str, Any]]:
         """Draw blocks from ``img`` ``(C, X, Y, Z)``, which needs its affine.
@@ -185,8 +194,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         plain = img.as_tensor() if isinstance(img, MetaTensor) else img
         blocks = []
         for drawn in self.drawn:
-            place = {key: drawn[key] for key in ("axis", "corner", "shape", "stride")}
-            label = slice_block(plain, **place).to(torch.float32).flip(drawn["flips"])
+            label = _thick_block(plain, drawn).flip(drawn["flips"])
             geometry = slice_geometry(img, axis=drawn["axis"])
             spacing = list(geometry.in_plane_spacing)
             if tuple(label.shape[1:3]) != self.patch_size:
@@ -204,6 +212,24 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         return blocks
 
 
+def _thick_block(volume: Tensor, drawn: Mapping[str, Any]) -> Tensor:
+    """Cut a drawn block in float32, its slices averaged over slabs where a thickness is drawn."""
+    place = {key: drawn[key] for key in ("axis", "corner", "shape", "stride")}
+    if not drawn["thickness"]:
+        return slice_block(volume, **place).to(torch.float32)
+    axis, stride, (*size, kept) = drawn["axis"], drawn["stride"], drawn["shape"]
+    width = drawn["thickness"] * stride  # in voxels
+    # slabs reach past the block where the volume goes on
+    reach = math.ceil(4.0 * width / FWHM_PER_SIGMA)
+    first, last = drawn["corner"][axis], drawn["corner"][axis] + (kept - 1) * stride
+    begin, end = max(first - reach, 0), min(last + reach, volume.shape[axis + 1] - 1)
+    corner = [*drawn["corner"]]
+    corner[axis] = begin
+    fine = slice_block(volume, axis, corner, (*size, end - begin + 1), stride=1)
+    weights = slab_weights(end - begin + 1, range(first - begin, last - begin + 1, stride), width)
+    return apply_slice_weights(fine.to(torch.float32), weights)
+
+
 class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
     """Dictionary version of :class:`RandSliceBlocks`: the volume under ``keys`` is replaced by a list of blocks.
 
@@ -214,6 +240,7 @@ class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
         num_slices: see :class:`RandSliceBlocks`.
         factors: see :class:`RandSliceBlocks`.
         max_spacing: see :class:`RandSliceBlocks`.
+        max_thickness: see :class:`RandSliceBlocks`.
         any_axis: see :class:`RandSliceBlocks`.
         min_contrast: see :class:`RandSliceBlocks`.
         max_tries: see :class:`RandSliceBlocks`.
@@ -238,6 +265,7 @@ class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
         num_slices: int = 7,
         factors: Sequence[int] = (4, 6),
         max_spacing: float = 3.0,
+        max_thickness: float = 0.0,
         any_axis: bool = True,
         min_contrast: float = 0.01,
         max_tries: int = 10,
@@ -247,7 +275,15 @@ class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")
         self.sampler = RandSliceBlocks(
-            num_samples, patch_size, num_slices, factors, max_spacing, any_axis, min_contrast, max_tries
+            num_samples,
+            patch_size,
+            num_slices,
+            factors,
+            max_spacing,
+            max_thickness,
+            any_axis,
+            min_contrast,
+            max_tries,
         )
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSliceBlocksd:

@@ -175,6 +175,59 @@ class TestSplit:
             check_error(named, split_volumes, FILES, validation_fraction=fraction)
 
 
+class TestTrainingSubjects:
+    def test_only_these(self):
+        split = split_volumes(FILES, validation_subjects=["s4"], training_subjects=["s1", "s3"])
+        assert names(split, "training") == ["d/s1_a.nii", "d/s1_b.nii", "e/s3_a.nii", "e/s3_b.nii"]
+        assert names(split, "validation") == names(split, "test") == ["e/s4.nii"]
+
+    @pytest.mark.parametrize(
+        ("subjects", "expected"),
+        [
+            (["s3", "s1"], [4, 5, 1, 2]),  # in the order named
+            (["s2", "s2", "s2"], [3, 3, 3]),
+            (["s1", "s2", "s1"], [1, 2, 3, 1, 2]),
+            (["s1", "s1_b"], [1, 2, 2]),  # one scan more often than its subject
+            (("s2",), [3]),
+            (["s2", "unknown"], [3]),
+            (iter(["s3", "s2"]), [4, 5, 3]),
+        ],
+    )
+    def test_repeated_as_named(self, subjects, expected):
+        split = split_volumes(FILES, validation_subjects=["s4"], training_subjects=subjects)
+        assert names(split, "training") == [FILES[k - 1] for k in expected]
+
+    def test_beginning_of_the_name_not_of_the_path(self):
+        split = split_volumes(["s1/x.nii", "t/s1.nii", "v.nii"], ["v"], training_subjects=["s1"])
+        assert names(split, "training") == ["t/s1.nii"]
+
+    def test_never_those_of_validation_or_test(self):
+        subjects = ["s1", "s2", "s2", "s3", "s4"]
+        split = split_volumes(FILES, ["s1", "s3_b"], ["s2"], training_subjects=subjects)
+        assert names(split, "training") == ["e/s3_a.nii", "e/s4.nii"]
+        assert names(split, "validation") == ["d/s1_a.nii", "d/s1_b.nii", "e/s3_b.nii"]
+        assert names(split, "test") == ["e/s2_a.nii"]
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_beside_a_drawn_validation_set(self, seed):
+        """The draw is the same whoever is trained on, and is not trained on."""
+        drawn = split_volumes(FILES, seed=seed, validation_fraction=0.34)
+        split = split_volumes(FILES, seed=seed, validation_fraction=0.34, training_subjects=["s1", "s3", "s3"])
+        assert split["validation"] == drawn["validation"] and split["test"] == drawn["test"]
+        left = names(drawn, "training")
+        assert names(split, "training") == [f for part in ("s1", "s3", "s3") for f in left if f"/{part}" in f]
+
+    @pytest.mark.parametrize("subjects", [(), [], iter(())])
+    def test_not_given(self, subjects):
+        split = split_volumes(FILES, ["s1"], ["s2"], training_subjects=subjects)
+        assert names(split, "training") == FILES[3:]
+
+    @pytest.mark.parametrize("subjects", [["unknown"], ["s1"], ["s2", "s1_a"]])
+    def test_none_left(self, subjects):
+        named = "no volume is left for training of 6; expected at least one for each"
+        check_error(named, split_volumes, FILES, ["s1"], ["s2"], training_subjects=subjects)
+
+
 class TestTrainingVolumes:
     def test_phantoms(self, tmp_path):
         settings = {"shape": (12, 14, 3), "spacing": (8.0, 8.0, 20.0), "slice_thickness": 0.0}

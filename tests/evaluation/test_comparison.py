@@ -32,6 +32,7 @@ from monai_sliceinterp.evaluation import (
     write_scores,
 )
 from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.metrics import body_mask, slice_score
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import fwhm_downsample
 
@@ -103,6 +104,111 @@ class TestScoreVolume:
         truth = (rand(1, 12, 12, 5) > 0.5).float()
         assert score_volume(3 * truth - 1, truth, factor=2)["psnr_volume"] == math.inf
         assert score_volume(truth, 3 * truth - 1, factor=2)["psnr"] == math.inf
+
+
+def by_scikit_image(first, second, inside, data_range=1.0):
+    """PSNR and SSIM of images ``(K, H, W)`` over the pixels inside, where SSIM's window lies within the image."""
+    first, second, inside = (np.asarray(images) for images in (first, second, inside))
+    psnr = 10 * np.log10(data_range**2 / np.mean((first - second).astype(np.float64)[inside] ** 2))
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "full": True}
+    values = []
+    for image, truth, mask in zip(first, second, inside, strict=True):
+        similarity = structural_similarity(truth, image, data_range=data_range, **options)[1]
+        values.append(similarity[5:-5, 5:-5][mask[5:-5, 5:-5]])
+    return psnr, np.concatenate(values).mean()
+
+
+class TestBody:
+    @pytest.mark.parametrize("data_range", [1.0, 50.0])
+    def test_by_hand(self, data_range):
+        """Only synthesised slices count, and of them what is inside; slices left over at the end do not."""
+        truth, pred = data_range * rand(2, 16, 17, 8), data_range * rand(2, 16, 17, 7, seed=1)
+        body = rand(2, 16, 17, 8, seed=2) > 0.6
+        scores = score_volume(pred, truth, 3, data_range, body)
+        synthesised = [1, 2, 4, 5]
+        images = [volume[..., synthesised].permute(0, 3, 1, 2).flatten(0, 1) for volume in (pred, truth, body)]
+        psnr, ssim = by_scikit_image(*images, data_range)
+        assert scores["psnr_body"] == pytest.approx(psnr, rel=1e-5)
+        assert scores["ssim_body"] == pytest.approx(ssim, abs=1e-5)
+        whole = score_volume(pred, truth, 3, data_range)
+        assert {key: scores[key] for key in whole} == whole
+        assert set(scores) - set(whole) == {"psnr_body", "ssim_body"}
+        assert abs(scores["psnr_body"] - whole["psnr"]) > 1e-3 and abs(scores["ssim_body"] - whole["ssim"]) > 1e-4
+
+    @pytest.mark.parametrize("phase", [0, 1])
+    @pytest.mark.parametrize("threshold", [0.3, 0.6])
+    def test_compare(self, threshold, phase):
+        """The mask is that of the thin volume, from the first kept slice on, for every method."""
+        volume = make_volume(9)
+        volume["image"][:, 3:8, 3:8] += 0.5
+        protocol = {"factor": 3, "fwhm": 0, "phase": phase}
+        make, calls = recorder(lambda thick, k: SplineSliceInferer(factor=k, mode="linear")(thick) * 0.9)
+        scores = by_method(compare([volume], {"mine": make}, [protocol], progress=False, body_threshold=threshold))
+        body = body_mask(volume["image"], threshold)[..., phase:]
+        assert 0.05 < body.float().mean() < 0.95
+        pred = 0.9 * SplineSliceInferer(factor=3, mode="linear")(calls[0][1])[0]
+        expected = score_volume(pred, volume["image"][..., phase:], 3, body=body)
+        assert scores["mine"].psnr_body == expected["psnr_body"] and scores["mine"].ssim_body == expected["ssim_body"]
+        assert all(math.isfinite(score.psnr_body) and math.isfinite(score.ssim_body) for score in scores.values())
+        without = by_method(compare([volume], {"mine": make}, [protocol], progress=False))
+        for name, score in without.items():
+            assert math.isnan(score.psnr_body) and math.isnan(score.ssim_body)
+            assert (score.psnr, score.ssim) == (scores[name].psnr, scores[name].ssim)
+
+    def test_intensities_are_clipped(self):
+        truth, body = (rand(1, 12, 12, 5) > 0.5).float(), torch.ones(1, 12, 12, 5, dtype=torch.bool)
+        assert score_volume(3 * truth - 1, truth, 2, body=body)["psnr_body"] == math.inf
+
+    def test_nobody_there(self):
+        """A volume of air has no score inside the body, but still one of its slices."""
+        volume = make_volume(9)
+        scores = compare([volume], {}, [SUBSAMPLE], progress=False, body_threshold=2.0)
+        assert all(math.isnan(score.psnr_body) and math.isnan(score.ssim_body) for score in scores)
+        assert all(math.isfinite(score.psnr) for score in scores)
+
+
+class TestSeveralResults:
+    def test_scored_by_name(self):
+        volume = make_volume(9)
+        make, _ = recorder(
+            lambda thick, k: {
+                "exact": truth_of(volume)(thick, k),
+                "linear again": SplineSliceInferer(factor=k, mode="linear")(thick),
+            }
+        )
+        protocols = [SUBSAMPLE, {"factor": 4, "fwhm": 0}]
+        scores = compare([volume], {"mine": make}, protocols, progress=False)
+        assert [score.method for score in scores] == 2 * [*BASELINES, "exact", "linear again"]
+        for part in (scores[:5], scores[5:]):
+            found = by_method(part)
+            assert found["exact"].psnr == math.inf
+            assert found["linear again"].psnr == found["linear"].psnr
+
+    def test_beside_others(self):
+        volume = make_volume(9)
+        several, _ = recorder(lambda thick, k: {"a": truth_of(volume)(thick, k), "b": truth_of(volume)(thick, k)})
+        single, _ = recorder(truth_of(volume))
+        scores = compare([volume], {"several": several, "single": single}, [SUBSAMPLE], progress=False)
+        assert [score.method for score in scores] == [*BASELINES, "a", "b", "single"]
+
+    def test_in_a_method_comparison(self, tmp_path):
+        """The table tests the method among the results; the others are columns."""
+        network = Offset()
+
+        def inferer(factor):
+            def interpolate(volume, network):
+                result = SplineSliceInferer(factor=factor, mode="cubic")(volume)
+                return {"half": result / 2 + network.weight, "mine": result + network.weight}
+
+            return interpolate
+
+        with torch.no_grad():
+            table = MethodComparison([make_volume(9)], network, inferer, [SUBSAMPLE], "mine", tmp_path).run(False)
+        row = dict(zip(cells(table.splitlines()[0]), cells(table.splitlines()[2]), strict=True))
+        assert list(row)[3:8] == [*BASELINES, "half", "mine"]
+        assert row["mine"] == row["cubic"] != row["half"]
+        with (tmp_path / "scores.csv").open() as file:
+            assert [line["method"] for line in csv.DictReader(file)] == [*BASELINES, "half", "mine"]
 
 
 class TestProtocols:
@@ -275,6 +381,26 @@ class TestTable:
         assert cells(format_scores(scores, "mine").splitlines()[2])[6:] == ["+0.00 dB over cubic", "0 of 2", "1"]
 
 
+class TestRegion:
+    def scores(self):
+        return [
+            Score("v", "g", "p", name, 20.0 + k, 0.5, 20.0, 30.0 - 2 * k, 0.9 - k / 10)
+            for k, name in enumerate(["linear", "cubic", "mine"])
+        ]
+
+    def test_inside_the_body(self):
+        """Means, the better baseline, the gain and the wins are all of the region's scores."""
+        row = cells(format_scores(self.scores(), "mine", "body").splitlines()[2])
+        assert row[3:] == ["30.00 / 0.9000", "28.00 / 0.8000", "26.00 / 0.7000", "-4.00 dB over linear", "0 of 1", "1"]
+        row = cells(format_scores(self.scores(), "mine").splitlines()[2])
+        assert row[3:] == ["20.00 / 0.5000", "21.00 / 0.5000", "22.00 / 0.5000", "+1.00 dB over cubic", "1 of 1", "0.5"]
+        assert format_scores(self.scores(), "mine") == format_scores(self.scores(), "mine", region="slices")
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="unknown region 'lung'; expected one of slices, body"):
+            format_scores(self.scores(), "mine", "lung")
+
+
 class TestFiles:
     def test_csv_round_trip(self, tmp_path):
         volume = make_volume(9, name='a, b/scan "x".nii')
@@ -317,6 +443,30 @@ class TestMethodComparison:
         assert len(lines) == 1 + 2 * 4
         row = dict(zip(cells(table.splitlines()[0]), cells(table.splitlines()[2]), strict=True))
         assert row["mine"] == row["linear"] and row["n"] == "2"
+
+    def test_second_table_for_the_body(self, tmp_path):
+        volume = make_volume(9)
+        volume["image"][:, :4] *= 0.1
+        arguments = ([volume], Offset(), lambda factor: lambda thick, network: SplineSliceInferer(factor)(thick))
+        comparison = MethodComparison(*arguments, [SUBSAMPLE], "mine", tmp_path, body_threshold=0.4)
+        table = comparison.run(progress=False)
+        assert (tmp_path / "scores.md").read_text() == table + "\n"
+        whole, body = table.split("\n\ninside the body:\n")
+        assert whole == MethodComparison(*arguments, [SUBSAMPLE], "mine").run(progress=False)
+        with (tmp_path / "scores.csv").open() as file:
+            lines = {line["method"]: line for line in csv.DictReader(file)}
+        for part, suffix in ((whole, ""), (body, "_body")):
+            row = dict(zip(cells(part.splitlines()[0]), cells(part.splitlines()[2]), strict=True))
+            for name in BASELINES:
+                psnr, ssim = (float(lines[name][key + suffix]) for key in ("psnr", "ssim"))
+                assert row[name] == f"{psnr:.2f} / {ssim:.4f}"
+        thin, mask = volume["image"].as_tensor()[0], body_mask(volume["image"], 0.4)[0]
+        linear = (thin[..., :-1:2] + thin[..., 2::2]) / 2
+        first, second, inside = (
+            images.movedim(-1, 0)[:, None] for images in (linear, thin[..., 1::2], mask[..., 1::2])
+        )
+        expected = slice_score(first, second, "psnr", mask=inside).item()
+        assert float(lines["linear"]["psnr_body"]) == pytest.approx(expected, rel=1e-5)
 
     def test_latent_network(self):
         torch.manual_seed(0)

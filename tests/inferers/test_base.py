@@ -25,16 +25,16 @@ from monai_sliceinterp.inferers import SliceInterpolationInferer, base, paste_ob
 
 
 class PositionInferer(SliceInterpolationInferer):
-    """Every synthesised slice is 1000 + its position; what was asked for is noted."""
+    """Every synthesised slice is ``start`` + its position; what was asked for is noted."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, start=1000, **kwargs):
         super().__init__(*args, **kwargs)
-        self.calls = []
+        self.calls, self.start = [], start
 
     def synthesize(self, slices, grid, geometry, wanted, network, write):
         self.calls.append((slices.clone(), wanted.tolist(), network))
         positions = torch.tensor(grid.positions, dtype=torch.float64)[wanted].to(slices.dtype)
-        images = (1000 + positions)[:, None, None].expand(-1, *slices.shape[1:])
+        images = (self.start + positions)[:, None, None].expand(-1, *slices.shape[1:])
         order = torch.arange(len(wanted)).flip(0)  # in any order, in several calls
         for part in order.split(3):
             write(wanted[part], images[part])
@@ -182,31 +182,59 @@ class TestLoop:
 
 class TestValueRange:
     def test_excess_is_interpolated_linearly(self):
-        volume = 2 * make_volume(1, 2, 5, 4, 6, dtype=torch.float64)
-        assert volume.min() < -1.5 and volume.max() > 1.5
-        inferer = PositionInferer(factor=3, value_range=(-0.5, 0.25))
+        volume = 20 * make_volume(1, 2, 5, 4, 6, dtype=torch.float64)
+        assert volume.min() < -15 and volume.max() > 20
+        inferer = PositionInferer(factor=3, value_range=(-5.0, 6.0), start=0)
         result = inferer(volume)
         for slices, _, _ in inferer.calls:
-            assert slices.min() == -0.5 and slices.max() == 0.25
-        excess = volume - volume.clamp(-0.5, 0.25)
+            assert slices.min() == -5 and slices.max() == 6
+        excess = volume - volume.clamp(-5, 6)
         for index in range(16):
             first, step = divmod(index, 3)
             if step:
                 blend = (3 - step) / 3 * excess[..., first] + step / 3 * excess[..., first + 1]
-                torch.testing.assert_close(result[..., index], 1000 + index / 3 + blend, rtol=0, atol=1e-9)
+                torch.testing.assert_close(result[..., index], index / 3 + blend, rtol=0, atol=1e-9)
             else:
                 assert torch.equal(result[..., index], volume[..., first])
 
     def test_observed_slices_carry_it_too(self):
         volume = 2 * make_volume(1, 1, 5, 4, 3, dtype=torch.float64)
-        result = PositionInferer(factor=2, value_range=(0, 1), keep_observed=False)(volume)
-        expected = 1000 + torch.arange(3.0) + (volume - volume.clamp(0, 1))
+        result = PositionInferer(factor=2, value_range=(0, 2), start=0, keep_observed=False)(volume)
+        expected = torch.arange(3.0) + (volume - volume.clamp(0, 2))
         torch.testing.assert_close(result[..., ::2], expected, rtol=0, atol=1e-9)
 
     def test_within_the_range_nothing_changes(self):
         volume = make_volume(1, 1, 5, 4, 3).sigmoid()
-        limited = PositionInferer(factor=2, value_range=(0, 1))(volume)
-        assert torch.equal(limited, PositionInferer(factor=2)(volume))
+        limited = PositionInferer(factor=2, value_range=(0, 2), start=0)(volume)
+        assert torch.equal(limited, PositionInferer(factor=2, start=0)(volume))
+
+    @pytest.mark.parametrize(("start", "limit"), [(1000, 0.75), (-1000, 0.25)])
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_results_are_limited(self, keep, start, limit):
+        """A network that overshoots gives the end of the range; observed slices are copied all the same."""
+        volume = make_volume(1, 2, 5, 4, 3).sigmoid() * 0.5 + 0.25
+        result = PositionInferer(factor=3, value_range=(0.25, 0.75), start=start, keep_observed=keep)(volume)
+        synthesised = [k for k in range(7) if k % 3 or not keep]
+        assert (result[..., synthesised] == limit).all()
+        assert not keep or torch.equal(result[..., ::3], volume)
+        free = PositionInferer(factor=3, start=start, keep_observed=keep)(volume)
+        assert (free[..., synthesised].abs() > 900).all()
+
+    @pytest.mark.parametrize(("start", "limit"), [(1000, 0.5), (-1000, -0.5)])
+    def test_excess_is_added_to_what_was_limited(self, start, limit):
+        volume = 2 * make_volume(1, 1, 5, 4, 3, dtype=torch.float64)
+        result = PositionInferer(factor=2, value_range=(-0.5, 0.5), start=start)(volume)
+        excess = volume - volume.clamp(-0.5, 0.5)
+        assert (excess != 0).any()
+        expected = limit + 0.5 * (excess[..., :-1] + excess[..., 1:])
+        torch.testing.assert_close(result[..., 1::2], expected, rtol=0, atol=1e-9)
+
+    def test_each_voxel_is_limited_on_its_own(self):
+        """Only what leaves the range changes: positions 0, 0.5, 1, ... against a range up to 1.2."""
+        volume = torch.zeros(1, 1, 5, 4, 4)
+        result = PositionInferer(factor=2, value_range=(0, 1.2), start=0, keep_observed=False)(volume)
+        expected = torch.tensor([0, 0.5, 1, 1.2, 1.2, 1.2, 1.2])
+        torch.testing.assert_close(result, expected.expand_as(result))
 
 
 class TestBatches:

@@ -127,6 +127,83 @@ class TestScore:
             slice_score(image, image, "vif")
 
 
+def discs(*shape):
+    """A mask with a disc in every slice, larger from slice to slice."""
+    rows, columns = torch.meshgrid(torch.arange(shape[2]) - 9.0, torch.arange(shape[3]) - 10.0, indexing="ij")
+    radii = 2.5 + torch.arange(shape[0])[:, None, None, None]
+    return (torch.hypot(rows, columns) < radii).expand(shape).clone()
+
+
+class TestMask:
+    def pair(self, channels=1, data_range=1.0):
+        truth = data_range * rand(4, channels, 24, 19)
+        amount = data_range * torch.tensor([0.2, 1.0, 0.5, 0.1])[:, None, None, None]
+        return truth + amount * (rand(4, channels, 24, 19, seed=1) - 0.5), truth
+
+    @pytest.mark.parametrize("data_range", [1.0, 40.0])
+    def test_psnr_by_numpy(self, data_range):
+        pred, truth = self.pair(data_range=data_range)
+        mask = discs(4, 1, 24, 19)
+        error = (pred - truth).double().numpy()[mask.numpy()]
+        expected = 10 * np.log10(data_range**2 / np.mean(error**2))
+        found = slice_score(pred, truth, "psnr", data_range, mask)
+        assert found.shape == () and found.dtype == torch.float32
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+        assert abs(found - slice_score(pred, truth, "psnr", data_range)) > 0.1
+
+    @pytest.mark.parametrize("channels", [1, 2])
+    @pytest.mark.parametrize("data_range", [1.0, 40.0])
+    def test_ssim_by_scikit_image(self, data_range, channels):
+        """The mean of scikit-image's map over the masked pixels whose window lies inside the slice."""
+        pred, truth = self.pair(channels, data_range)
+        mask = discs(4, channels, 24, 19)
+        mask[0, :, :, :4] = True  # these do not count: their windows leave the slice
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "full": True}
+        inside = np.zeros((24, 19), bool)
+        inside[5:-5, 5:-5] = True
+        values = []
+        for k in range(4):
+            for c in range(channels):
+                first, second = truth[k, c].double().numpy(), pred[k, c].double().numpy()
+                _, similarity = structural_similarity(first, second, data_range=data_range, **options)
+                values.append(similarity[inside & mask[k, c].numpy()])
+        assert len({len(part) for part in values}) > 1  # so that a mean of slices' means is another number
+        found = slice_score(pred, truth, "ssim", data_range, mask)
+        assert found.shape == () and found.dtype == torch.float32
+        assert found.item() == pytest.approx(np.concatenate(values).mean(), abs=1e-5)
+        assert abs(found - slice_score(pred, truth, "ssim", data_range)) > 1e-3
+
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    def test_everything(self, name):
+        pred, truth = self.pair()
+        whole = torch.ones(4, 1, 24, 19, dtype=torch.bool)
+        expected = slice_score(pred, truth, name)
+        torch.testing.assert_close(slice_score(pred, truth, name, mask=whole), expected)
+
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    def test_what_lies_outside_does_not_count(self, name):
+        """Errors further from the mask than SSIM's window change nothing."""
+        pred, truth = self.pair()
+        mask = torch.zeros(4, 1, 24, 19, dtype=torch.bool)
+        mask[:, :, 6:9, 6:13] = True
+        worse = pred.clone()
+        worse[:, :, 14:] += 5
+        torch.testing.assert_close(
+            slice_score(worse, truth, name, mask=mask), slice_score(pred, truth, name, mask=mask)
+        )
+        assert slice_score(worse, truth, name) < slice_score(pred, truth, name)
+
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    def test_nothing(self, name):
+        pred, truth = self.pair()
+        assert slice_score(pred, truth, name, mask=torch.zeros_like(pred, dtype=torch.bool)).isnan()
+
+    def test_exact_inside(self):
+        pred, truth = self.pair()
+        mask = discs(4, 1, 24, 19)
+        assert slice_score(torch.where(mask, truth, pred), truth, "psnr", mask=mask).item() == float("inf")
+
+
 def make_pairs():
     """Volumes of different sizes and noise, as an evaluator hands them over: lists of (pred, truth)."""
     pairs = []

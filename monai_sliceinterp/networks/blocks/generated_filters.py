@@ -115,10 +115,15 @@ def apply_generated_filters(features: Tensor, filters: Tensor) -> Tensor:
     Returns:
         ``(B, R, N, L)``.
 
+    Raises:
+        ValueError: if there are neither one nor B filter banks.
+
     Example:
         >>> apply_generated_filters(torch.ones(2, 4, 5, 6), torch.ones(1, 3, 4, 3, 3))[0, 0, 0, :2].tolist()
         [24.0, 36.0]
     """
+    if filters.shape[0] not in (1, len(features)):
+        raise ValueError(f"{filters.shape[0]} filter banks for {len(features)} samples; expected one, or one for each.")
     padding = (0, filters.shape[-1] // 2)
     if filters.shape[0] == 1:
         return F.conv2d(features, filters[0], padding=padding)

@@ -96,10 +96,10 @@ class ResidualDenseNetwork(nn.Module):
         growth: int = 32,
     ) -> None:
         super().__init__()
-        if min(in_channels, 1 if out_channels is None else out_channels, num_blocks) < 1:
+        if min(in_channels, 1 if out_channels is None else out_channels, channels, num_blocks) < 1:
             raise ValueError(
                 f"a residual dense network needs positive sizes, got in_channels={in_channels}, "
-                f"out_channels={out_channels}, num_blocks={num_blocks}."
+                f"out_channels={out_channels}, channels={channels}, num_blocks={num_blocks}."
             )
         conv = Conv[Conv.CONV, spatial_dims]
         self.first = conv(in_channels, channels, 3, padding=1)

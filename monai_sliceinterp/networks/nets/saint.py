@@ -177,12 +177,17 @@ class AnisotropicMetaInterpolation(nn.Module):
             ``(B, M, L)``.
 
         Raises:
-            ValueError: if the image has not three channels and two rows.
+            ValueError: if the image has not three channels and two rows, or the spacings do not fit the batch.
         """
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] < 2:
             raise ValueError(
                 f"expected images with both neighbours (B, 3, N, L) and N of 2 or more, got {tuple(image.shape)}."
             )
+        for name, value in (("slice_spacing", slice_spacing), ("in_plane_spacing", in_plane_spacing)):
+            if torch.as_tensor(value).numel() not in (1, len(image)):
+                raise ValueError(f"{name} must be one number or one for each of {len(image)} images, got {value!r}.")
+        # rounding may leave a position right beside a row, too close for filters of its own
+        alpha = torch.where((alpha - alpha.round()).abs() < 1e-6, alpha.round(), alpha)
         center = image[:, 1]
         if self.residual:
             base = blended_interpolation(center, lower, alpha)
@@ -241,6 +246,8 @@ class ResidualFusionNetwork(nn.Module):
         intensity_scale: float = 0.25,
     ) -> None:
         super().__init__()
+        if not intensity_scale > 0:
+            raise ValueError(f"intensity_scale must be positive, got {intensity_scale!r}.")
         self.num_views, self.spatial_dims = num_views, spatial_dims
         self.intensity_center, self.intensity_scale = intensity_center, intensity_scale
         self.network = ResidualDenseNetwork(spatial_dims, num_views, 1, channels, num_blocks, num_layers, growth)
@@ -319,8 +326,11 @@ class SAINT(nn.Module):
             ``(B, 1, H, W, K (N - 1) + 1)``; the observed slices are copied.
 
         Raises:
-            ValueError: if the image is not such a volume.
+            ValueError: if the image is not such a volume, or the spacings do not fit the batch.
         """
+        for value in (slice_spacing, *in_plane_spacing):
+            if torch.as_tensor(value).numel() not in (1, len(image)):
+                raise ValueError(f"spacings must be one number or one for each of {len(image)} volumes, got {value!r}.")
         if image.ndim != 5 or image.shape[1] != 1:
             raise ValueError(f"expected volumes (B, 1, H, W, N), got shape {tuple(image.shape)}.")
         grid = OutputGrid.from_factor(image.shape[-1], factor)
@@ -355,7 +365,8 @@ def _groups(lower: Tensor, alpha: Tensor) -> list[tuple[list[int], list[float], 
     """Sort positions by what filters they need: gaps with the same offsets are filtered together.
 
     Returns:
-        Gaps (ascending), their common offsets, and the positions' numbers, gap by gap. Positions on a row are left out.
+        Gaps (ascending), their common offsets (to 1e-6), and the positions' numbers, gap by gap. Positions on a row are
+        left out.
     """
     in_gap: dict[int, list[tuple[float, int]]] = {}
     for number, (gap, offset) in enumerate(zip(lower.tolist(), alpha.tolist(), strict=True)):
@@ -363,7 +374,8 @@ def _groups(lower: Tensor, alpha: Tensor) -> list[tuple[list[int], list[float], 
             in_gap.setdefault(gap, []).append((offset, number))
     groups: dict[tuple[float, ...], tuple[list[int], list[int]]] = {}
     for gap, entries in in_gap.items():
-        gaps, numbers = groups.setdefault(tuple(offset for offset, _ in entries), ([], []))
+        # offsets of the same phase differ by rounding from gap to gap
+        gaps, numbers = groups.setdefault(tuple(round(offset, 6) for offset, _ in entries), ([], []))
         gaps.append(gap)
         numbers.extend(number for _, number in entries)
     return [(gaps, list(offsets), numbers) for offsets, (gaps, numbers) in groups.items()]

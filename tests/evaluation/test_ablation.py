@@ -1,0 +1,162 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
+
+from monai_sliceinterp.evaluation import MethodComparison, ViewAblation, compare, score_volume
+from monai_sliceinterp.inferers import MultiViewSliceInferer
+from monai_sliceinterp.networks.nets import SAINT
+
+SIZE = {"channels": 6, "num_blocks": 1, "num_layers": 2, "growth": 4}
+PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x4", "saint"]
+NETWORKS = {
+    "two views": {},
+    "four views": {"num_views": 4},
+    "3D": {"rfn": {**SIZE, "spatial_dims": 3}},
+    "zero edge": {"edge": "zero", "ami": {**SIZE, "residual": False}},
+}
+
+
+def build(seed=0, **settings):
+    """A network whose views and fusion do much, unlike one that has just been initialized."""
+    torch.manual_seed(seed)
+    network = SAINT(**{"ami": SIZE, "rfn": SIZE, **settings}).eval()
+    with torch.no_grad():
+        network.rfn.network.last.weight.mul_(10)
+    return network
+
+
+def make_scan(low=0.4, high=0.6, spacing=(0.8, 1.1, 4.0), size=(13, 11), num_slices=4):
+    """A volume on an oblique grid; by default the networks do not leave [0, 1] for it."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
+    affine[:3, 3] = (-100, 20, 300)
+    values = torch.rand(1, 1, *size, num_slices, generator=torch.Generator().manual_seed(0))
+    return MetaTensor(low + (high - low) * values, affine=torch.tensor(affine))
+
+
+def close(first, second, atol=1e-6):
+    torch.testing.assert_close(torch.as_tensor(first), torch.as_tensor(second), rtol=0, atol=atol)
+
+
+def plain(value):
+    return value.as_tensor() if isinstance(value, MetaTensor) else value
+
+
+def differ(first, second):
+    return (plain(first) - plain(second)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parts(name):
+    """Every part is what the inferer makes of it."""
+    network, scan = build(**NETWORKS[name]), make_scan()
+    found = ViewAblation(factor=3)(scan, network)
+    directions = {f"AMI {direction}": direction for direction in network.directions}
+    assert list(found) == [*directions, "mean of views", "spacing x4", "saint"]
+    for title, direction in directions.items():
+        close(plain(found[title]), plain(MultiViewSliceInferer(3, fuse=False, views=(direction,))(scan, network)), 0)
+    close(plain(found["mean of views"]), plain(MultiViewSliceInferer(3, fuse=False)(scan, network)))
+    close(plain(found["saint"]), plain(MultiViewSliceInferer(3)(scan, network)))
+    values = list(found.values())
+    for result in values:
+        assert result.shape == (1, 1, 13, 11, 10) and not result.requires_grad
+        assert torch.equal(plain(result)[..., ::3], plain(scan))
+    assert all(differ(a, b) for k, a in enumerate(values) for b in values[:k])
+
+
+@pytest.mark.parametrize(("factor", "misstated"), [(2, 4.0), (3, 0.5), (2, 2.5)])
+def test_spacing_told_wrong(factor, misstated):
+    network, scan = build(), make_scan()
+    before = scan.affine.clone()
+    found = ViewAblation(factor=factor, misstated=misstated)(scan, network)
+    told = make_scan(spacing=(0.8, 1.1, 4.0 * misstated))
+    close(plain(found[f"spacing x{misstated:g}"]), plain(MultiViewSliceInferer(factor)(told, network)))
+    assert differ(found[f"spacing x{misstated:g}"], found["saint"])
+    assert torch.equal(scan.affine, before)
+
+
+def test_spacing_need_not_be_misstated():
+    assert list(ViewAblation(factor=2, misstated=None)(make_scan(), build())) == [
+        part for part in PARTS if part != "spacing x4"
+    ]
+
+
+def test_name_of_the_whole():
+    assert list(ViewAblation(factor=2, method="mine")(make_scan(), build())) == [*PARTS[:-1], "mine"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "window"),
+    [
+        pytest.param(0.4, 0.6, (0.0, 1.0), id="inside"),
+        pytest.param(0.0, 1.0, (0.0, 1.0), id="overshoot"),  # as in air, where a view easily falls below 0
+        pytest.param(0.0, 1.0, (0.3, 0.7), id="excess"),
+    ],
+)
+def test_limited_to_a_range(low, high, window):
+    """The inferer limits what comes out of the network, not what the views hand to the fusion."""
+    network, scan = build(), make_scan(low, high)
+    found = ViewAblation(factor=3, value_range=window)(scan, network)
+    close(plain(found["mean of views"]), plain(MultiViewSliceInferer(3, fuse=False, value_range=window)(scan, network)))
+    close(plain(found["saint"]), plain(MultiViewSliceInferer(3, value_range=window)(scan, network)))
+
+
+def test_settings_reach_the_inferer():
+    """Results do not depend on the batch."""
+    network, scan = build(), make_scan()
+    for first, second in zip(
+        ViewAblation(factor=3)(scan, network).values(),
+        ViewAblation(factor=3, batch_size=2)(scan, network).values(),
+        strict=True,
+    ):
+        close(plain(first), plain(second))
+    with pytest.raises(ValueError, match="batch_size"):
+        ViewAblation(factor=3, batch_size=-1)(scan, network)
+
+
+def test_in_a_comparison():
+    """The table has a column for every part, and the whole scores what the inferer alone does."""
+    network = build()
+    volume = make_scan(num_slices=9, spacing=(1.0, 1.0, 2.0))[0]
+    protocols = [{"factor": 2, "fwhm": 0}, {"factor": 4, "fwhm": 0}]
+
+    def inferer(factor):
+        return ViewAblation(factor, value_range=(0.0, 1.0))
+
+    comparison = MethodComparison([{"image": volume}], network, inferer, protocols, "saint")
+    head, _, *rows = comparison.run(progress=False).splitlines()
+    assert [cell.strip() for cell in head.split("|")[4:-4]] == ["linear", "cubic", "lanczos", *PARTS]
+    assert len(rows) == 2
+    for row, factor in zip(rows, (2, 4), strict=True):
+        thick = MetaTensor(plain(volume)[None, ..., ::factor], affine=volume.affine.clone())
+        thick.affine[:3, 2] *= factor
+        pred = MultiViewSliceInferer(factor, value_range=(0.0, 1.0))(thick, network)
+        expected = score_volume(plain(pred)[0], volume, factor)
+        assert f"{expected['psnr']:.2f} / {expected['ssim']:.4f}" == row.split("|")[-5].strip()
+
+
+def test_scores_are_named_by_part():
+    network = build()
+    scores = compare(
+        [{"image": make_scan(num_slices=5, spacing=(1.0, 1.0, 2.0))[0]}],
+        {"saint": lambda factor: lambda volume: ViewAblation(factor)(volume, network)},
+        [{"factor": 2, "fwhm": 0}],
+        progress=False,
+    )
+    assert [score.method for score in scores] == ["linear", "cubic", "lanczos", *PARTS]
+    assert len({score.psnr for score in scores}) == len(scores)

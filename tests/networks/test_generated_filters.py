@@ -1,0 +1,294 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Filter-distance matrices, the filter generator and the application of generated filters."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from monai_sliceinterp.networks.blocks.generated_filters import (
+    FilterGenerator,
+    apply_generated_filters,
+    filter_distance_matrix,
+)
+
+spacings = st.floats(0.1, 20.0)
+offsets_in_gap = st.floats(0.0, 0.999)
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def distance(row: int, column: int, offset: float, across: float, along: float, size: int) -> float:
+    """Algorithm 1 in Python floats: from the voxel under tap (row, column) to the synthesised one, in mm."""
+    center = size // 2
+    return math.sqrt(((row - center - offset) * across) ** 2 + ((column - center) * along) ** 2)
+
+
+def unfolded(features, filters):
+    """Equation 5 as the authors compute it: patches times filters, column padding zero and no row padding."""
+    batch, channels, _, columns = features.shape
+    size = filters.shape[-1]
+    patches = F.unfold(features, (size, size), padding=(0, size // 2))  # (B, C k k, N L)
+    results = []
+    for sample in range(batch):
+        bank = filters[sample if len(filters) > 1 else 0].reshape(-1, channels * size * size)
+        results.append((bank @ patches[sample]).reshape(len(bank), -1, columns))
+    return torch.stack(results)
+
+
+class TestDistances:
+    def test_by_hand(self):
+        """r = 4: the voxels of Algorithm 1 for channel 1, HR spacing 1.25 mm (so slices 5 mm apart), 0.8 mm pixels."""
+        matrix = filter_distance_matrix([1 / 4], slice_spacing=5.0, in_plane_spacing=0.8)
+        assert matrix.shape == (1, 1, 3, 3) and matrix.dtype == torch.float32
+        rows = [5 * 1.25, 1.25, 3 * 1.25]  # the row before, the observed row, the row after
+        expected = [[math.hypot(row, 0.8), row, math.hypot(row, 0.8)] for row in rows]
+        torch.testing.assert_close(matrix[0, 0], torch.tensor(expected))
+
+    @pytest.mark.parametrize("factor", [2, 3, 4, 6])
+    def test_authors_formula(self, factor):
+        """entry(i, j) = sqrt((((i-1) r - c) R_z)^2 + ((j-1) R_xy)^2) with R_z the spacing of the output slices."""
+        fine, along = 1.5, 0.7
+        found = filter_distance_matrix([c / factor for c in range(factor)], factor * fine, along)[0]
+        for channel in range(factor):
+            for i in range(3):
+                for j in range(3):
+                    expected = math.sqrt((((i - 1) * factor - channel) * fine) ** 2 + ((j - 1) * along) ** 2)
+                    assert found[channel, i, j].item() == pytest.approx(expected, rel=1e-6)
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(offsets_in_gap, min_size=1, max_size=4), spacings, spacings, st.sampled_from([1, 3, 5]))
+    def test_entries(self, offsets, across, along, size):
+        found = filter_distance_matrix(offsets, across, along, size)
+        assert found.shape == (1, len(offsets), size, size)
+        for number, offset in enumerate(offsets):
+            for row in range(size):
+                for column in range(size):
+                    expected = distance(row, column, offset, across, along, size)
+                    assert found[0, number, row, column].item() == pytest.approx(expected, rel=1e-5, abs=1e-4)
+
+    def test_offset_zero(self):
+        """On the observed row the centre's distance is 0 and the matrix is symmetric."""
+        for size in (1, 3, 5):
+            matrix = filter_distance_matrix([0.0], 3.0, 0.6, size)[0, 0]
+            assert matrix[size // 2, size // 2] == 0
+            assert (matrix == 0).sum() == 1
+            assert torch.equal(matrix, matrix.flip(0)) and torch.equal(matrix, matrix.flip(1))
+
+    @pytest.mark.parametrize("offset", [0.1, 0.37, 0.49, 0.51, 1 / 3, 0.9])
+    def test_nearest_row(self, offset):
+        """Past the middle of the gap the row after the centre is the nearer one: rows are not upside down."""
+        center = filter_distance_matrix([offset], 4.0, 1.0)[0, 0, :, 1]
+        assert center.argmin() == (1 if offset < 0.5 else 2)
+        assert center[0] > 4.0
+
+    @pytest.mark.parametrize("size", [3, 5])
+    @pytest.mark.parametrize("offset", [0.25, 0.37, 0.5, 2 / 3])
+    def test_mirrored(self, offset, size):
+        """Seen from the row after, offset c is 1 - c: the rows that both filters have in common are turned round."""
+        matrix = filter_distance_matrix([offset, 1 - offset], 4.0, 0.9, size)[0]
+        torch.testing.assert_close(matrix[0, 1:], matrix[1, 1:].flip(0))
+        assert not torch.allclose(matrix[0], matrix[1].flip(0))
+        assert torch.equal(matrix, matrix.flip(-1))
+
+    @settings(max_examples=20, deadline=None)
+    @given(offsets_in_gap, spacings, spacings)
+    def test_doubled_spacing_doubles_entries(self, offset, across, along):
+        once = filter_distance_matrix([offset], across, along, 5)
+        torch.testing.assert_close(filter_distance_matrix([offset], 2 * across, 2 * along, 5), 2 * once)
+        # the one spacing acts on rows only, the other on columns only
+        torch.testing.assert_close(filter_distance_matrix([offset], 2 * across, along, 5)[..., 2], 2 * once[..., 2])
+        row = filter_distance_matrix([0.0], across, along, 5)[0, 0, 2]
+        torch.testing.assert_close(filter_distance_matrix([0.0], 3 * across, 2 * along, 5)[0, 0, 2], 2 * row)
+
+    def test_one_spacing_per_sample(self):
+        across, along = torch.tensor([5.0, 2.5, 3.0]), torch.tensor([0.7, 0.9, 1.1])
+        offsets = torch.tensor([0.2, 0.37])
+        found = filter_distance_matrix(offsets, across, along)
+        assert found.shape == (3, 2, 3, 3)
+        for sample in range(3):
+            alone = filter_distance_matrix(offsets, across[sample].item(), along[sample].item())
+            torch.testing.assert_close(found[sample, None], alone)
+        for mixed, pair in (
+            (filter_distance_matrix(offsets, across, 0.8), [(5.0, 0.8), (2.5, 0.8), (3.0, 0.8)]),
+            (filter_distance_matrix(offsets, 4.0, along), [(4.0, 0.7), (4.0, 0.9), (4.0, 1.1)]),
+            (filter_distance_matrix(offsets, across[:1], along), [(5.0, 0.7), (5.0, 0.9), (5.0, 1.1)]),
+        ):
+            torch.testing.assert_close(mixed, torch.cat([filter_distance_matrix(offsets, *one) for one in pair]))
+
+    def test_kinds_of_input(self):
+        reference = filter_distance_matrix([0.25, 0.5], 4.0, 1.0)
+        for dtype in (torch.float32, torch.float64):
+            numbers = torch.tensor([0.25, 0.5], dtype=dtype)
+            spacing = torch.tensor(4.0, dtype=dtype)
+            assert torch.equal(filter_distance_matrix(numbers, spacing, torch.tensor([1])), reference)
+        assert torch.equal(filter_distance_matrix((0.25, 0.5), 4, 1), reference)
+        assert filter_distance_matrix([], 4.0, 1.0).shape == (1, 0, 3, 3)
+
+    def test_whole_numbers_are_not_rounded(self):
+        """Integer tensors are spacings too; the entries must not become integers."""
+        found = filter_distance_matrix([0.5], torch.tensor([3]), torch.tensor([1]))
+        assert found[0, 0, 1, 1].item() == 1.5
+
+    @pytest.mark.parametrize("size", [0, 2, 4, -1, -2])
+    def test_kernel_size(self, size):
+        with pytest.raises(ValueError, match=f"must be odd, got {size}") as caught:
+            filter_distance_matrix([0.5], 4.0, 1.0, size)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("wrong", [[1.0], [0.5, 1.0], [-0.01], [0.2, 1.5], [math.nan], [0.5, math.nan], [math.inf]])
+    def test_offsets(self, wrong):
+        with pytest.raises(ValueError, match=r"within \[0, 1\)") as caught:
+            filter_distance_matrix(wrong, 4.0, 1.0)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf, [2.0, 0.0], [math.nan, 2.0], [2.0, math.inf]])
+    def test_spacing(self, wrong):
+        value = torch.tensor(wrong)
+        with pytest.raises(ValueError, match="slice spacing must be a positive number of mm"):
+            filter_distance_matrix([0.5], value, 1.0)
+        with pytest.raises(ValueError, match="in-plane spacing must be a positive number of mm") as caught:
+            filter_distance_matrix([0.5], 4.0, value)
+        assert "\n" not in str(caught.value)
+
+
+class TestGenerator:
+    def test_parameter_count(self):
+        assert sum(parameter.numel() for parameter in FilterGenerator().parameters()) == 129_600
+
+    def test_layers(self):
+        """Five 3x3 convolutions 1-32-64-64-64-64 with ReLU between them, none at the end."""
+        layers = list(FilterGenerator().layers)
+        convs, activations = layers[::2], layers[1::2]
+        assert all(isinstance(layer, nn.ReLU) for layer in activations) and len(activations) == 4
+        sizes = [(conv.in_channels, conv.out_channels) for conv in convs]
+        assert sizes == [(1, 32), (32, 64), (64, 64), (64, 64), (64, 64)]
+
+    def test_by_hand(self):
+        torch.manual_seed(0)
+        generator = FilterGenerator(5, (4, 6)).double()
+        distances = 4 * rand(2, 3, 5, 5).double()
+        found = generator(distances)
+        assert found.shape == (2, 3, 5, 5, 5)
+        convs = generator.layers[::2]
+        assert len(convs) == 3
+        for sample in range(2):
+            for place in range(3):
+                values = distances[sample, place][None, None]
+                for number, conv in enumerate(convs):
+                    values = F.conv2d(values, conv.weight, conv.bias, padding=1)
+                    values = values.clamp(min=0) if number < 2 else values
+                torch.testing.assert_close(found[sample, place], values[0], rtol=1e-12, atol=1e-12)
+        assert found.min() < 0  # no activation at the end
+
+    def test_no_hidden_layer(self):
+        generator = FilterGenerator(4, ())
+        assert sum(parameter.numel() for parameter in generator.parameters()) == 40
+        assert generator(torch.ones(1, 2, 3, 3)).shape == (1, 2, 4, 3, 3)
+
+    @pytest.mark.parametrize("gain", [0.1, 2.0])
+    def test_gain(self, gain):
+        """Scales the initial filters, bias included, and nothing else."""
+        torch.manual_seed(0)
+        plain = FilterGenerator(6, (4, 4))
+        torch.manual_seed(0)
+        scaled = FilterGenerator(6, (4, 4), gain=gain)
+        distances = rand(1, 2, 3, 3)
+        torch.testing.assert_close(scaled(distances), gain * plain(distances))
+        names = [
+            name for name, value in plain.state_dict().items() if not torch.equal(value, scaled.state_dict()[name])
+        ]
+        assert names == ["layers.4.weight", "layers.4.bias"]
+
+    def test_gradients_reach_every_parameter(self):
+        torch.manual_seed(0)
+        generator = FilterGenerator(6, (4, 5))
+        generator(filter_distance_matrix([0.25, 0.5], 4.0, 1.0)).square().sum().backward()
+        for name, parameter in generator.named_parameters():
+            assert parameter.grad is not None and abs(parameter.grad).max() > 1e-8, name
+
+
+class TestApplication:
+    @settings(max_examples=30, deadline=None)
+    @given(
+        batch=st.integers(1, 3),
+        places=st.integers(1, 3),
+        channels=st.integers(1, 4),
+        rows=st.integers(1, 4),
+        columns=st.integers(1, 6),
+        size=st.sampled_from([1, 3, 5]),
+        shared=st.booleans(),
+        last=st.booleans(),
+    )
+    def test_unfold_and_matmul(self, batch, places, channels, rows, columns, size, shared, last):
+        features = rand(batch, channels, rows + size - 1, columns).double() - 0.5
+        filters = rand(1 if shared else batch, places, channels, size, size, seed=1).double() - 0.5
+        expected = unfolded(features, filters)
+        if last:  # AMI's features have their channels innermost
+            features = features.contiguous(memory_format=torch.channels_last)
+        found = apply_generated_filters(features, filters)
+        assert found.shape == (batch, places, rows, columns)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("size", [1, 3, 5])
+    def test_single_taps(self, size):
+        """A filter with one 1 shifts the features: rows without padding, columns with zeros."""
+        features = rand(1, 1, 3 + size - 1, 6)
+        for row in range(size):
+            for column in range(size):
+                filters = torch.zeros(1, 1, 1, size, size)
+                filters[..., row, column] = 1
+                padded = F.pad(features, (size // 2, size // 2))
+                expected = padded[:, :, row : row + 3, column : column + 6]
+                torch.testing.assert_close(apply_generated_filters(features, filters), expected)
+
+    @pytest.mark.parametrize("batch", [1, 2, 4])
+    def test_shared_bank(self, batch):
+        features, bank = rand(batch, 5, 6, 7), rand(1, 3, 5, 3, 3, seed=1) - 0.5
+        shared = apply_generated_filters(features, bank)
+        torch.testing.assert_close(shared, apply_generated_filters(features, bank.repeat(batch, 1, 1, 1, 1)))
+
+    def test_every_sample_has_its_own_bank(self):
+        features, banks = rand(4, 5, 6, 7), rand(4, 3, 5, 3, 3, seed=1) - 0.5
+        found = apply_generated_filters(features, banks)
+        for sample in range(4):
+            alone = apply_generated_filters(features[sample, None], banks[sample, None])
+            torch.testing.assert_close(found[sample, None], alone)
+        order = [2, 0, 3, 1]
+        torch.testing.assert_close(apply_generated_filters(features[order], banks[order]), found[order])
+        # marked banks: sample b multiplies by b + 1, place r by 10^r
+        marks = (torch.arange(4)[:, None] + 1) * 10 ** torch.arange(2)
+        banks = torch.zeros(4, 2, 5, 3, 3)
+        banks[:, :, 0, 1, 1] = marks.float()
+        found = apply_generated_filters(torch.ones(4, 5, 3, 4), banks)
+        assert torch.equal(found[:, :, 0, 0], marks.float())
+
+    @pytest.mark.parametrize(("batch", "banks"), [(1, 3), (2, 4), (2, 3), (3, 2)])
+    def test_wrong_number_of_banks(self, batch, banks):
+        """Filters of other samples must not be applied, nor their results appear as rows."""
+        with pytest.raises((ValueError, RuntimeError)):
+            apply_generated_filters(rand(batch, 4, 5, 6), rand(banks, 2, 4, 3, 3))
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_gradients(self, shared):
+        features = (rand(2, 2, 4, 3).double() - 0.5).requires_grad_()
+        filters = (rand(1 if shared else 2, 2, 2, 3, 3, seed=1).double() - 0.5).requires_grad_()
+        assert torch.autograd.gradcheck(apply_generated_filters, (features, filters))

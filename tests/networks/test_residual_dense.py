@@ -1,0 +1,187 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Residual dense blocks and networks: sizes, layout and wiring."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from monai_sliceinterp.networks.blocks.residual_dense import ResidualDenseBlock, ResidualDenseNetwork
+
+SMALL = {"channels": 8, "num_blocks": 2, "num_layers": 3, "growth": 4}
+CONV = {2: F.conv2d, 3: F.conv3d}
+DIMS = pytest.mark.parametrize("dims", [2, 3])
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def conv_count(before: int, after: int, taps: int) -> int:
+    return taps * before * after + after
+
+
+def block_count(channels: int, growth: int, layers: int, taps: int) -> int:
+    dense = sum(conv_count(channels + index * growth, growth, taps) for index in range(layers))
+    return dense + conv_count(channels + layers * growth, channels, 1)
+
+
+def network_count(inputs, outputs, channels, blocks, layers, growth, taps) -> int:
+    total = conv_count(inputs, channels, taps) + conv_count(channels, channels, taps)
+    total += blocks * block_count(channels, growth, layers, taps)
+    total += conv_count(blocks * channels, channels, 1) + conv_count(channels, channels, taps)
+    return total if outputs is None else total + conv_count(channels, outputs, taps)
+
+
+def apply_conv(conv: nn.Module, image, dims: int):
+    """The layer's weights in a plain convolution, so that stride, dilation, groups and padding are checked too."""
+    return CONV[dims](image, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
+
+
+def block_by_hand(block, image, dims):
+    maps = [image]
+    for layer in block.layers:
+        maps.append(apply_conv(layer, torch.cat(maps, 1), dims).clamp(min=0))
+    return image + apply_conv(block.fusion, torch.cat(maps, 1), dims)
+
+
+class TestBlock:
+    def test_parameter_count_of_the_paper(self):
+        assert block_count(64, 32, 8, 9) == 426_304
+        assert count(ResidualDenseBlock(2, channels=64, growth=32, num_layers=8)) == 426_304
+        assert count(ResidualDenseBlock()) == 426_304
+
+    @DIMS
+    @pytest.mark.parametrize(("channels", "growth", "layers"), [(1, 1, 1), (5, 3, 4), (8, 12, 2)])
+    def test_parameter_count(self, dims, channels, growth, layers):
+        block = ResidualDenseBlock(dims, channels, growth, layers)
+        assert count(block) == block_count(channels, growth, layers, 3**dims)
+        assert len(block.layers) == layers
+
+    @DIMS
+    def test_wiring(self, dims):
+        """Every layer sees the input and all layers before it, in that order."""
+        torch.manual_seed(0)
+        block = ResidualDenseBlock(dims, channels=6, growth=3, num_layers=4).double()
+        image = rand(2, 6, *(5, 4, 3)[:dims]).double() - 0.5
+        torch.testing.assert_close(block(image), block_by_hand(block, image, dims), rtol=1e-12, atol=1e-12)
+
+    def test_fusion_is_linear(self):
+        """No activation follows the fusion or the skip connection: with zero layers the block is an affine map."""
+        block = ResidualDenseBlock(2, channels=3, growth=2, num_layers=2)
+        with torch.no_grad():
+            for layer in block.layers:
+                layer.weight.zero_()
+                layer.bias.fill_(-1)  # the ReLU kills it
+            block.fusion.bias.fill_(0.25)
+            block.fusion.weight.zero_()
+            block.fusion.weight[:, :3, 0, 0] = -2 * torch.eye(3)
+        image = rand(1, 3, 4, 4)
+        torch.testing.assert_close(block(image), 0.25 - image)
+
+    @pytest.mark.parametrize("size", ["channels", "growth", "num_layers"])
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_errors(self, size, value):
+        with pytest.raises(ValueError, match=f"positive sizes.*{size}={value}") as caught:
+            ResidualDenseBlock(2, **{size: value})
+        assert "\n" not in str(caught.value)
+
+
+class TestNetwork:
+    def test_parameter_count_of_the_paper(self):
+        """Configuration C of the authors' code (D=6, C=8, G=32), without the filter generator."""
+        expected = 1_792 + 36_928 + 6 * 426_304 + 24_640 + 36_928
+        assert expected == 2_787_712 - 129_600
+        assert count(ResidualDenseNetwork()) == expected
+        assert count(ResidualDenseNetwork(2, 3, None, 64, 6, 8, 32)) == expected
+
+    @DIMS
+    @pytest.mark.parametrize(
+        "change",
+        [{}, {"num_blocks": 1}, {"num_blocks": 4}, {"num_layers": 1}, {"growth": 7}, {"channels": 5}],
+    )
+    @pytest.mark.parametrize(("inputs", "outputs"), [(3, None), (2, 1), (1, 4)])
+    def test_parameter_count(self, dims, change, inputs, outputs):
+        sizes = {**SMALL, **change}
+        network = ResidualDenseNetwork(dims, inputs, outputs, **sizes)
+        expected = network_count(
+            inputs,
+            outputs,
+            sizes["channels"],
+            sizes["num_blocks"],
+            sizes["num_layers"],
+            sizes["growth"],
+            3**dims,
+        )
+        assert count(network) == expected
+
+    @DIMS
+    @pytest.mark.parametrize("outputs", [None, 1, 2])
+    @pytest.mark.parametrize("blocks", [1, 3])
+    def test_wiring(self, dims, outputs, blocks):
+        """Two convolutions, blocks in a row, all of them fused, plus the first convolution's features."""
+        torch.manual_seed(0)
+        network = ResidualDenseNetwork(dims, 3, outputs, **{**SMALL, "num_blocks": blocks}).double()
+        image = rand(2, 3, *(5, 4, 3)[:dims]).double() - 0.5
+        shallow = apply_conv(network.first, image, dims)
+        features, collected = apply_conv(network.second, shallow, dims), []
+        for block in network.blocks:
+            features = block_by_hand(block, features, dims)
+            collected.append(features)
+        fused = apply_conv(network.fusion[0], torch.cat(collected, 1), dims)
+        expected = apply_conv(network.fusion[1], fused, dims) + shallow
+        assert len(collected) == blocks
+        if outputs is not None:
+            expected = apply_conv(network.last, expected, dims)
+        found = network(image)
+        assert found.shape[1] == (8 if outputs is None else outputs)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+    @DIMS
+    def test_features_precede_the_last_convolution(self, dims):
+        torch.manual_seed(0)
+        network = ResidualDenseNetwork(dims, 2, 1, **SMALL)
+        features = ResidualDenseNetwork(dims, 2, None, **SMALL)
+        assert features.last is None
+        state = {name: value for name, value in network.state_dict().items() if not name.startswith("last.")}
+        features.load_state_dict(state)
+        image = rand(1, 2, *(6, 5, 4)[:dims])
+        torch.testing.assert_close(network.last(features(image)), network(image))
+
+    @DIMS
+    @pytest.mark.parametrize("size", [(1, 1, 1), (1, 7, 2), (9, 1, 3), (6, 5, 4)])
+    def test_any_size(self, dims, size):
+        network = ResidualDenseNetwork(dims, 2, 3, **SMALL)
+        assert network(rand(2, 2, *size[:dims])).shape == (2, 3, *size[:dims])
+
+    @DIMS
+    def test_gradients_reach_every_parameter(self, dims):
+        torch.manual_seed(0)
+        network = ResidualDenseNetwork(dims, 2, 1, **SMALL)
+        network(rand(2, 2, *(6, 5, 4)[:dims])).square().mean().backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None and abs(parameter.grad).max() > 1e-8, name
+
+    @pytest.mark.parametrize("size", ["in_channels", "out_channels", "num_blocks", "num_layers", "growth", "channels"])
+    @pytest.mark.parametrize("value", [0, -1])
+    @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+    def test_errors(self, size, value):
+        with pytest.raises(ValueError, match=f"positive sizes.*{size}={value}") as caught:
+            ResidualDenseNetwork(2, **{**SMALL, size: value})
+        assert "\n" not in str(caught.value)
