@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from monai_sliceinterp.engines.inference import (
     as_bool,
+    as_choices,
     check_checkpoint,
     check_writable,
     exit_on_error,
@@ -29,4 +30,5 @@ from monai_sliceinterp.engines.training import (
     PrepareSliceBlocks,
     PrepareSlicePairs,
     PrepareViewImages,
+    check_start,
 )

@@ -29,6 +29,7 @@ from torch import nn
 __all__ = [
     "INPUT_ERRORS",
     "as_bool",
+    "as_choices",
     "check_checkpoint",
     "check_writable",
     "exit_on_error",
@@ -51,7 +52,8 @@ def one_line(error: BaseException) -> str:
         'first line.'
     """
     while error.__cause__ is not None and not str(error).startswith(str(error.__cause__)[:20] or " "):
-        if isinstance(error, ValueError | ImportError) and not isinstance(error.__cause__, ValueError):
+        own = isinstance(error, ValueError | ImportError)
+        if own and (not isinstance(error.__cause__, ValueError) or str(error.__cause__) in str(error)):
             break  # our own message, which says more than what raised it
         error = error.__cause__
     lines = str(error).strip().splitlines()
@@ -100,6 +102,22 @@ def as_bool(value: bool | str, name: str = "value") -> bool:
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     raise ValueError(f"{name} must be true or false, got {value!r}.")
+
+
+def as_choices(value: str | Sequence[str], known: Sequence[str], name: str = "value") -> list[str]:
+    """Read one or several of some known words, in the order in which they are known.
+
+    Raises:
+        ValueError: if there is none, or an unknown one.
+
+    Example:
+        >>> as_choices("rfn", ["ami", "rfn"]), as_choices(["rfn", "ami"], ["ami", "rfn"])
+        (['rfn'], ['ami', 'rfn'])
+    """
+    chosen = [value] if isinstance(value, str) else list(value)
+    if not chosen or any(word not in known for word in chosen):
+        raise ValueError(f"{name} must be one or more of {', '.join(known)}, got {value!r}.")
+    return [word for word in known if word in chosen]
 
 
 def check_writable(folder: str | Path) -> str:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,21 @@ __all__ = [
     "PrepareSliceBlocks",
     "PrepareSlicePairs",
     "PrepareViewImages",
+    "check_start",
 ]
+
+
+def check_start(stages: Sequence[str], pretrained: str, ckpt: str) -> None:
+    """Check that a training in stages has something to start from where its first stage is left out.
+
+    Raises:
+        ValueError: if SAINT's fusion is to be trained on the outputs of a network that nobody has trained.
+
+    Example:
+        >>> check_start(["ami", "rfn"], pretrained="", ckpt="")
+    """
+    if "ami" not in stages and not pretrained and not ckpt:
+        raise ValueError("stage rfn needs a trained AMI: give its weights as pretrained, or train stage ami first.")
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
@@ -267,9 +281,16 @@ class BestModelSaver:
                 torch.save(self.network.state_dict(), part)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score and its epoch."""
-        return {"best_metric": self.best_metric, "best_metric_epoch": self.best_metric_epoch}
+        """Return the best score, its epoch and, once there are some, the best weights."""
+        state: dict[str, Any] = {"best_metric": self.best_metric, "best_metric_epoch": self.best_metric_epoch}
+        if self.best_metric_epoch >= 0 and self.path.is_file():
+            state["weights"] = torch.load(self.path, map_location="cpu", weights_only=True)
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the best score and its epoch."""
+        """Restore the best score and its epoch, and the best weights where their file is not there."""
         self.best_metric, self.best_metric_epoch = state_dict["best_metric"], state_dict["best_metric_epoch"]
+        if "weights" in state_dict and not self.path.is_file():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path) as part:
+                torch.save(dict(state_dict["weights"]), part)

@@ -1,20 +1,42 @@
-"""Run bundles as their documentation says: from a subprocess, two at a time."""
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Run bundles as their documentation says: from a subprocess, two at a time; and check what all bundles share."""
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+import pydoc
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser as IniParser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import monai.bundle
 import nibabel as nib
 import numpy as np
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
+BUNDLES = ROOT / "bundles"
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,13 @@ class Command:
             environment["PYTHONPATH"] = self.python_path
         pipe = subprocess.PIPE
         return subprocess.Popen(arguments, cwd=self.cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def bundle_command(bundle: str, config: str, overlays: Sequence[str], options: Mapping[str, object]) -> Command:
+    """A command in the root of the repository; two underscores in an option stand for the # of a key."""
+    paths = [f"bundles/{bundle}/{name}.json" for name in (config, *overlays)]
+    given = {name.replace("__", "#"): value for name, value in options.items()}
+    return Command(paths if overlays else paths[0], given)
 
 
 @dataclass(frozen=True)
@@ -85,6 +114,19 @@ def run_all(commands: Sequence[Command]) -> list[Result]:
         return list(pool.map(run, commands))
 
 
+def run_named(commands: Mapping[str, Command]) -> dict[str, Result]:
+    return dict(zip(commands, run_all(list(commands.values())), strict=True))
+
+
+def filled(options: Mapping[str, object], **places: object) -> dict[str, object]:
+    """Options with ``{name}`` in their texts replaced, without those that are None."""
+    return {
+        key: value.format(**places) if isinstance(value, str) else value
+        for key, value in options.items()
+        if value is not None
+    }
+
+
 def save_scan(
     path: Path,
     shape: Sequence[int] = (20, 24, 6),
@@ -106,3 +148,254 @@ def save_scan(
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
     return path
+
+
+def oblique() -> np.ndarray:
+    """Direction cosines of a stack tilted twice."""
+    a, b = 0.3, -0.2
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    return turn @ tilt
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def check_output(path: Path, voxels: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> None:
+    """Type, size and geometry are right, and the observed slices are the input's, bit for bit."""
+    image = nib.load(path)
+    found = np.asarray(image.dataobj)
+    expected = affine.copy()
+    expected[:3, axis] /= factor
+    shape = list(voxels.shape)
+    shape[axis] = factor * (shape[axis] - 1) + 1
+    assert found.shape == tuple(shape) and found.dtype == voxels.dtype
+    assert image.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_array_equal(image.affine, expected.astype(np.float32))
+    np.testing.assert_allclose(image.header.get_zooms()[:3], np.linalg.norm(expected[:3, :3], axis=0), rtol=1e-6)
+    observed = np.moveaxis(found, axis, 0)[::factor]
+    assert observed.tobytes() == np.moveaxis(voxels, axis, 0).tobytes()
+    assert np.isfinite(found).all() and found.std() > 0
+
+
+def state(path: Path, entry: str = "") -> dict[str, Tensor]:
+    """What a checkpoint holds."""
+    loaded = torch.load(path, weights_only=True)
+    return loaded[entry] if entry else loaded
+
+
+def different_keys(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def assert_identical(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    assert not different_keys(first, second)
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Cells of the tables that end a run, heads first."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and " --- " not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def check_table(result: Result, methods: Sequence[str], protocols: Sequence[str], count: int, tables: int = 1) -> None:
+    """The run ends with tables of every method on every protocol, on ``count`` volumes."""
+    rows = table_rows(result.stdout)
+    assert len(rows) == tables * (1 + len(protocols))
+    for begin in range(0, len(rows), 1 + len(protocols)):
+        head, *body = rows[begin : begin + 1 + len(protocols)]
+        assert head == ["group", "protocol", "n", *methods, "gain", "wins", "p"]
+        assert [row[1] for row in body] == list(protocols)
+        for row in body:
+            assert row[2] == str(count)
+            for cell in row[3 : 3 + len(methods)]:
+                psnr, ssim = (float(number) for number in cell.split(" / "))
+                assert 0 < psnr < 100 and -1 <= ssim <= 1
+
+
+REQUIRED = {
+    "schema": str,
+    "version": str,
+    "changelog": dict,
+    "monai_version": str,
+    "pytorch_version": str,
+    "numpy_version": str,
+    "required_packages_version": dict,
+    "task": str,
+    "description": str,
+    "authors": str,
+    "copyright": str,
+    "network_data_format": dict,
+}
+REQUIRED_OF_A_TENSOR = {
+    "type": str,
+    "format": str,
+    "num_channels": int,
+    "spatial_shape": list,
+    "dtype": str,
+    "value_range": list,
+}
+DOCUMENTED = {"train", "inference", "evaluate", "multi_gpu_train", "paper", "metadata"}
+COMMON_KEYS = {
+    "train": "dataset_dir output_dir max_epochs learning_rate batch_size val_interval device amp seed ckpt",
+    "inference": "input output_dir factor spacing ckpt device amp batch_size",
+}
+
+
+def content(bundle: str, name: str) -> dict[str, Any]:
+    return json.loads((BUNDLES / bundle / f"{name}.json").read_text())
+
+
+def overlays_of(bundle: str) -> list[str]:
+    own = {"train", "inference", "metadata"}
+    return sorted(path.stem for path in (BUNDLES / bundle).glob("*.json") if path.stem not in own)
+
+
+def check_files(bundle: str) -> None:
+    """Everything documented is there; configs/ holds links to the files above it."""
+    folder = BUNDLES / bundle
+    configs = sorted(path.name for path in folder.glob("*.json"))
+    assert {f"{name}.json" for name in DOCUMENTED} <= set(configs)
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert names(folder / "configs") == sorted([*configs, "logging.conf"])
+    for path in (folder / "configs").iterdir():
+        assert path.is_symlink() and path.readlink() == Path("..") / path.name
+        assert path.resolve(strict=True) == (folder / path.name).resolve()
+
+
+def check_weights(bundle: str, overlays: Sequence[str], file: str) -> nn.Module:
+    """The file that inference reads with these overlays is shipped and fits; returns the network with the weights."""
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / bundle / f"{name}.json" for name in ("inference", *overlays)])
+    parser["bundle_root"], parser["device"] = str(BUNDLES / bundle), torch.device("cpu")
+    path = Path(parser.get_parsed_content("ckpt"))
+    assert path == BUNDLES / bundle / "models" / file
+    assert path.is_file(), f"{path} is not shipped"
+    assert path.stat().st_size < 25e6
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    return network
+
+
+def check_metadata(bundle: str, schema_file: Path) -> None:
+    """Metadata has what the model zoo requires."""
+    metadata = content(bundle, "metadata")
+    assert {key: type(metadata.get(key)) for key in REQUIRED} == REQUIRED
+    for direction in ("inputs", "outputs"):
+        tensors = metadata["network_data_format"][direction]
+        assert list(tensors) == ["image" if direction == "inputs" else "pred"]
+        for tensor in tensors.values():
+            assert {key: type(tensor.get(key)) for key in REQUIRED_OF_A_TENSOR} == REQUIRED_OF_A_TENSOR
+            assert set(tensor["channel_def"]) == {str(k) for k in range(tensor["num_channels"])}
+    assert re.fullmatch(r"https://github\.com/Project-MONAI/.*/meta_schema_\d{8}\.json", metadata["schema"])
+    assert metadata["version"] in metadata["changelog"]
+    assert all(re.fullmatch(r"\d\.\d\.\d", version) for version in metadata["changelog"])  # compared as strings
+    assert not re.search(r"_v", bundle)  # names of release assets are split there
+    # MONAI's own check; a schema that is already there is not downloaded
+    schema_file.write_text(json.dumps({"type": "object", "required": list(REQUIRED)}))
+    monai.bundle.verify_metadata(meta_file=str(BUNDLES / bundle / "metadata.json"), filepath=str(schema_file))
+
+
+def check_versions(bundle: str) -> None:
+    """Metadata, setup.cfg and constraints.txt name the same versions."""
+    metadata = content(bundle, "metadata")
+    setup = IniParser()
+    setup.read(ROOT / "setup.cfg")
+    assert metadata["version"] == setup["metadata"]["version"]
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    found = {
+        "torch": metadata["pytorch_version"],
+        "monai": metadata["monai_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    assert found == {name: pinned[name] for name in found}
+    needed = re.findall(r"^([\w.-]+)[<>=]", setup["options"]["install_requires"], re.MULTILINE)
+    assert set(found) <= set(needed)
+
+
+def check_net_in_out(bundle: str, *configs: str, **sizes: int) -> None:
+    """MONAI finds the network to take and give what metadata says."""
+    monai.bundle.verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(BUNDLES / bundle / "metadata.json"),
+        config_file=[str(BUNDLES / bundle / f"{name}.json") for name in configs],
+        device="cpu",
+        **sizes,
+    )
+
+
+def start_workflow(bundle: str, configs: Sequence[str], kind: str, **options: object) -> ConfigWorkflow:
+    """Initialize the workflow as MONAI's API does, and check that it has the properties MONAI expects."""
+    workflow = ConfigWorkflow(
+        config_file=[str(BUNDLES / bundle / f"{name}.json") for name in configs],
+        meta_file=str(BUNDLES / bundle / "metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        device="$torch.device('cpu')",
+        **options,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    return workflow
+
+
+def key_paths(value: object, prefix: str = "") -> list[str]:
+    """Every path ``a#b#0`` into a config."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    result = []
+    for key, inner in items:
+        result += [f"{prefix}{key}", *key_paths(inner, f"{prefix}{key}#")]
+    return result
+
+
+def is_argument(config: dict[str, Any], key: str) -> bool:
+    """Whether a key that a config does not have names an argument of one of its components."""
+    *parents, last = key.split("#")
+    for parent in parents:
+        config = config.get(parent, {})
+    target = pydoc.locate(str(config.get("_target_")))
+    return callable(target) and last in inspect.signature(target).parameters
+
+
+def check_overlay(bundle: str, name: str, parts: Sequence[str]) -> None:
+    """An overlay changes what exists; ``parts`` are the stages and the validation, which get samplers of their own."""
+    training = content(bundle, "train")
+    known = set(key_paths(training))
+    # the file below models/ is chosen where weights are read, in inference.json and evaluate.json
+    if "weights" in content(bundle, "inference") and "weights" in content(bundle, "evaluate"):
+        known.add("weights")
+    added = {key for key in content(bundle, name) if key not in known}
+    if name == "multi_gpu_train":
+        samplers = {f"{part}#dataloader#sampler" for part in parts}
+        assert samplers <= added and {"backend", "finalize"} <= added
+        own = {key for key in added - samplers if re.fullmatch(rf"({'|'.join(parts)})#(data_)?sampler", key)}
+        assert len(own) == len(parts) and added == samplers | own | {"backend", "finalize"}
+        assert set(training["imports"]) <= set(content(bundle, name)["imports"])
+    else:
+        assert not [key for key in added if not is_argument(training, key)]
+
+
+def check_common_keys(bundle: str) -> None:
+    """The keys that all bundles share are there."""
+    for name, keys in COMMON_KEYS.items():
+        assert set(keys.split()) <= set(content(bundle, name))
+
+
+def download(bundle: str, folder: Path, weights: Path) -> Path:
+    """Copy a bundle as a download would be, with other weights."""
+    copy = folder / bundle
+    # links become files
+    shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns("output*", "models"))
+    (copy / "models").mkdir()
+    shutil.copy(weights, copy / "models" / "model.pt")
+    return copy
+
+
+def check_weights_untouched(copy: Path, weights: Path) -> None:
+    """A training inside a copy has left its models/ alone."""
+    assert names(copy / "models") == ["model.pt"]
+    assert (copy / "models" / "model.pt").read_bytes() == weights.read_bytes()

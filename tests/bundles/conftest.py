@@ -1,3 +1,14 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What the tests of the bundles share."""
 
 from __future__ import annotations
@@ -7,10 +18,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
-from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.data.phantom import write_phantoms
+from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
 
 sys.path.insert(0, str(Path(__file__).parent))  # for bundle_commands
+pytest.register_assert_rewrite("bundle_commands")
+
+SAINT_BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "saint"
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +37,33 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         torch.save(ASIAutoencoder().state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def saint_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the small SAINT, that of ``small.json``."""
+    path = tmp_path_factory.mktemp("saint_weights") / "small.pt"
+    parser = ConfigParser()
+    parser.read_config(SAINT_BUNDLE / "small.json")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(parser.get_parsed_content("network_def").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def full_saint_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of SAINT in the size of the paper."""
+    path = tmp_path_factory.mktemp("full_saint_weights") / "full.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(SAINT().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def thin_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small thin-slice CT phantoms to train on."""
+    folder = tmp_path_factory.mktemp("data") / "thin"
+    write_phantoms(folder, "torso", range(3), shape=(40, 40, 25), spacing=(8.0, 8.0, 8.0))
+    return folder

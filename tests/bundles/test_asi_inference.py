@@ -1,3 +1,14 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Inference of the bundle asi, from the command line."""
 
 from __future__ import annotations
@@ -15,12 +26,22 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
-from bundle_commands import Command, Result, run, run_all, save_scan
+from bundle_commands import (
+    Command,
+    Result,
+    bundle_command,
+    check_output,
+    filled,
+    names,
+    oblique,
+    run,
+    run_named,
+    save_scan,
+)
 from pydicom.uid import MRImageStorage, generate_uid
 
 from monai_sliceinterp.networks.nets import ResidualASIAutoencoder
 
-CONFIG = "bundles/asi/inference.json"
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS to RAS
 GOOD = {  # name: shape, type, spacing
     "last": ((20, 24, 6), np.int16, (1.0, 1.0, 4.5)),
@@ -31,20 +52,10 @@ GOOD = {  # name: shape, type, spacing
 }
 
 
-def infer(weights: Path | str, source: object, output_dir: Path | str, **options: object) -> Command:
-    return Command(CONFIG, {"ckpt": weights, "input": source, "output_dir": output_dir, **options})
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def oblique() -> np.ndarray:
-    """Direction cosines of a stack tilted twice."""
-    a, b = 0.3, -0.2
-    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    tilt = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    return turn @ tilt
+def infer(weights: Path | str, source: object, output_dir: Path | str, *overlays: str, **options: object) -> Command:
+    return bundle_command(
+        "asi", "inference", overlays, {"ckpt": weights, "input": source, "output_dir": output_dir, **options}
+    )
 
 
 def save_itk(path: Path, dtype: type) -> tuple[np.ndarray, np.ndarray]:
@@ -87,23 +98,6 @@ def save_dicom(folder: Path, uid: str, seed: int = 0) -> tuple[np.ndarray, np.nd
     return array, FLIP @ affine
 
 
-def check_output(path: Path, voxels: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> None:
-    """Type, size and geometry are right, and the observed slices are the input's, bit for bit."""
-    image = nib.load(path)
-    found = np.asarray(image.dataobj)
-    expected = affine.copy()
-    expected[:3, axis] /= factor
-    shape = list(voxels.shape)
-    shape[axis] = factor * (shape[axis] - 1) + 1
-    assert found.shape == tuple(shape) and found.dtype == voxels.dtype
-    assert image.header.get_xyzt_units()[0] == "mm"
-    np.testing.assert_array_equal(image.affine, expected.astype(np.float32))
-    np.testing.assert_allclose(image.header.get_zooms()[:3], np.linalg.norm(expected[:3, :3], axis=0), rtol=1e-6)
-    observed = np.moveaxis(found, axis, 0)[::factor]
-    assert observed.tobytes() == np.moveaxis(voxels, axis, 0).tobytes()
-    assert np.isfinite(found).all() and found.std() > 0
-
-
 @pytest.fixture(scope="module")
 def outputs(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
     """Folder with the inputs, and what became of them."""
@@ -124,10 +118,11 @@ def outputs(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "folder": infer(weights, folder, root / "folder", factor=3),
         "spacing": infer(weights, one, root / "spacing", spacing=2, keep_observed=True),
         "isotropic": infer(weights, [str(one), str(folder / "itk.mha")], root / "isotropic"),
-        "residual": Command([CONFIG, "bundles/asi/residual.json"], infer(residual, one, root / "residual").options),
+        "residual": infer(residual, one, root / "residual", "residual"),
         "dicom": infer(weights, root / "series.1", root / "dicom", factor=2, batch_size=3),
+        "not_kept": infer(weights, one, root / "not_kept", factor=3, keep_observed="false"),
     }
-    return root, dict(zip(commands, run_all(list(commands.values())), strict=True))
+    return root, run_named(commands)
 
 
 def test_folder_of_files(outputs: tuple[Path, dict[str, Result]]) -> None:
@@ -176,6 +171,17 @@ def test_target_spacing(outputs: tuple[Path, dict[str, Result]]) -> None:
     expected[2, 2] = 2.0
     np.testing.assert_array_equal(image.affine, expected)
     np.testing.assert_array_equal(found[..., [0, 9]], voxels[..., [0, 4]])
+
+
+def test_observed_slices_need_not_be_kept(outputs: tuple[Path, dict[str, Result]]) -> None:
+    """The switch is off, as a text on the command line says."""
+    root, results = outputs
+    results["not_kept"].check_success()
+    kept, found = (nib.load(root / run / "last_interp.nii.gz") for run in ("folder", "not_kept"))
+    np.testing.assert_array_equal(kept.affine, found.affine)
+    kept, found = (np.asarray(image.dataobj) for image in (kept, found))
+    assert (kept[..., ::3] != found[..., ::3]).mean() > 0.5
+    np.testing.assert_array_equal(np.delete(kept, np.s_[::3], axis=2), np.delete(found, np.s_[::3], axis=2))
 
 
 def test_neither_factor_nor_spacing_is_isotropic(outputs: tuple[Path, dict[str, Result]]) -> None:
@@ -288,16 +294,11 @@ def wrong_commands(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         save_dicom(root / "series", uid, seed)
     (root / "truncated.pt").write_bytes(weights.read_bytes()[:100_000])
     torch.save(torch.nn.Conv2d(1, 4, 3).state_dict(), root / "other.pt")
-    commands = []
+    commands = {}
     for name, (options, _) in WRONG_COMMANDS.items():
         given = {"ckpt": weights, "input": scan, "output_dir": root / "out" / name, **options}
-        given = {
-            key: value.format(root=root, scan=scan) if isinstance(value, str) else value
-            for key, value in given.items()
-            if value is not None
-        }
-        commands.append(Command(CONFIG, given))
-    return root, dict(zip(WRONG_COMMANDS, run_all(commands), strict=True))
+        commands[name] = bundle_command("asi", "inference", (), filled(given, root=root, scan=scan))
+    return root, run_named(commands)
 
 
 @pytest.mark.parametrize("name", WRONG_COMMANDS)
@@ -340,7 +341,8 @@ def test_killed_run_leaves_no_incomplete_output(moment: str, weights: Path, tmp_
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="real scans: set SLICEINTERP_DATA")
 def test_documented_command_on_a_real_cine(tmp_path: Path) -> None:
     scan = Path(os.environ["SLICEINTERP_DATA"]) / "cardiac_mr" / "sunnybrook_sc_hf_i_01_cine.nii.gz"
-    run(Command(CONFIG, {"input": scan, "factor": 5, "output_dir": tmp_path / "out"})).check_success()
+    options = {"input": scan, "factor": 5, "output_dir": tmp_path / "out"}
+    run(bundle_command("asi", "inference", (), options)).check_success()
     image, source = nib.load(tmp_path / "out" / "sunnybrook_sc_hf_i_01_cine_interp.nii.gz"), nib.load(scan)
     assert image.shape == (176, 176, 56, 5) and image.get_data_dtype() == source.get_data_dtype()
     assert image.header.get_zooms()[2] == pytest.approx(2.0, abs=1e-4)

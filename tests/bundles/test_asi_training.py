@@ -1,70 +1,63 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Training, evaluation and the overlays of the bundle asi, from the command line."""
 
 from __future__ import annotations
 
 import csv
-import json
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_commands import ROOT, Command, Result, run, run_all, save_scan
+from bundle_commands import (
+    BUNDLES,
+    Command,
+    Result,
+    assert_identical,
+    bundle_command,
+    check_table,
+    content,
+    different_keys,
+    filled,
+    run,
+    run_all,
+    run_named,
+    save_scan,
+    state,
+    table_rows,
+)
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
 
 from monai_sliceinterp.networks.nets import ASIAutoencoder, ResidualASIAutoencoder
 
-BUNDLE = "bundles/asi"
-TRAIN = f"{BUNDLE}/train.json"
 PHANTOMS = {
     "phantoms#phantom_kinds": "['heart','head']",
     "phantoms#num_phantoms": 3,
     "phantoms#shape": "[32,32,9]",
     "patch_size": 32,
 }
-MR = json.loads((ROOT / BUNDLE / "mr.json").read_text())
+MR = content("asi", "mr")
 METHODS = ["linear", "cubic", "lanczos", "asi"]
 
 
 def train(output_dir: Path | str, *overlays: str, **options: object) -> Command:
-    """Training on tiny phantoms; two underscores in an option stand for the # of a key."""
-    config = [TRAIN, *(f"{BUNDLE}/{name}.json" for name in overlays)] if overlays else TRAIN
-    given = {name.replace("__", "#"): value for name, value in options.items()}
-    return Command(config, {"output_dir": output_dir, **PHANTOMS, **given})
-
-
-def state(path: Path, entry: str = "") -> dict[str, Tensor]:
-    loaded = torch.load(path, weights_only=True)
-    return loaded[entry] if entry else loaded
-
-
-def assert_identical(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    different = [name for name in first if not torch.equal(first[name], second[name])]
-    assert not different
-
-
-def table_rows(text: str) -> list[list[str]]:
-    """Cells of the table that ends a run, head first."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and " --- " not in line]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def check_table(result: Result, protocols: Sequence[str], count: int) -> None:
-    head, *rows = table_rows(result.stdout)
-    assert head == ["group", "protocol", "n", *METHODS, "gain", "wins", "p"]
-    assert [row[1] for row in rows] == list(protocols)
-    for row in rows:
-        assert row[2] == str(count)
-        for cell in row[3:7]:
-            psnr, ssim = (float(number) for number in cell.split(" / "))
-            assert 0 < psnr < 100 and -1 <= ssim <= 1
+    """Training on tiny phantoms."""
+    return bundle_command("asi", "train", overlays, {"output_dir": output_dir, **PHANTOMS, **options})
 
 
 def save_dataset(folder: Path, names: Sequence[str], frames: Sequence[str] = ()) -> Path:
@@ -101,7 +94,7 @@ def test_training_writes_what_is_documented(straight: tuple[list[Path], list[Res
     assert found - {name for name in found if name.startswith("events.out.tfevents")} == expected | {"phantoms"}
     ASIAutoencoder().load_state_dict(state(folders[0] / "model.pt"), strict=True)
     assert len(list((folders[0] / "phantoms").iterdir())) == 6
-    check_table(results[0], ["subsample x2"], 1)
+    check_table(results[0], METHODS, ["subsample x2"], 1)
     assert " dB over " in table_rows(results[0].stdout)[1][-3]
     with (folders[0] / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -125,8 +118,7 @@ def test_same_seed_gives_identical_weights(straight: tuple[list[Path], list[Resu
     one, two, other = straight[0]
     assert_identical(state(one / "model.pt"), state(two / "model.pt"))
     assert_identical(state(one / "checkpoint.pt", "network"), state(two / "checkpoint.pt", "network"))
-    first, second = (state(folder / "model.pt") for folder in (one, other))
-    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert different_keys(*(state(folder / "model.pt") for folder in (one, other)))
     assert (one / "scores.csv").read_text() == (two / "scores.csv").read_text()
 
 
@@ -180,7 +172,7 @@ def overlays(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         "paper_mse": train(root / "paper_mse", "paper", loss__synthesis="mse", **paper),
         "pretrained": train(root / "pretrained", pretrained=weights, **{**short, "learning_rate": 0}),
     }
-    return root, dict(zip(commands, run_all(list(commands.values())), strict=True))
+    return root, run_named(commands)
 
 
 def test_own_dataset_is_split_by_subject(overlays: tuple[Path, dict[str, Result]]) -> None:
@@ -195,7 +187,7 @@ def test_own_dataset_is_split_by_subject(overlays: tuple[Path, dict[str, Result]
 def test_evaluate(overlays: tuple[Path, dict[str, Result]]) -> None:
     root, results = overlays
     results["evaluate"].check_success()
-    check_table(results["evaluate"], ["subsample x2", "subsample x4", "fwhm x3"], 1)
+    check_table(results["evaluate"], METHODS, ["subsample x2", "subsample x4", "fwhm x3"], 1)
     assert {path.name for path in (root / "evaluate").iterdir()} == {"phantoms", "scores.csv", "scores.md"}
 
 
@@ -225,7 +217,7 @@ def test_paper_without_lpips_says_what_to_install(name: str, overlays: tuple[Pat
 def test_paper_with_another_distance_trains(overlays: tuple[Path, dict[str, Result]]) -> None:
     root, results = overlays
     results["paper_mse"].check_success()
-    check_table(results["paper_mse"], ["subsample x2"], 1)
+    check_table(results["paper_mse"], METHODS, ["subsample x2"], 1)
     optimizer = state(root / "paper_mse" / "checkpoint.pt", "optimizer")
     assert optimizer["param_groups"][0]["lr"] == 1e-5
 
@@ -254,7 +246,7 @@ PAPER = {
 def test_settings_of_the_paper(names: tuple[str, ...], tmp_path: Path) -> None:
     expected = PAPER[names]
     parser = ConfigParser()
-    parser.read_config([TRAIN, *(f"{BUNDLE}/{name}.json" for name in names)])
+    parser.read_config([BUNDLES / "asi" / f"{name}.json" for name in ("train", *names)])
     parser["loss#synthesis"] = "mse"
     parser["output_dir"], parser["device"] = str(tmp_path), torch.device("cpu")
     for seed in range(6):
@@ -282,7 +274,7 @@ def test_two_processes(tmp_path: Path) -> None:
     result = run(Command(command.config, command.options, launcher=launcher))
     assert result.status == 0, result.stderr[-4000:]
     assert result.stdout.count("volumes that were not trained on") == 1
-    check_table(result, ["subsample x2"], 2)
+    check_table(result, METHODS, ["subsample x2"], 2)
     assert [path.name for path in tmp_path.glob("model*.pt")] == ["model.pt"]
     ASIAutoencoder().load_state_dict(state(tmp_path / "model.pt"), strict=True)
     assert "module." not in "".join(state(tmp_path / "checkpoint.pt", "network"))
@@ -306,11 +298,13 @@ def wrong_commands(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         save_scan(root / "nan" / f"nan_{seed}.nii.gz", (32, 32, 5), float, seed=seed)
         nan = nib.load(root / "nan" / f"nan_{seed}.nii.gz")
         nib.save(nib.Nifti1Image(nan.get_fdata() * np.nan, nan.affine), root / "nan" / f"nan_{seed}.nii.gz")
-    commands = []
-    for name, (options, _) in WRONG_COMMANDS.items():
-        given = {key: str(value).format(root=root, weights=weights) for key, value in options.items()}
-        commands.append(train(**{"output_dir": root / "out" / name, "max_epochs": 1, **given}))
-    return root, dict(zip(WRONG_COMMANDS, run_all(commands), strict=True))
+    commands = {
+        name: train(
+            **{"output_dir": root / "out" / name, "max_epochs": 1, **filled(options, root=root, weights=weights)}
+        )
+        for name, (options, _) in WRONG_COMMANDS.items()
+    }
+    return root, run_named(commands)
 
 
 @pytest.mark.parametrize("name", WRONG_COMMANDS)

@@ -27,6 +27,8 @@ from torch import nn
 
 from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.engines import (
+    as_bool,
+    as_choices,
     check_checkpoint,
     check_writable,
     exit_on_error,
@@ -102,6 +104,29 @@ class TestExitOnError:
 
     def test_result(self):
         assert exit_on_error(max, [1, 5, 3], key=lambda x: -x) == 1
+
+
+class TestAsBool:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (True, True),
+            (False, False),
+            ("true", True),
+            ("false", False),
+            ("True", True),
+            ("False", False),
+            ("FALSE", False),
+        ],
+    )
+    def test_switches(self, value, expected):
+        assert as_bool(value) is expected
+
+    @pytest.mark.parametrize("value", ["maybe", "", " true", "yes", "0", 0, 1, 1.0, None, [], [False]])
+    def test_nothing_else(self, value):
+        with pytest.raises(ValueError) as caught:
+            as_bool(value, "disagreement")
+        assert str(caught.value) == f"disagreement must be true or false, got {value!r}."
 
 
 class TestCheckWritable:
@@ -373,3 +398,14 @@ class TestInterpolateVolumes:
         assert done.returncode == 1
         lines = [line for line in done.stderr.splitlines() if "rror" in line]
         assert len(lines) == 1 and lines[0].startswith(f"error: {tmp_path}") and "Traceback" not in done.stderr
+
+
+class TestAsChoices:
+    def test_values(self):
+        assert as_choices("ami", ["ami", "rfn"], "stages") == ["ami"]
+        assert as_choices(("rfn", "ami", "rfn"), ["ami", "rfn"], "stages") == ["ami", "rfn"]
+
+    @pytest.mark.parametrize("value", ["", "foo", [], ["ami", "foo"]])
+    def test_errors(self, value):
+        with pytest.raises(ValueError, match="stages must be one or more of ami, rfn, got "):
+            as_choices(value, ["ami", "rfn"], "stages")

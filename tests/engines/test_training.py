@@ -31,6 +31,7 @@ from monai_sliceinterp.engines import (
     PrepareSliceBlocks,
     PrepareSlicePairs,
     PrepareViewImages,
+    check_start,
 )
 from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.losses import ASILoss
@@ -368,7 +369,20 @@ class TestBestModelSaver:
         validation = Validation(tmp_path / "new" / "model.pt")
         found = [validation.run(k, score) for k, score in enumerate([20.0, 19.0, 21.0, 21.0, 20.5, 22.0], 1)]
         assert found == [1, 1, 3, 3, 3, 6]
-        assert validation.saver.state_dict() == {"best_metric": 22.0, "best_metric_epoch": 6}
+        state = validation.saver.state_dict()
+        assert state.pop("weights")["weight"].item() == 6
+        assert state == {"best_metric": 22.0, "best_metric_epoch": 6}
+
+    def test_best_weights_go_along_to_another_folder(self, tmp_path):
+        validation = Validation(tmp_path / "model.pt")
+        validation.run(1, 20.0)
+        other = BestModelSaver(nn.Linear(1, 1), tmp_path / "other" / "model.pt")
+        other.load_state_dict(validation.saver.state_dict())
+        assert torch.load(other.path, weights_only=True)["weight"].item() == 1
+        # a file that is there already belongs to the training that is resumed
+        torch.save({}, other.path)
+        other.load_state_dict(validation.saver.state_dict())
+        assert torch.load(other.path, weights_only=True) == {}
 
     def test_first_counts_whatever_it_is(self, tmp_path):
         validation = Validation(tmp_path / "model.pt")
@@ -412,3 +426,16 @@ class TestBestModelSaver:
             validation.run(2, 2.0)
         assert (tmp_path / "model.pt").read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+class TestCheckStart:
+    @pytest.mark.parametrize(
+        ("stages", "pretrained", "ckpt"),
+        [(["ami"], "", ""), (["ami", "rfn"], "", ""), (["rfn"], "model.pt", ""), (["rfn"], "", "checkpoint.pt")],
+    )
+    def test_can_start(self, stages, pretrained, ckpt):
+        check_start(stages, pretrained, ckpt)
+
+    def test_fusion_of_nothing(self):
+        with pytest.raises(ValueError, match="needs a trained AMI"):
+            check_start(["rfn"], "", "")

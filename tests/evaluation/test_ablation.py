@@ -129,6 +129,15 @@ def test_settings_reach_the_inferer():
         ViewAblation(factor=3, batch_size=-1)(scan, network)
 
 
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2)])
+def test_one_volume_at_a_time(shape):
+    scan = make_scan()
+    several = MetaTensor(plain(scan).expand(*shape, -1, -1, -1).clone(), affine=scan.affine)
+    with pytest.raises(ValueError, match="expected one volume of one channel") as caught:
+        ViewAblation(factor=2)(several, build())
+    assert "\n" not in str(caught.value)
+
+
 def test_in_a_comparison():
     """The table has a column for every part, and the whole scores what the inferer alone does."""
     network = build()

@@ -27,9 +27,11 @@ from scipy.spatial.transform import Rotation
 from monai_sliceinterp.data import make_phantom
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
-from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
 from monai_sliceinterp.transforms import (
+    DisagreementMapd,
+    InvertibleScaleIntensityRanged,
     InvertibleScaleIntensityRangePercentilesd,
     LoadVolume,
     LoadVolumed,
@@ -411,6 +413,124 @@ class TestChain:
         assert saved.shape == (24, 24, 13)  # isotropic
         np.testing.assert_array_equal(np.asarray(saved.dataobj)[..., ::3], values)
         np.testing.assert_allclose(saved.header.get_zooms(), 6)
+
+
+def saint(num_views=2):
+    torch.manual_seed(0)
+    size = {"channels": 4, "num_blocks": 1, "num_layers": 2, "growth": 4}
+    return SAINT(ami=size, rfn=size, num_views=num_views).eval()
+
+
+class TestDisagreement:
+    WINDOW = (-1024.0, 2976.0)
+
+    def run(self, source, output_dir, network, **settings):
+        """The way of a volume through the bundle; returns the written images by postfix, and what was computed."""
+        scale = InvertibleScaleIntensityRanged("image", *self.WINDOW)
+        preprocessing = Compose(
+            [LoadVolumed("image"), CopyItemsd("image", names="observed"), ThroughPlaneLastd("image"), scale]
+        )
+        data = preprocessing({"image": str(source)})
+        inferer = MultiViewSliceInferer(disagreement=True, **settings)
+        data["pred"] = inferer(data["image"][None], network)[0]
+        before = data["pred"].as_tensor().clone()
+        mapped = DisagreementMapd("pred", preprocessing, inferer)(data)
+        assert torch.equal(mapped["pred"].as_tensor(), before) and "disagreement" not in data
+        result = Compose(
+            [
+                RestoreVolumed("pred", preprocessing, inferer),
+                SaveVolumed("pred", output_dir),
+                SaveVolumed("disagreement", output_dir, postfix="disagreement"),
+            ]
+        )(mapped)
+        saved = {key: nib.load(result[key].meta["saved_to"]) for key in ("pred", "disagreement")}
+        return saved, data["image"]
+
+    @pytest.mark.parametrize("views", [2, 4])
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_standard_deviation_of_the_views(self, tmp_path, axis, views):
+        """In HU, without the window's offset, in the axis order of the input, at the places of the output."""
+        spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
+        spacing[axis], shape[axis] = 4.0, 4
+        values = np.random.default_rng(0).integers(-900, 2000, shape).astype(np.int16)
+        write(tmp_path / "scan.nii.gz", values, oblique(spacing))
+        network = saint(views)
+        saved, image = self.run(tmp_path / "scan.nii.gz", tmp_path / "out", network, factor=3)
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "scan_disagreement.nii.gz",
+            "scan_interp.nii.gz",
+        ]
+        found = np.asarray(saved["disagreement"].dataobj)
+        assert found.dtype == np.float32 and found.shape == saved["pred"].shape
+        np.testing.assert_array_equal(saved["disagreement"].affine, saved["pred"].affine)
+        each = [
+            MultiViewSliceInferer(3, fuse=False, views=(view,))(image[None], network)[0, 0].numpy()
+            for view in network.directions
+        ]
+        expected = np.moveaxis(4000 * np.std(each, axis=0), -1, axis)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+        if views == 2:
+            halved = np.moveaxis(2000 * np.abs(each[0] - each[1]), -1, axis)
+            np.testing.assert_allclose(found, halved, rtol=0, atol=2e-3)
+        found = np.moveaxis(found, axis, 0)
+        assert (found[::3] == 0).all() and (found >= 0).all()
+        assert (np.delete(found, np.s_[::3], axis=0) > 0).mean() > 0.99
+
+    @pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "uint8"])
+    @pytest.mark.parametrize("frames", [1, 3])
+    def test_frames_and_types(self, tmp_path, frames, dtype):
+        values = np.random.default_rng(0).integers(0, 200, (6, 7, 3, frames)).astype(dtype)
+        write(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)), frame_spacing=0.04)
+        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), spacing=2.0)
+        assert saved["pred"].get_data_dtype() == dtype and saved["disagreement"].get_data_dtype() == np.float32
+        assert saved["pred"].shape == saved["disagreement"].shape == (6, 7, 5, frames)
+        for frame in range(frames):
+            views = [
+                MultiViewSliceInferer(2, fuse=False, views=(view,))(image[None, frame : frame + 1], saint())
+                for view in ("rows", "columns")
+            ]
+            expected = 2000 * (views[0] - views[1]).abs()[0, 0].numpy()
+            found = np.asarray(saved["disagreement"].dataobj)[..., frame]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+            assert (found[..., ::2] == 0).all() and found[..., 1::2].max() > 0
+
+    def test_interpolated_volume_is_the_same(self, tmp_path):
+        """With and without the map, and with intensities far outside the window."""
+        values = np.random.default_rng(0).integers(-3000, 4000, (6, 7, 4)).astype(np.int16)
+        write(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)))
+        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
+        without = MultiViewSliceInferer(2, value_range=(0.0, 1.0))(image[None], saint())[0, 0].numpy()
+        found = np.asarray(saved["pred"].dataobj)
+        np.testing.assert_allclose(found, without * 4000 - 1024, rtol=0, atol=0.51)
+        np.testing.assert_array_equal(found[..., ::2], values)
+        # the views see the window: what lies outside is interpolated linearly and no cause to disagree
+        write(tmp_path / "clipped.nii", values.clip(-1024, 2976), oblique((0.7, 0.9, 4.0)))
+        clipped, _ = self.run(tmp_path / "clipped.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
+        maps = [np.asarray(images["disagreement"].dataobj) for images in (saved, clipped)]
+        np.testing.assert_array_equal(*maps)
+
+    def test_no_map(self):
+        preprocessing = Compose([InvertibleScaleIntensityRanged("image", *self.WINDOW)])
+        transform = DisagreementMapd("pred", preprocessing, MultiViewSliceInferer(factor=2))
+        with pytest.raises(ValueError, match="kept no disagreement of the views; expected disagreement=True") as caught:
+            transform({"pred": make_image(), "image": make_image()})
+        assert "\n" not in str(caught.value)
+
+    def test_names(self):
+        scale = InvertibleScaleIntensityRanged("scan", *self.WINDOW)
+        preprocessing = Compose([scale])
+        data = preprocessing({"scan": make_image()})
+        inferer = MultiViewSliceInferer(factor=2, disagreement=True)
+        data["thin"] = inferer(data["scan"][None], saint())[0]
+        transform = DisagreementMapd("thin", preprocessing, inferer, image_key="scan", map_key="doubt")
+        result = transform(data)
+        assert set(result) == {"scan", "thin", "doubt"} and result["doubt"].shape == (1, 5, 6, 7)
+        assert torch.equal(result["doubt"].affine, result["thin"].affine)
+        assert result["doubt"].meta["filename_or_obj"] == "in/scan.nii.gz"
+        lenient = DisagreementMapd(["thin", "no"], preprocessing, inferer, "scan", allow_missing_keys=True)
+        assert "disagreement" in lenient(data)
+        with pytest.raises(KeyError, match="no"):
+            DisagreementMapd(["thin", "no"], preprocessing, inferer, "scan")(data)
 
 
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="SLICEINTERP_DATA names no folder of scans")
