@@ -76,14 +76,14 @@ class ViewAblation:
         >>> size = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
         >>> network = SAINT(ami=size, rfn=size).eval()
         >>> list(ViewAblation(factor=2)(MetaTensor(torch.rand(1, 1, 12, 12, 3)), network))
-        ['AMI rows', 'AMI columns', 'mean of views', 'spacing x4', 'saint']
+        ['AMI rows', 'AMI columns', 'mean of views', 'spacing x0.25', 'saint']
     """
 
     def __init__(
         self,
         factor: int,
         method: str = "saint",
-        misstated: float | None = 4.0,
+        misstated: float | None = 0.25,
         value_range: tuple[float, float] | None = None,
         batch_size: int = 0,
     ) -> None:

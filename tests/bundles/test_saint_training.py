@@ -46,7 +46,7 @@ from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.networks.nets import SAINT
 
 METHODS = ["linear", "cubic", "lanczos", "saint"]
-PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x4", "saint"]
+PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"]
 SHORT = {
     "validation_fraction": 0.34,
     "max_epochs": 1,

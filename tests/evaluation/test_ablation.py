@@ -22,7 +22,7 @@ from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.networks.nets import SAINT
 
 SIZE = {"channels": 6, "num_blocks": 1, "num_layers": 2, "growth": 4}
-PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x4", "saint"]
+PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"]
 NETWORKS = {
     "two views": {},
     "four views": {"num_views": 4},
@@ -67,7 +67,7 @@ def test_parts(name):
     network, scan = build(**NETWORKS[name]), make_scan()
     found = ViewAblation(factor=3)(scan, network)
     directions = {f"AMI {direction}": direction for direction in network.directions}
-    assert list(found) == [*directions, "mean of views", "spacing x4", "saint"]
+    assert list(found) == [*directions, "mean of views", "spacing x0.25", "saint"]
     for title, direction in directions.items():
         close(plain(found[title]), plain(MultiViewSliceInferer(3, fuse=False, views=(direction,))(scan, network)), 0)
     close(plain(found["mean of views"]), plain(MultiViewSliceInferer(3, fuse=False)(scan, network)))
@@ -92,7 +92,7 @@ def test_spacing_told_wrong(factor, misstated):
 
 def test_spacing_need_not_be_misstated():
     assert list(ViewAblation(factor=2, misstated=None)(make_scan(), build())) == [
-        part for part in PARTS if part != "spacing x4"
+        part for part in PARTS if part != "spacing x0.25"
     ]
 
 
