@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
+from tqdm import tqdm
 
 from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer
@@ -46,7 +47,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         fuse: refine the mean of the views by the fusion network; else the mean is the result.
         views: names of the views to use, all of the network's by default. Fusing needs all of them.
         disagreement: keep how much the views disagree, see :attr:`disagreement_map`.
-        progress: show a progress bar.
+        progress: show a progress bar for every view and for the fusion.
 
     Attributes:
         disagreement_map: with ``disagreement``, the standard deviation of the views at every voxel of the last output,
@@ -158,7 +159,8 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         count = self._batch(images.shape[1] * images.shape[2], slices.device)
         # filled as slices, so that the views are fused without another copy
         output = slices.new_empty(len(images), len(lower), images.shape[2])
-        for begin in range(0, len(images), count):
+        begins = range(0, len(images), count)
+        for begin in tqdm(begins, desc=f"view of {direction}", unit="batch", disable=not self.progress, leave=False):
             end = min(begin + count, len(images))
             triples = neighbor_triples(images, begin, end, saint.edge)
             output[begin:end] = saint.ami.interpolate(triples, lower, alpha, geometry.slice_spacing, along)
