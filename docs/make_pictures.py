@@ -65,10 +65,17 @@ METHODS = {
 
 
 def draw_row(
-    axes: np.ndarray, scan: str, factor: int, method: Method, network: torch.nn.Module, position: float, thinned: bool
+    axes: np.ndarray,
+    scan: str,
+    factor: int,
+    method: Method,
+    network: torch.nn.Module,
+    position: float,
+    thinned: bool,
+    axis: int | None,
 ) -> None:
     """Interpolate the first frame of a scan and draw one row of panels."""
-    volume = method.scaling(ThroughPlaneLast()(LoadVolume()(scan)[:1]))
+    volume = method.scaling(ThroughPlaneLast(axis)(LoadVolume()(scan)[:1]))
     truth = volume[None]
     if thinned:
         volume = FWHMDownsample(factor, fwhm=0)(volume)
@@ -91,9 +98,9 @@ def draw_row(
         panels.append((f"{method.title} - true", cuts[2] - true_cut, True))
     else:
         panels.append((f"{method.title} - linear", cuts[2] - cuts[1], True))
-    for axis, (title, image, signed) in zip(axes, panels, strict=True):
+    for panel, (title, image, signed) in zip(axes, panels, strict=True):
         low, high = (-method.limit, method.limit) if signed else method.window
-        axis.imshow(
+        panel.imshow(
             image,
             cmap="RdBu_r" if signed else "gray",
             vmin=low,
@@ -102,8 +109,8 @@ def draw_row(
             origin="lower",
             interpolation="nearest",
         )
-        axis.set_title(title, fontsize=9)
-        axis.set_axis_off()
+        panel.set_title(title, fontsize=9)
+        panel.set_axis_off()
 
 
 def main() -> None:
@@ -113,6 +120,7 @@ def main() -> None:
     parser.add_argument("--factor", type=int, nargs="+", default=[4], help="one factor, or one for each scan")
     parser.add_argument("--position", type=float, nargs="+", default=[0.5], help="place of the cut, 0 to 1")
     parser.add_argument("--method", choices=sorted(METHODS), default="asi")
+    parser.add_argument("--axis", type=int, help="slice axis; by default the one with the largest spacing")
     parser.add_argument("--thinned", action="store_true", help="leave slices out and compare with them")
     parser.add_argument("--ckpt", default="", help="weights; the bundle's by default")
     parser.add_argument("--output", default="", help="docs/images/<method>.png by default")
@@ -127,7 +135,7 @@ def main() -> None:
     size = (2.75 * columns, 2.6 * count)
     figure, panels = plt.subplots(count, columns, figsize=size, squeeze=False, layout="constrained")
     for row, scan, factor, position in zip(panels, arguments.scans, factors, positions, strict=True):
-        draw_row(row, scan, factor, method, network, position, arguments.thinned)
+        draw_row(row, scan, factor, method, network, position, arguments.thinned, arguments.axis)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110)
     print(output)
