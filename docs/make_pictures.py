@@ -137,7 +137,7 @@ def main() -> None:
     for row, scan, factor, position in zip(panels, arguments.scans, factors, positions, strict=True):
         draw_row(row, scan, factor, method, network, position, arguments.thinned, arguments.axis)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    figure.savefig(output, dpi=110, bbox_inches="tight")
     print(output)
 
 
