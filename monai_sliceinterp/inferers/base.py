@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from monai_sliceinterp.geometry import OutputGrid, SliceGeometry, slice_geometry
 
-__all__ = ["SliceInterpolationInferer", "paste_observed"]
+__all__ = ["SliceInterpolationInferer", "check_batch_size", "images_per_batch", "paste_observed"]
 
 
 def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
@@ -185,6 +185,37 @@ class SliceInterpolationInferer(Inferer):
                 lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices.dtype)
                 for index, first, weight in zip(wanted.tolist(), lower.tolist(), alpha.tolist(), strict=True):
                     output[index] += torch.lerp(excess[first], excess[first + 1], weight)
+
+
+def check_batch_size(batch_size: int) -> int:
+    """Return a batch size of an inferer if it is a positive integer, or 0 for one that is chosen by the images' size.
+
+    Raises:
+        ValueError: if it is neither.
+
+    Example:
+        >>> check_batch_size(0)
+        0
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
+        raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
+    return batch_size
+
+
+def images_per_batch(batch_size: int, pixels: int, budget: Mapping[str, int], device: torch.device) -> int:
+    """Number of images that are computed at once.
+
+    Args:
+        batch_size: the number the user wants; 0 chooses it.
+        pixels: pixels of an image.
+        budget: pixels computed at once by default, by type of device; other types are treated as "cpu".
+        device: where it is computed.
+
+    Example:
+        >>> images_per_batch(0, 32 * 32, {"cpu": 4096}, torch.device("cpu"))
+        4
+    """
+    return batch_size or max(1, budget.get(device.type, budget["cpu"]) // pixels)
 
 
 def _with_affine(result: Tensor, inputs: MetaTensor, grid: OutputGrid) -> MetaTensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size, images_per_batch
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
 __all__ = ["LatentSliceInferer"]
@@ -66,9 +66,7 @@ class LatentSliceInferer(SliceInterpolationInferer):
         progress: bool = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
-            raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
-        self.batch_size = batch_size
+        self.batch_size = check_batch_size(batch_size)
 
     @torch.no_grad()
     def synthesize(
@@ -85,8 +83,7 @@ class LatentSliceInferer(SliceInterpolationInferer):
         if not isinstance(latent, LatentInterpolator):
             raise TypeError(f"expected a network with encode, mix and decode, got {type(network).__name__}.")
         size = slices.shape[-2:]
-        pixels = _PIXELS_PER_BATCH.get(slices.device.type, _PIXELS_PER_BATCH["cpu"])
-        count = self.batch_size or max(1, pixels // (size[0] * size[1]))
+        count = images_per_batch(self.batch_size, size[0] * size[1], _PIXELS_PER_BATCH, slices.device)
         lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices)
         codes: Codes | None = None
         for begin in range(0, len(slices), count):

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size, images_per_batch
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
 from monai_sliceinterp.networks.nets.saint import SAINT
 
@@ -79,11 +79,9 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         progress: bool = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
-            raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
         if fuse and views is not None:
             raise ValueError("the fusion network needs all views: give views only together with fuse=False.")
-        self.batch_size, self.fuse, self.disagreement = batch_size, fuse, disagreement
+        self.batch_size, self.fuse, self.disagreement = check_batch_size(batch_size), fuse, disagreement
         self.views = None if views is None else tuple(views)
         self.disagreement_map: Tensor | None = None
         self._maps: list[Tensor] = []
@@ -134,7 +132,8 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         ]
         if self.disagreement:
             self._maps.append(slices.new_zeros(len(grid), *size))
-        count = len(places) if together else self._batch(size[0] * size[1], slices.device)
+        count = images_per_batch(self.batch_size, size[0] * size[1], _PIXELS_PER_BATCH, slices.device)
+        count = len(places) if together else count
         for batch in torch.arange(len(places)).split(count):
             part = slice(int(batch[0]), int(batch[-1]) + 1)
             stack = torch.stack([view[part] for view in views])
@@ -156,7 +155,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         """Synthesise slices ``(M, H, W)`` from one view."""
         images = to_view(slices, direction)
         along = view_spacing(direction, geometry.in_plane_spacing)
-        count = self._batch(images.shape[1] * images.shape[2], slices.device)
+        count = images_per_batch(self.batch_size, images[0].numel(), _PIXELS_PER_BATCH, slices.device)
         # filled as slices, so that the views are fused without another copy
         output = slices.new_empty(len(images), len(lower), images.shape[2])
         begins = range(0, len(images), count)
@@ -165,7 +164,3 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             triples = neighbor_triples(images, begin, end, saint.edge)
             output[begin:end] = saint.ami.interpolate(triples, lower, alpha, geometry.slice_spacing, along)
         return from_view(output, direction, slices.shape[-2:])
-
-    def _batch(self, pixels: int, device: torch.device) -> int:
-        """Number of images of a size that are computed at once."""
-        return self.batch_size or max(1, _PIXELS_PER_BATCH.get(device.type, _PIXELS_PER_BATCH["cpu"]) // pixels)

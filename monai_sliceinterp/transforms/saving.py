@@ -190,7 +190,6 @@ class DisagreementMapd(MapTransform):
                 for part in (values, torch.zeros_like(values))
             )
             output = MetaTensor(restored.as_tensor() - offset.as_tensor()).copy_meta_from(restored)
-            output.meta["original_ndim"] = result[key].meta.get("original_ndim", 3)
             result[self.map_key] = output
         return result
 
