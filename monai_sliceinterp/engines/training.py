@@ -220,8 +220,7 @@ class FreezeNormalizationHandler:
     and the network learns to work with what it will have.
 
     Args:
-        network: network with an attribute ``normalization_frozen``, like
-            :class:`monai_sliceinterp.networks.nets.ASIAutoencoder`.
+        network: network derived from :class:`monai_sliceinterp.networks.blocks.FreezableNormalization`.
         warmup_epochs: epochs trained with the batch's statistics; None never freezes them, as in the paper.
 
     Example:

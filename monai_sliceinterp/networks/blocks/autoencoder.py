@@ -47,23 +47,23 @@ def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2) -> None:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pad the in-plane sizes of a slice batch at their far ends to a multiple, by repeating the border pixels.
+    """Pad the spatial sizes of a batch at their far ends to a multiple, by repeating the border.
 
     Args:
-        image: slices ``(B, C, H, W)``, any value range.
-        multiple: the padded height and width are multiples of this number.
+        image: slices ``(B, C, H, W)`` or volumes ``(B, C, H, W, N)``, any value range.
+        multiple: the padded sizes are multiples of this number.
 
     Returns:
-        The padded slices; the very input when nothing has to be added.
+        The padded batch; the very input when nothing has to be added.
 
     Example:
         >>> import torch
         >>> pad_to_multiple(torch.ones(1, 1, 5, 8), 4).shape
         torch.Size([1, 1, 8, 8])
     """
-    height, width = image.shape[-2:]
-    down, right = -height % multiple, -width % multiple
-    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+    missing = [-size % multiple for size in image.shape[2:]]
+    padding = [amount for size in reversed(missing) for amount in (0, size)]
+    return F.pad(image, padding, mode="replicate") if any(missing) else image
 
 
 class EncoderBlock(nn.Sequential):

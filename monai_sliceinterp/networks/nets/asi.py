@@ -20,15 +20,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
+from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
 __all__ = ["ASIAutoencoder", "ResidualASIAutoencoder"]
 
 
-class ASIAutoencoder(LatentInterpolator):
+class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
     """ASI's convolutional autoencoder, exactly as in section III-B of the paper.
 
     Encoder: a block of two 3x3 convolutions, batch normalisation and 2x2 average pooling per entry of ``channels``,
@@ -70,7 +70,6 @@ class ASIAutoencoder(LatentInterpolator):
                 f"ASI needs positive channel counts, got in_channels={in_channels}, channels={tuple(channels)}, "
                 f"latent_channels={latent_channels}."
             )
-        self.normalization_frozen = False
         self.in_channels = in_channels
         self.multiple = 2 ** len(channels)
         sizes = (in_channels, *channels)
@@ -90,15 +89,6 @@ class ASIAutoencoder(LatentInterpolator):
         fan_in_normal_(self, negative_slope)
         # convolutions of few channels on large planes are a good deal faster with channels innermost, on CPU and GPU
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the training mode; with ``normalization_frozen``, batch normalisation stays in evaluation mode."""
-        super().train(mode)
-        if self.normalization_frozen:
-            for layer in self.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.eval()
-        return self
 
     def encode(self, image: Tensor) -> Codes:
         """Encode slices ``(B, C, H, W)`` in [0, 1] to one code ``(B, latent_channels, h, w)``."""
