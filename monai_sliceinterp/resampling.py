@@ -18,15 +18,26 @@ computed, and only the input slices with a weight are read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from torch import Tensor
 
-__all__ = ["FWHM_PER_SIGMA", "INTERPOLATION_MODES", "apply_slice_weights", "interpolation_weights", "slab_weights"]
+__all__ = [
+    "FWHM_PER_SIGMA",
+    "INTERPOLATION_MODES",
+    "SLAB_PROFILES",
+    "apply_slice_weights",
+    "interpolation_weights",
+    "slab_weights",
+]
 
 INTERPOLATION_MODES = ("linear", "cubic", "lanczos")
+
+SLAB_PROFILES = ("gaussian", "box")
 
 FWHM_PER_SIGMA = float(np.sqrt(8.0 * np.log(2.0)))
 """Full width at half maximum of a Gaussian with standard deviation one."""
@@ -116,38 +127,62 @@ def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cu
     return weights / weights.sum(axis=0)
 
 
-def slab_weights(num_slices: int, positions: ArrayLike, fwhm: float, truncated: float = 4.0) -> NDArray[np.float64]:
-    """Weights of Gaussian slabs centred at given positions, with replicated ends.
+def slab_weights(
+    num_slices: int, positions: ArrayLike, fwhm: float, truncated: float = 4.0, profile: str = "gaussian"
+) -> NDArray[np.float64]:
+    """Weights of slabs centred at given positions, with replicated ends.
+
+    At a position between slices the slabs at the slices around it are interpolated by a cubic B-spline.
 
     Args:
         num_slices: number N of input slices.
         positions: M centres in units of the gap, within [0, N - 1].
-        fwhm: full width at half maximum of the slab profile in units of the gap; 0 takes the slice at the position
-            (interpolated linearly where the position is between slices).
-        truncated: the profile is cut off at this many standard deviations.
+        fwhm: full width at half maximum of the slab profile in units of the gap; 0 takes the slice at the position.
+        truncated: a Gaussian profile is cut off at this many standard deviations.
+        profile: "gaussian"; "box": the mean of the thin slices within the width, those at its ends in part.
 
     Returns:
         Matrix ``(N, M)``; every column sums to one.
 
     Raises:
-        ValueError: if the width is negative or a position lies outside the slices.
+        ValueError: if the width is negative, the profile is unknown or a position lies outside the slices.
 
     Example:
         >>> slab_weights(5, [2.0], fwhm=0.0).ravel().tolist()
         [0.0, 0.0, 1.0, 0.0, 0.0]
+        >>> slab_weights(5, [2.0], fwhm=2.0, profile="box").ravel().tolist()
+        [0.0, 0.25, 0.5, 0.25, 0.0]
     """
     if not 0 <= fwhm < np.inf:
         raise ValueError(f"the FWHM of the slab must be zero or positive, got {fwhm!r}.")
-    linear = interpolation_weights(num_slices, positions, "linear")
-    sigma = fwhm / FWHM_PER_SIGMA
-    if sigma == 0:
-        return linear
-    sigma = max(sigma, _NARROWEST)
-    reach = int(np.ceil(truncated * sigma))
+    if profile not in SLAB_PROFILES:
+        raise ValueError(f"unknown slab profile {profile!r}; expected one of {', '.join(SLAB_PROFILES)}.")
     places = np.asarray(positions, dtype=np.float64).reshape(-1)
-    nodes = np.round(places).astype(int) + np.arange(-reach, reach + 1)[:, None]
-    weights = _scatter(nodes, np.exp(-0.5 * ((nodes - places) / sigma) ** 2), num_slices, "replicate")
+    between = places != np.round(places)
+    if between.any():
+        cubic = interpolation_weights(num_slices, places, "cubic")
+        slabs = slab_weights(num_slices, np.arange(num_slices), fwhm, truncated, profile) @ cubic
+        slabs[abs(slabs) < 1e-9] = 0.0
+        return slabs / slabs.sum(axis=0)
+    exact = interpolation_weights(num_slices, places, "linear")
+    if fwhm == 0:
+        return exact
+    if profile == "box":
+        reach = int(np.ceil((fwhm - 1.0) / 2.0)) if fwhm > 1 else 0
+        kernel = _overlap_with_box(fwhm)
+    else:
+        sigma = max(fwhm / FWHM_PER_SIGMA, _NARROWEST)
+        reach = int(np.ceil(truncated * sigma))
+        kernel = lambda x: np.exp(-0.5 * (x / sigma) ** 2)  # noqa: E731
+    nodes = places.astype(int) + np.arange(-reach, reach + 1)[:, None]
+    weights = _scatter(nodes, kernel(nodes - places), num_slices, "replicate")
     return weights / weights.sum(axis=0)
+
+
+def _overlap_with_box(width: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Make the function that tells how much of the cell of a slice, one gap wide, lies in a box centred at 0."""
+    half = width / 2.0
+    return lambda x: np.clip(np.minimum(x + 0.5, half) - np.maximum(x - 0.5, -half), 0.0, None)
 
 
 def _cubic_b_spline(x: NDArray[np.float64]) -> NDArray[np.float64]:

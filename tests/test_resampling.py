@@ -23,6 +23,7 @@ from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.resampling import (
     FWHM_PER_SIGMA,
     INTERPOLATION_MODES,
+    SLAB_PROFILES,
     apply_slice_weights,
     interpolation_weights,
     slab_weights,
@@ -134,8 +135,32 @@ class TestSlab:
     @some
     def test_constant_between_slices_too(self, num_slices, fwhm, fractions):
         weights = slab_weights(num_slices, np.array(fractions) * (num_slices - 1), fwhm)
-        assert (weights >= 0).all()
         np.testing.assert_allclose(weights.sum(0), 1, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("profile", SLAB_PROFILES)
+    def test_no_negative_weights_on_slices(self, profile):
+        assert (slab_weights(30, np.arange(30), 3.3, profile=profile) >= 0).all()
+
+    @pytest.mark.parametrize("profile", SLAB_PROFILES)
+    @pytest.mark.parametrize("fwhm", [0.0, 0.3, 1.0, 4.0])
+    def test_centre_of_mass_between_slices(self, fwhm, profile):
+        positions = np.array([12.0, 14.25, 15.5])
+        found = np.arange(30) @ slab_weights(30, positions, fwhm, profile=profile)
+        np.testing.assert_allclose(found, positions, rtol=0, atol=1e-3)
+
+    def test_box_is_the_mean_of_thin_slices(self):
+        weights = slab_weights(9, [4.0], 3.0, profile="box")[:, 0]
+        np.testing.assert_allclose(weights, [0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0], atol=1e-12)
+        weights = slab_weights(9, [4.0], 4.0, profile="box")[:, 0]
+        np.testing.assert_allclose(weights, [0, 0, 0.125, 0.25, 0.25, 0.25, 0.125, 0, 0], atol=1e-12)
+
+    @pytest.mark.parametrize("fwhm", [0.2, 1.0])
+    def test_box_within_a_slice_is_the_slice(self, fwhm):
+        np.testing.assert_array_equal(slab_weights(5, np.arange(5), fwhm, profile="box"), np.eye(5))
+
+    def test_unknown_profile(self):
+        with pytest.raises(ValueError, match="unknown slab profile 'triangle'; expected one of gaussian, box"):
+            slab_weights(5, [1], 1.0, profile="triangle")
 
     def test_ramp_between_slices(self):
         positions = np.array([12.0, 14.25, 15.5])
@@ -144,10 +169,11 @@ class TestSlab:
     @pytest.mark.parametrize("fwhm", [0.0, 1e-300, 1e-3, 0.02, 0.04])
     def test_thin_slab_is_the_slice(self, fwhm):
         np.testing.assert_array_equal(slab_weights(5, np.arange(5), fwhm), np.eye(5))
-        np.testing.assert_allclose(slab_weights(3, [0.5, 1.5], fwhm).T, [[0.5, 0.5, 0], [0, 0.5, 0.5]], atol=1e-12)
 
-    def test_zero_width_is_linear(self):
-        np.testing.assert_array_equal(slab_weights(4, [0.2, 2.5], 0), interpolation_weights(4, [0.2, 2.5], "linear"))
+    @pytest.mark.parametrize("fwhm", [0.0, 1e-3])
+    def test_narrow_slab_between_slices_is_the_spline(self, fwhm):
+        places = [0.2, 1.7, 2.5]
+        np.testing.assert_allclose(slab_weights(6, places, fwhm), interpolation_weights(6, places, "cubic"), atol=1e-9)
 
     @pytest.mark.parametrize("fwhm", [-1.0, float("nan"), float("inf")])
     def test_errors(self, fwhm):
