@@ -14,14 +14,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
+from monai_sliceinterp.transforms.conditioning import BODY_PARTS
 from monai_sliceinterp.transforms.loading import dicom_series
 
-__all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch"]
+__all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
 
 
 def find_volumes(
@@ -180,6 +181,33 @@ def volumes_per_batch(batch_size: int, samples_per_volume: int) -> int:
             f"batch_size {batch_size} must be a positive multiple of samples_per_volume {samples_per_volume}."
         )
     return batch_size // samples_per_volume
+
+
+def with_body_parts(items: Iterable[Mapping[str, str]], body_parts: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tell the body part of each volume of a data list.
+
+    Args:
+        items: data list, see :func:`split_volumes`.
+        body_parts: body part by the beginning of file names; the longest one that fits counts.
+
+    Returns:
+        The items with a "body_part", empty where nothing fits.
+
+    Raises:
+        ValueError: for an unknown body part.
+
+    Example:
+        >>> with_body_parts([{"image": "scans/lidc_1.nii"}], {"lidc": "chest"})
+        [{'image': 'scans/lidc_1.nii', 'body_part': 'chest'}]
+    """
+    unknown = sorted(set(body_parts.values()) - set(BODY_PARTS))
+    if unknown:
+        raise ValueError(f"unknown body part {unknown[0]!r}; expected one of {', '.join(BODY_PARTS)}.")
+    result = []
+    for item in items:
+        fitting = [start for start in body_parts if Path(item["image"]).name.startswith(start)]
+        result.append({**item, "body_part": body_parts[max(fitting, key=len)] if fitting else ""})
+    return result
 
 
 def _distinct(files: list[str]) -> list[str]:

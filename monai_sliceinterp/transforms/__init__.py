@@ -20,12 +20,31 @@ from monai_sliceinterp.transforms.blocks import (
     RandSliceBlocksDict,
     slice_block,
 )
+from monai_sliceinterp.transforms.conditioning import (
+    BODY_PARTS,
+    DegradationConditionD,
+    DegradationConditiond,
+    DegradationConditionDict,
+    condition_vector,
+)
 from monai_sliceinterp.transforms.degradation import (
     FWHMDownsample,
     FWHMDownsampleD,
     FWHMDownsampled,
     FWHMDownsampleDict,
     fwhm_downsample,
+)
+from monai_sliceinterp.transforms.degrader import (
+    Degradation,
+    Degrader,
+    DegraderD,
+    Degraderd,
+    DegraderDict,
+    RandDegrader,
+    RandDegraderD,
+    RandDegraderd,
+    RandDegraderDict,
+    degrade,
 )
 from monai_sliceinterp.transforms.intensity import (
     InvertibleScaleIntensityRange,

@@ -1,0 +1,122 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The condition that Virtual Thin Slice tells its discriminator: body part, slice interval, slab width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from torch import Tensor
+
+__all__ = [
+    "BODY_PARTS",
+    "DegradationConditionD",
+    "DegradationConditionDict",
+    "DegradationConditiond",
+    "condition_vector",
+]
+
+BODY_PARTS = ("head", "chest", "abdomen", "leg")
+
+
+def condition_vector(
+    body_part: str | None,
+    factor: float,
+    sigma: float,
+    factors: Sequence[float] = (4, 8),
+    sigma_threshold: float = 1.6,
+) -> Tensor:
+    """Tell a degradation as a vector of zeros and ones (Virtual Thin Slice, section 3.4).
+
+    Args:
+        body_part: "head", "chest", "abdomen" or "leg"; None or "": unknown, all zeros.
+        factor: how many thin slices make the interval of the thick ones. At the paper's 1 mm, 4 is 4 mm.
+        sigma: standard deviation of the slab in voxels.
+        factors: the factors there are, one channel each.
+        sigma_threshold: slabs up to this are narrow, others wide. The paper names two scales but not where they part;
+            this is the middle of its range of 0 to 3.2.
+
+    Returns:
+        ``(4 + len(factors) + 2,)`` float32.
+
+    Raises:
+        ValueError: for an unknown body part, another factor, or a sigma that is negative or not a number.
+
+    Example:
+        >>> condition_vector("chest", factor=8, sigma=0.5).tolist()
+        [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]
+    """
+    if body_part and body_part not in BODY_PARTS:
+        raise ValueError(
+            f"unknown body part {body_part!r}; expected one of {', '.join(BODY_PARTS)}, or nothing if unknown."
+        )
+    known = [math.isclose(factor, value, rel_tol=1e-6) for value in factors]
+    if sum(known) != 1:
+        raise ValueError(f"no condition for a factor of {factor!r}; expected one of {', '.join(map(str, factors))}.")
+    if not 0 <= sigma < math.inf:
+        raise ValueError(f"sigma must be zero or a positive number, got {sigma!r}.")
+    parts = [name == body_part for name in BODY_PARTS]
+    return torch.tensor([*parts, *known, sigma <= sigma_threshold, sigma > sigma_threshold], dtype=torch.float32)
+
+
+class DegradationConditiond(MapTransform):
+    """Make the condition vector from the parameters of a degradation, see :func:`condition_vector`.
+
+    Args:
+        keys: parameters as :class:`monai_sliceinterp.transforms.RandDegraderd` keeps them.
+        body_part_key: where the data list tells the body part; where it does not, the part is unknown.
+        condition_key: where the vector goes.
+        factors: see :func:`condition_vector`.
+        sigma_threshold: see :func:`condition_vector`.
+        allow_missing_keys: do not raise for keys that are not there.
+
+    Raises:
+        ValueError: if there are several keys.
+
+    Example:
+        >>> transform = DegradationConditiond("degradation")
+        >>> transform({"degradation": {"factor": 4.0, "sigma": 2.0}, "body_part": "leg"})["condition"].tolist()
+        [0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        body_part_key: str = "body_part",
+        condition_key: str = "condition",
+        factors: Sequence[float] = (4, 8),
+        sigma_threshold: float = 1.6,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"expected one key, got {self.keys}.")
+        self.body_part_key, self.condition_key = body_part_key, condition_key
+        self.factors, self.sigma_threshold = tuple(factors), sigma_threshold
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the condition."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            used = result[key]
+            result[self.condition_key] = condition_vector(
+                result.get(self.body_part_key), used["factor"], used["sigma"], self.factors, self.sigma_threshold
+            )
+        return result
+
+
+DegradationConditionD = DegradationConditionDict = DegradationConditiond
