@@ -19,5 +19,7 @@ from monai_sliceinterp.networks.blocks.generated_filters import (
     apply_generated_filters,
     filter_distance_matrix,
 )
+from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
 from monai_sliceinterp.networks.blocks.residual_dense import ResidualDenseBlock, ResidualDenseNetwork
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
+from monai_sliceinterp.networks.blocks.volumetric import DoublingBlock, HalvingBlock, SelfAttentionBlock

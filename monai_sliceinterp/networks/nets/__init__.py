@@ -21,3 +21,5 @@ from monai_sliceinterp.networks.nets.saint import (
     ResidualFusionNetwork,
     blended_interpolation,
 )
+from monai_sliceinterp.networks.nets.volumetric_baselines import SRCNN3D, Pix2Pix3D
+from monai_sliceinterp.networks.nets.vts import CONDITION_CHANNELS, VolumeTranslator, VTSDiscriminator, VTSGenerator

@@ -1,0 +1,139 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""SRCNN and Pix2Pix in 3D: the networks Virtual Thin Slice is compared with (section 4.2 of its paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import Convolution
+from torch import Tensor, nn
+
+from monai_sliceinterp.networks.blocks.volumetric import HalvingBlock
+from monai_sliceinterp.networks.nets.vts import VolumeTranslator
+
+__all__ = ["SRCNN3D", "Pix2Pix3D"]
+
+
+class SRCNN3D(VolumeTranslator):
+    """SRCNN's 9-1-5 model with three-dimensional kernels: three convolutions and two ReLUs.
+
+    Args:
+        channels: channels after the first and the second layer; the original's are 64 and 32.
+        intensity_center: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
+        intensity_scale: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
+
+    Raises:
+        ValueError: if ``channels`` is not a pair of positive numbers.
+
+    Example:
+        >>> SRCNN3D(channels=(4, 2))(torch.rand(1, 1, 12, 10, 9)).shape
+        torch.Size([1, 1, 12, 10, 9])
+    """
+
+    def __init__(
+        self, channels: Sequence[int] = (64, 32), intensity_center: float = 0.5, intensity_scale: float = 0.5
+    ) -> None:
+        super().__init__(intensity_center, intensity_scale)
+        if len(channels) != 2 or min(channels) < 1:
+            raise ValueError(f"expected two positive numbers of channels, got {tuple(channels)}.")
+        self.layers = nn.Sequential(
+            # replicated borders: with zeros the volume would darken or brighten towards its faces
+            nn.Conv3d(1, channels[0], 9, padding=4, padding_mode="replicate"),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(channels[0], channels[1], 1),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(channels[1], 1, 5, padding=2, padding_mode="replicate"),
+        )
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def translate(self, image: Tensor) -> Tensor:
+        """See :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`."""
+        return self.layers(image)
+
+
+class Pix2Pix3D(VolumeTranslator):
+    """Generator of Pix2Pix with 4x4x4 kernels: strided convolutions until one voxel is left, and transposed ones back.
+
+    The U-Net of Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", in 3D: leaky ReLU
+    downwards, ReLU and dropout of the innermost levels upwards, skips by concatenation, tanh at the end.
+
+    Args:
+        channels: first width; each level doubles it up to eight times.
+        size: size of the training volumes, a power of two; ``log2(size)`` levels leave one voxel.
+        dropout: dropout probability of the two innermost levels above the bottom.
+        negative_slope: slope of the leaky ReLU.
+        intensity_center: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
+        intensity_scale: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
+
+    Raises:
+        ValueError: if a size is not usable.
+
+    Example:
+        >>> Pix2Pix3D(channels=4, size=16).eval()(torch.rand(1, 1, 16, 16, 9)).shape
+        torch.Size([1, 1, 16, 16, 9])
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        size: int = 128,
+        dropout: float = 0.5,
+        negative_slope: float = 0.2,
+        intensity_center: float = 0.5,
+        intensity_scale: float = 0.5,
+    ) -> None:
+        super().__init__(intensity_center, intensity_scale)
+        if channels < 1 or size < 4 or size & (size - 1):
+            raise ValueError(f"expected a positive width and a size that is a power of two, got {channels}, {size}.")
+        levels = size.bit_length() - 1
+        self.multiple = size
+        widths = [channels * min(2**level, 8) for level in range(levels)]
+        inputs = [1, *widths[:-1]]
+        # a single voxel has no statistics: the outermost and the innermost level go without normalisation
+        self.encoder = nn.ModuleList(
+            HalvingBlock(before, after, 0 < level < levels - 1, negative_slope)
+            for level, (before, after) in enumerate(zip(inputs, widths, strict=True))
+        )
+        self.decoder = nn.ModuleList()
+        for level in reversed(range(levels)):
+            below = widths[level] if level == levels - 1 else 2 * widths[level]
+            self.decoder.append(
+                Convolution(
+                    spatial_dims=3,
+                    in_channels=below,
+                    out_channels=inputs[level],
+                    strides=2,
+                    kernel_size=4,
+                    padding=1,
+                    output_padding=0,
+                    is_transposed=True,
+                    conv_only=level == 0,
+                    adn_ordering="NDA",
+                    norm="batch",
+                    dropout=dropout if levels - 4 < level < levels - 1 else None,
+                    act="relu",
+                    bias=level == 0,
+                )
+            )
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def translate(self, image: Tensor) -> Tensor:
+        """See :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`."""
+        features = [image]
+        for block in self.encoder:
+            features.append(block(features[-1]))
+        result = features.pop()
+        for block in self.decoder[:-1]:
+            result = torch.cat([block(result), features.pop()], dim=1)
+        return torch.tanh(self.decoder[-1](result))

@@ -1,0 +1,223 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Virtual Thin Slice (VTS): a 3D conditional GAN that makes thin slices from thick ones.
+
+Kudo A, Kitamura Y, Li Y, Iizuka S, Simo-Serra E: Virtual Thin Slice: 3D Conditional GAN-based Super-Resolution for CT
+Slice Interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from monai_sliceinterp.networks.blocks.autoencoder import pad_to_multiple
+from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
+from monai_sliceinterp.networks.blocks.volumetric import DoublingBlock, HalvingBlock, SelfAttentionBlock
+
+__all__ = ["CONDITION_CHANNELS", "VTSDiscriminator", "VTSGenerator", "VolumeTranslator"]
+
+CONDITION_CHANNELS = 8
+"""Four body parts, two slice intervals, two scales of the slab width (VTS, section 3.4)."""
+
+
+class VolumeTranslator(FreezableNormalization):
+    """Base of the networks that make a thin-slice volume from a thick one on the same grid.
+
+    A subclass defines :meth:`translate` and sets ``multiple``, which sizes are padded to inside.
+
+    Args:
+        intensity_center: intensity, on the input's scale, that the network sees as 0.
+        intensity_scale: difference of intensity that it sees as 1. With the window [-2048, 2048] HU scaled to [0, 1],
+            the defaults show it the paper's [-1, 1].
+
+    Raises:
+        ValueError: if the scale is not positive.
+    """
+
+    multiple = 1
+
+    def __init__(self, intensity_center: float = 0.5, intensity_scale: float = 0.5) -> None:
+        super().__init__()
+        if not intensity_scale > 0:
+            raise ValueError(f"intensity_scale must be positive, got {intensity_scale!r}.")
+        self.intensity_center, self.intensity_scale = intensity_center, intensity_scale
+
+    def translate(self, image: Tensor) -> Tensor:
+        """Translate volumes ``(B, 1, H, W, N)`` whose sizes are multiples of ``multiple``, on the network's scale."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Translate volumes ``(B, 1, H, W, N)`` of any size, interpolated to the fine grid; the output has their size.
+
+        Raises:
+            ValueError: if the input is not such a batch.
+        """
+        if image.ndim != 5 or image.shape[1] != 1:
+            raise ValueError(f"expected volumes (B, 1, H, W, N), got shape {tuple(image.shape)}.")
+        padded = pad_to_multiple((image - self.intensity_center) / self.intensity_scale, self.multiple)
+        height, width, count = image.shape[2:]
+        result = self.translate(padded)[..., :height, :width, :count]
+        return result * self.intensity_scale + self.intensity_center
+
+
+class VTSGenerator(VolumeTranslator):
+    """Generator of Virtual Thin Slice (section 3.2): a 3D encoder-decoder with skips that predicts what is missing.
+
+    Four strided convolutions halve the resolution down to 1/16; trilinear upsampling and convolutions restore it, with
+    the encoder's features joined at every resolution. The output is added to the input, the thick volume interpolated
+    to the fine grid by a cubic B-spline: the network has only the high frequencies to make. It is fully convolutional.
+
+    Args:
+        channels: channels at 1/2, 1/4, ... of the resolution. The paper's first is 64.
+        high_frequency: add the output to the input; else it is the whole intensity (the paper's ablation).
+        negative_slope: slope of the leaky ReLU.
+        intensity_center: see :class:`VolumeTranslator`.
+        intensity_scale: see :class:`VolumeTranslator`.
+
+    Raises:
+        ValueError: if ``channels`` is empty or has a number that is not positive.
+
+    Example:
+        >>> network = VTSGenerator(channels=(4, 8)).eval()
+        >>> network(torch.rand(1, 1, 30, 21, 17)).shape
+        torch.Size([1, 1, 30, 21, 17])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        high_frequency: bool = True,
+        negative_slope: float = 0.2,
+        intensity_center: float = 0.5,
+        intensity_scale: float = 0.5,
+    ) -> None:
+        super().__init__(intensity_center, intensity_scale)
+        if not channels or min(channels) < 1:
+            raise ValueError(f"expected positive numbers of channels, got {tuple(channels)}.")
+        self.high_frequency = high_frequency
+        self.multiple = 2 ** len(channels)
+        inputs = (1, *channels[:-1])
+        self.encoder = nn.ModuleList(
+            HalvingBlock(before, after, negative_slope=negative_slope)
+            for before, after in zip(inputs, channels, strict=True)
+        )
+        # from 1/16 upwards; each level gives as many channels as the encoder has at its resolution
+        outputs = (channels[0], *channels[:-1])
+        self.decoder = nn.ModuleList(
+            DoublingBlock(below, skip, out, negative_slope)
+            for below, skip, out in reversed(list(zip(channels, inputs, outputs, strict=True)))
+        )
+        self.head = nn.Conv3d(channels[0], 1, kernel_size=1)
+        if high_frequency:  # an untrained network leaves its input as it is
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        # convolutions of few channels on large volumes are a good deal faster with channels innermost
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def translate(self, image: Tensor) -> Tensor:
+        """See :class:`VolumeTranslator`."""
+        features = [image]
+        for block in self.encoder:
+            features.append(block(features[-1]))
+        result = features.pop()
+        for block in self.decoder:
+            result = block(result, features.pop())
+        result = self.head(result)
+        return image + result if self.high_frequency else result
+
+
+class VTSDiscriminator(nn.Module):
+    """Discriminator of Virtual Thin Slice: tells true thin volumes from made ones, given the thick one and a condition.
+
+    The condition (body part, slice interval, slab width) is told as constant channels beside the two volumes
+    (section 3.4). Four strided convolutions, self-attention after the last of them (section 3.2), then one number per
+    patch, or one for the whole volume.
+
+    Args:
+        channels: channels at 1/2, 1/4, ... of the resolution.
+        condition_channels: length of the condition vector; 0: none (the paper's ablation).
+        attention: with self-attention.
+        whole: average the patches to one number per volume.
+        negative_slope: slope of the leaky ReLU.
+        intensity_center: see :class:`VolumeTranslator`.
+        intensity_scale: see :class:`VolumeTranslator`.
+
+    Raises:
+        ValueError: if a size is not usable.
+
+    Example:
+        >>> critic = VTSDiscriminator(channels=(4, 8))
+        >>> thick, thin = torch.rand(2, 2, 1, 16, 16, 16)
+        >>> critic(torch.cat([thick, thin], dim=1), torch.zeros(2, 8)).shape
+        torch.Size([2, 1, 4, 4, 4])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        condition_channels: int = CONDITION_CHANNELS,
+        attention: bool = True,
+        whole: bool = False,
+        negative_slope: float = 0.2,
+        intensity_center: float = 0.5,
+        intensity_scale: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1 or condition_channels < 0:
+            raise ValueError(
+                f"expected positive numbers of channels and no negative number of condition channels, got "
+                f"{tuple(channels)} and {condition_channels!r}."
+            )
+        if not intensity_scale > 0:
+            raise ValueError(f"intensity_scale must be positive, got {intensity_scale!r}.")
+        self.condition_channels, self.whole = condition_channels, whole
+        self.intensity_center, self.intensity_scale = intensity_center, intensity_scale
+        inputs = (2 + condition_channels, *channels[:-1])
+        layers: list[nn.Module] = [
+            HalvingBlock(before, after, normalize=number > 0, negative_slope=negative_slope)
+            for number, (before, after) in enumerate(zip(inputs, channels, strict=True))
+        ]
+        if attention:
+            layers.append(SelfAttentionBlock(channels[-1]))
+        layers.append(nn.Conv3d(channels[-1], 1, kernel_size=3, padding=1))
+        self.layers = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Judge volumes.
+
+        Args:
+            image: the thick volume on the fine grid and the thin one ``(B, 2, H, W, N)``, sizes that are multiples of
+                ``2 ** len(channels)``.
+            condition: ``(B, condition_channels)``; None: nothing is known (zeros).
+
+        Returns:
+            Logits, large where the thin volume looks true: ``(B, 1, h, w, n)``, or ``(B, 1)`` for whole volumes.
+
+        Raises:
+            ValueError: if the condition does not fit.
+        """
+        scaled = (image - self.intensity_center) / self.intensity_scale
+        if self.condition_channels:
+            if condition is None:
+                condition = image.new_zeros(len(image), self.condition_channels)
+            if condition.shape != (len(image), self.condition_channels):
+                raise ValueError(
+                    f"expected a condition ({len(image)}, {self.condition_channels}), got {tuple(condition.shape)}."
+                )
+            told = condition.to(scaled)[:, :, None, None, None].expand(-1, -1, *image.shape[2:])
+            scaled = torch.cat([scaled, told], dim=1)
+        result = self.layers(scaled)
+        return result.mean(dim=(2, 3, 4)) if self.whole else result
