@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from monai_sliceinterp.engines.adversarial import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
 from monai_sliceinterp.engines.inference import (
     as_bool,
     as_choices,
