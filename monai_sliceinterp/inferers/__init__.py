@@ -17,3 +17,4 @@ from monai_sliceinterp.inferers.base import SliceInterpolationInferer, paste_obs
 from monai_sliceinterp.inferers.latent import LatentSliceInferer
 from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer
 from monai_sliceinterp.inferers.spline import SplineSliceInferer
+from monai_sliceinterp.inferers.volumetric import VolumetricSliceInferer
