@@ -29,7 +29,7 @@ from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import body_mask, slice_score, synthesized_pairs
 from monai_sliceinterp.metrics.slices import SLICE_SCORES
-from monai_sliceinterp.transforms import FWHMDownsample
+from monai_sliceinterp.transforms import FWHMDownsample, RandDegrader
 
 __all__ = [
     "BASELINES",
@@ -78,7 +78,12 @@ class Score:
 
 
 def score_volume(
-    pred: Tensor, truth: Tensor, factor: int, data_range: float = 1.0, body: Tensor | None = None
+    pred: Tensor,
+    truth: Tensor,
+    factor: int,
+    data_range: float = 1.0,
+    body: Tensor | None = None,
+    observed: bool = False,
 ) -> dict[str, float]:
     """Score an interpolated volume.
 
@@ -88,6 +93,7 @@ def score_volume(
         factor: the upsampling factor.
         data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``].
         body: mask of the body, of the truth's shape; the scores inside it are added where it is given.
+        observed: score the slices at observed positions too, which thick slices do not show as they are.
 
     Returns:
         "psnr" and "ssim" of the synthesised slices, "psnr_volume" and so on, see :class:`Score`.
@@ -100,12 +106,12 @@ def score_volume(
     """
     pred, truth = (volume.as_tensor() if isinstance(volume, MetaTensor) else volume for volume in (pred, truth))
     pred, truth = pred.float().clamp(0, data_range), truth.float().clamp(0, data_range)
-    first, second = synthesized_pairs(pred, truth, factor)
+    first, second = synthesized_pairs(pred, truth, factor, observed)
     mse = float(((pred - truth[..., : pred.shape[-1]]).double() ** 2).mean())
     scores = {name: float(slice_score(first, second, name, data_range)) for name in SLICE_SCORES}
     scores["psnr_volume"] = float(10 * np.log10(data_range**2 / mse)) if mse > 0 else float("inf")
     if body is not None:
-        mask, _ = synthesized_pairs(body[..., : pred.shape[-1]], body, factor)
+        mask, _ = synthesized_pairs(body[..., : pred.shape[-1]], body, factor, observed)
         for name in SLICE_SCORES:
             scores[f"{name}_body"] = float(slice_score(first, second, name, data_range, mask))
     return scores
@@ -127,7 +133,9 @@ def compare(
             interpolator that gives several results returns them by name. The baselines "linear", "cubic" and
             "lanczos" are added.
         protocols: arguments of :class:`monai_sliceinterp.transforms.FWHMDownsample`, for instance
-            ``{"factor": 2, "fwhm": 0}`` (subsample) or ``{"factor": 3}`` (Gaussian slabs).
+            ``{"factor": 2, "fwhm": 0}`` (subsample) or ``{"factor": 3}`` (Gaussian slabs). With an entry "random", the
+            arguments of :class:`monai_sliceinterp.transforms.RandDegrader` but the factor, and on request a "seed":
+            slabs, phase and noise are drawn for each volume, the same for every method, and all slices are scored.
         data_range: largest possible intensity difference.
         progress: show a progress bar.
         body_threshold: intensity, scaled like the volumes, above which voxels are tissue, see
@@ -154,23 +162,36 @@ def compare(
         body = None if body_threshold is None else body_mask(thin, body_threshold)
         source = Path(str(thin.meta.get("filename_or_obj", number)))
         for protocol in protocols:
-            factor = int(protocol["factor"])
-            phase = int(protocol.get("phase", 0))
+            factor, restored = int(protocol["factor"]), "random" in protocol
+            if thin.shape[-1] - int(protocol.get("phase", 0)) < factor + 1:
+                continue
+            thick, phase = _degrade(thin, protocol, number)
             truth = thin[..., phase:]  # from the first kept slice on
             inside = None if body is None else body[..., phase:]
-            if truth.shape[-1] < factor + 1:
-                continue
-            thick = FWHMDownsample(**protocol)(thin)
             for name, make in makers.items():
                 result = make(factor)(thick[None])
                 for title, pred in result.items() if isinstance(result, Mapping) else [(name, result)]:
-                    values = score_volume(pred[0], truth, factor, data_range, inside)
+                    values = score_volume(pred[0], truth, factor, data_range, inside, restored)
                     scores.append(Score(file_stem(source), source.parent.name, _title(protocol), title, **values))
     return scores
 
 
+def _degrade(thin: MetaTensor, protocol: Mapping[str, Any], number: int) -> tuple[MetaTensor, int]:
+    """Apply a protocol to the volume of a number; also return the index of the first kept slice."""
+    if "random" not in protocol:
+        return FWHMDownsample(**protocol)(thin), int(protocol.get("phase", 0))
+    settings = dict(protocol["random"])
+    degrader = RandDegrader(factors=(protocol["factor"],), **{k: v for k, v in settings.items() if k != "seed"})
+    # volumes differ in what is drawn for them, but not with the order of protocols and methods
+    degrader.set_random_state(seed=int(settings.get("seed", 0)) + 7919 * number)
+    thick, _, parameters = degrader(thin)
+    return thick, int(parameters["phase"])
+
+
 def _title(protocol: Mapping[str, Any]) -> str:
     """Name a protocol: different ones differ in name."""
+    if "random" in protocol:
+        return f"random x{protocol['factor']}"
     fwhm, phase = protocol.get("fwhm"), protocol.get("phase", 0)
     kind = "fwhm" if fwhm is None else f"fwhm {fwhm:g} mm" if fwhm > 0 else "subsample"
     return f"{kind} x{protocol['factor']}" + (f" from {phase}" if phase else "")

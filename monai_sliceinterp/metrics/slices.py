@@ -26,13 +26,14 @@ SLICE_SCORES = ("psnr", "ssim")
 _WINDOW = 11  # pixels of SSIM's Gaussian window
 
 
-def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool = False) -> tuple[Tensor, Tensor]:
     """Pick the synthesised slices of an interpolated volume and the true ones, as batches of slices.
 
     Args:
         pred: ``(C, H, W, M)``, interpolated by ``factor`` from every ``factor``-th slice of ``truth``.
         truth: ``(C, H, W, N)``; slices past the last observed one, which nothing can interpolate, are left out.
         factor: the upsampling factor.
+        observed: pick the slices at observed positions too: where thick slices are restored, none is given as it is.
 
     Returns:
         Two tensors ``(K C, 1, H, W)``.
@@ -51,7 +52,7 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int) -> tuple[Tensor,
             f"an interpolated volume of shape {tuple(pred.shape)} does not belong to a truth of shape "
             f"{tuple(truth.shape)} at factor {factor}."
         )
-    index = torch.tensor([k for k in range(count) if k % factor], device=pred.device)
+    index = torch.tensor([k for k in range(count) if observed or k % factor], device=pred.device)
     if not len(index):
         raise ValueError(f"a volume of {count} slices at factor {factor} has no synthesised slice to score.")
     # plain tensors: the slices of several volumes are pooled, their metadata means nothing here
@@ -113,6 +114,7 @@ class SynthesizedSliceMetric(CumulativeIterationMetric):
         name: "psnr" or "ssim".
         factor: the upsampling factor the volumes were interpolated by.
         data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``] first.
+        observed: score the slices at observed positions too, see :func:`synthesized_pairs`.
 
     Example:
         >>> metric = SynthesizedSliceMetric("psnr", factor=2)
@@ -122,18 +124,18 @@ class SynthesizedSliceMetric(CumulativeIterationMetric):
         20.0
     """
 
-    def __init__(self, name: str, factor: int, data_range: float = 1.0) -> None:
+    def __init__(self, name: str, factor: int, data_range: float = 1.0, observed: bool = False) -> None:
         super().__init__()
         if name not in SLICE_SCORES:
             raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
-        self.name, self.factor, self.data_range = name, factor, data_range
+        self.name, self.factor, self.data_range, self.observed = name, factor, data_range, observed
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if y is None or y_pred.ndim != 5:
             raise ValueError(f"expected volumes (B, C, H, W, M) and their truth, got shape {tuple(y_pred.shape)}.")
         scores = []
         for pred, truth in zip(y_pred, y, strict=True):
-            first, second = synthesized_pairs(pred, truth, self.factor)
+            first, second = synthesized_pairs(pred, truth, self.factor, self.observed)
             limits = (0.0, self.data_range)
             scores.append(slice_score(first.clamp(*limits), second.clamp(*limits), self.name, self.data_range))
         return torch.stack(scores)[:, None]
