@@ -1,0 +1,236 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""SRCNN and Pix2Pix in 3D."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from monai_sliceinterp.networks.nets import SRCNN3D, Pix2Pix3D
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def trained(network: nn.Module, seed=0) -> nn.Module:
+    """The network in float64 with what training does to it: no trivial weight, bias or statistic."""
+    network = network.double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            positive = name.endswith("running_var") or "adn" in name and name.endswith("weight")
+            low, high = (0.5, 1.5) if positive else (-0.2, 0.2)
+            value.copy_(torch.rand(value.shape, generator=generator, dtype=value.dtype) * (high - low) + low)
+    return network
+
+
+def normalized(x, state, name):
+    mean, var, gamma, beta = (
+        state[f"{name}.{key}"][None, :, None, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / torch.sqrt(var + 1e-5) * gamma + beta
+
+
+def extended(x, amount):
+    """Repeat the faces of a volume at both ends."""
+    for axis in (2, 3, 4):
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        x = torch.cat([*[first] * amount, x, *[last] * amount], dim=axis)
+    return x
+
+
+class TestSRCNN:
+    @pytest.mark.parametrize("size", [(9, 7, 6), (1, 4, 12)])
+    def test_by_hand(self, size):
+        network = trained(SRCNN3D((3, 2), intensity_center=0.3, intensity_scale=0.6))
+        image = rand(2, 1, *size)
+        copy = image.clone()
+        state = network.state_dict()
+        x = (image - 0.3) / 0.6
+        x = F.conv3d(extended(x, 4), state["layers.0.weight"], state["layers.0.bias"]).clamp(min=0)
+        x = torch.einsum("oc,bcxyz->boxyz", state["layers.2.weight"][:, :, 0, 0, 0], x)
+        x = (x + state["layers.2.bias"][:, None, None, None]).clamp(min=0)
+        x = F.conv3d(extended(x, 2), state["layers.4.weight"], state["layers.4.bias"])
+        found = network(image)
+        assert found.shape == image.shape and torch.equal(image, copy)
+        torch.testing.assert_close(found, x * 0.6 + 0.3, **EXACT)
+
+    @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+    def test_constant(self, value):
+        """No border darkens or brightens."""
+        network = trained(SRCNN3D((3, 2)))
+        found = network(torch.full((1, 1, 7, 6, 5), value, dtype=torch.float64))
+        assert found.max() - found.min() < 1e-12
+
+    def test_number_of_parameters(self):
+        with torch.device("meta"):
+            network = SRCNN3D()
+        assert count(network) == (9**3 + 1) * 64 + (64 + 1) * 32 + (32 * 5**3 + 1)
+        assert count(SRCNN3D((4, 2))) == (9**3 + 1) * 4 + (4 + 1) * 2 + (2 * 5**3 + 1)
+
+    def test_gradients(self):
+        torch.manual_seed(0)
+        network = SRCNN3D((4, 4)).double().train()
+        (network(rand(1, 1, 8, 8, 8)) ** 2).mean().backward()
+        assert [name for name, value in network.named_parameters() if not value.grad.any()] == []
+
+    @pytest.mark.parametrize("channels", [(), (4,), (4, 2, 1), (4, 0), (-1, 2)])
+    def test_wrong_channels(self, channels):
+        with pytest.raises(ValueError, match="expected two positive numbers of channels, got"):
+            SRCNN3D(channels)
+
+    def test_wrong_input(self):
+        with pytest.raises(ValueError, match="expected volumes"):
+            SRCNN3D((2, 2))(torch.zeros(1, 2, 4, 4, 4))
+        with pytest.raises(ValueError, match="intensity_scale must be positive"):
+            SRCNN3D((2, 2), intensity_scale=0)
+
+
+def pix2pix_by_hand(state, image, levels, slope=0.2, center=0.5, scale=0.5):
+    x, skips = (image - center) / scale, []
+    for level in range(levels):
+        name, normalize = f"encoder.{level}.0", 0 < level < levels - 1
+        bias = None if normalize else state[f"{name}.conv.bias"]
+        x = F.conv3d(x, state[f"{name}.conv.weight"], bias, stride=2, padding=1)
+        x = normalized(x, state, f"{name}.adn.N") if normalize else x
+        x = torch.where(x > 0, x, slope * x)
+        skips.append(x)
+    assert x.shape[2:] == (1, 1, 1)
+    skips.pop()
+    for step in range(levels - 1):
+        x = F.conv_transpose3d(x, state[f"decoder.{step}.conv.weight"], stride=2, padding=1)
+        x = normalized(x, state, f"decoder.{step}.adn.N").clamp(min=0)
+        x = torch.cat([x, skips.pop()], dim=1)
+    last = f"decoder.{levels - 1}.conv"
+    x = F.conv_transpose3d(x, state[f"{last}.weight"], state[f"{last}.bias"], stride=2, padding=1)
+    return torch.tanh(x) * scale + center
+
+
+class TestPix2Pix:
+    @pytest.mark.parametrize("size", [4, 8, 32])
+    def test_by_hand(self, size):
+        network = trained(Pix2Pix3D(2, size))
+        image = rand(2, 1, size, size, size)
+        copy = image.clone()
+        found = network(image)
+        assert torch.equal(image, copy)
+        levels = {4: 2, 8: 3, 32: 5}[size]
+        torch.testing.assert_close(found, pix2pix_by_hand(network.state_dict(), image, levels), **EXACT)
+
+    def test_settings_by_hand(self):
+        network = trained(Pix2Pix3D(2, 8, 0.1, 0.4, intensity_center=10.0, intensity_scale=100.0))
+        image = 100 * rand(1, 1, 8, 8, 8)
+        expected = pix2pix_by_hand(network.state_dict(), image, 3, 0.4, 10.0, 100.0)
+        torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-7)
+
+    @pytest.mark.parametrize(("size", "levels"), [(4, 2), (8, 3), (16, 4), (64, 6), (128, 7)])
+    def test_levels(self, size, levels):
+        """Strided convolutions until one voxel is left; widths double up to eight times the first."""
+        network = Pix2Pix3D(1, size).eval()
+        assert len(network.encoder) == len(network.decoder) == levels and network.multiple == size
+        assert [block[0].conv.out_channels for block in network.encoder] == [1, 2, 4, 8, 8, 8, 8][:levels]
+        if size <= 16:
+            shapes = []
+            for block in network.encoder:
+                block.register_forward_hook(lambda layer, args, output: shapes.append(tuple(output.shape[2:])))
+            network(torch.rand(1, 1, size, size, size))
+            assert shapes == [(size // 2 ** (k + 1),) * 3 for k in range(levels)] and shapes[-1] == (1, 1, 1)
+
+    def test_number_of_parameters(self):
+        """Of size 16 and first width 2: 2, 4, 8 and 16 channels."""
+        encoder = 64 * (1 * 2 + 2 * 4 + 4 * 8 + 8 * 16) + 2 + 16 + 2 * (4 + 8)
+        decoder = 64 * (16 * 8 + 16 * 4 + 8 * 2 + 4 * 1) + 2 * (8 + 4 + 2) + 1
+        assert count(Pix2Pix3D(2, 16)) == encoder + decoder
+
+    def test_default(self):
+        with torch.device("meta"):
+            network = Pix2Pix3D()
+        assert [block[0].conv.out_channels for block in network.encoder] == [64, 128, 256, 512, 512, 512, 512]
+        assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {0.5}
+
+    @pytest.mark.parametrize("size", [(5, 8, 3), (17, 9, 8), (1, 1, 1), (8, 8, 16)])
+    def test_any_size(self, size):
+        """Padded by repeating the far border."""
+        network = trained(Pix2Pix3D(2, 8))
+        image = rand(2, 1, *size)
+        found = network(image)
+        padded = image
+        for axis in (2, 3, 4):
+            last = padded.narrow(axis, size[axis - 2] - 1, 1)
+            padded = torch.cat([padded, *[last] * (-size[axis - 2] % 8)], dim=axis)
+        assert found.shape == image.shape
+        torch.testing.assert_close(found, network(padded)[..., : size[0], : size[1], : size[2]], **EXACT)
+
+    def test_dropout(self):
+        """Only in training, in the two innermost levels above the bottom, and still where normalisation is frozen."""
+        torch.manual_seed(0)
+        network = trained(Pix2Pix3D(2, 32, dropout=0.3))
+        assert [hasattr(block.adn, "D") for block in network.decoder[:-1]] == [False, True, True, False]
+        assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {0.3}
+        image = rand(2, 1, 32, 32, 32)
+        assert torch.equal(network(image), network(image))
+        network.normalization_frozen = True
+        network.train()
+        statistics = {name: value.clone() for name, value in network.state_dict().items()}
+        first, second = network(image), network(image)
+        assert not torch.allclose(first, second)
+        assert all(torch.equal(value, statistics[name]) for name, value in network.state_dict().items())
+        without = Pix2Pix3D(2, 32, dropout=0.0).double()
+        without.load_state_dict(network.state_dict())
+        without.normalization_frozen = True
+        assert torch.equal(without.train()(image), without.eval()(image))
+
+    @pytest.mark.parametrize("size", [4, 16])
+    def test_gradients(self, size):
+        """Of a single volume too: the single voxel at the bottom is not normalised."""
+        torch.manual_seed(0)
+        network = Pix2Pix3D(2, size).double().train()
+        target = rand(1, 1, size, size, size, seed=1)
+        ((network(rand(1, 1, size, size, size)) - target) ** 2).mean().backward()
+        assert [name for name, value in network.named_parameters() if not value.grad.any()] == []
+
+    def test_range(self):
+        """tanh keeps the output within the window."""
+        network = trained(Pix2Pix3D(2, 4, intensity_center=1.0, intensity_scale=3.0))
+        found = network(1e6 * (rand(1, 1, 4, 4, 4) - 0.5))
+        assert -2 <= found.min() < found.max() <= 4
+
+    def test_state_dict(self):
+        network, other = trained(Pix2Pix3D(2, 8)), Pix2Pix3D(2, 8).double().eval()
+        buffer = io.BytesIO()
+        torch.save(network.state_dict(), buffer)
+        buffer.seek(0)
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        image = rand(1, 1, 8, 7, 8)
+        assert torch.equal(other(image), network(image))
+
+    @pytest.mark.parametrize(("channels", "size"), [(2, 3), (2, 12), (2, 0), (2, 2), (2, 1), (2, -8), (0, 8), (-1, 8)])
+    def test_wrong_sizes(self, channels, size):
+        with pytest.raises(ValueError, match=rf"a size that is a power of two, got {channels}, {size}\."):
+            Pix2Pix3D(channels, size)
+
+    @pytest.mark.parametrize("shape", [(1, 8, 8, 8), (1, 2, 8, 8, 8)])
+    def test_wrong_input(self, shape):
+        with pytest.raises(ValueError, match="expected volumes"):
+            Pix2Pix3D(2, 8)(torch.zeros(shape))

@@ -1,0 +1,433 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Virtual Thin Slice: its generator and its discriminator."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from monai_sliceinterp.networks.nets import VTSDiscriminator, VTSGenerator
+from monai_sliceinterp.networks.nets.vts import CONDITION_CHANNELS, VolumeTranslator
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def rand(*shape, seed=0):
+    """Intensities in float64, so that what is equal on paper is equal to ten digits."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def trained(network: nn.Module, seed=0) -> nn.Module:
+    """The network in float64 with what training does to it: no trivial weight, bias or statistic."""
+    network = network.double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            positive = name.endswith("running_var") or (name.endswith("N.weight") and "adn" in name)
+            low, high = (0.5, 1.5) if positive else (-0.3, 0.3)
+            value.copy_(torch.rand(value.shape, generator=generator, dtype=value.dtype) * (high - low) + low)
+    return network
+
+
+def normalized(x, state, name):
+    """Batch normalisation by running statistics."""
+    mean, var, gamma, beta = (
+        state[f"{name}.{key}"][None, :, None, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / torch.sqrt(var + 1e-5) * gamma + beta
+
+
+def leaky(x, slope=0.2):
+    return torch.where(x > 0, x, slope * x)
+
+
+def doubled(x):
+    """Trilinear upsampling by 2 with voxel areas aligned: per axis 1/4 and 3/4 of the two neighbours."""
+    for axis in (2, 3, 4):
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        before = torch.cat([first, x.narrow(axis, 0, x.shape[axis] - 1)], dim=axis)
+        after = torch.cat([x.narrow(axis, 1, x.shape[axis] - 1), last], dim=axis)
+        x = torch.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], dim=axis + 1).flatten(axis, axis + 1)
+    return x
+
+
+def by_hand(state, image, levels, high_frequency, residual_scale=0.1, slope=0.2, center=0.5, scale=0.5):
+    """The generator from its weights, in plain torch, with replicated borders at the far ends."""
+    x = (image - center) / scale
+    for axis in (2, 3, 4):
+        missing = math.ceil(x.shape[axis] / 2**levels) * 2**levels - x.shape[axis]
+        x = torch.cat([x, *[x.narrow(axis, x.shape[axis] - 1, 1)] * missing], dim=axis)
+    padded, skips = x, []
+    for level in range(levels):
+        skips.append(x)
+        x = F.conv3d(x, state[f"encoder.{level}.0.conv.weight"], stride=2, padding=1)
+        x = leaky(normalized(x, state, f"encoder.{level}.0.adn.N"), slope)
+    for level in range(levels):
+        x = torch.cat([doubled(x), skips.pop()], dim=1)
+        x = F.conv3d(x, state[f"decoder.{level}.convolution.conv.weight"], padding=1)
+        x = leaky(normalized(x, state, f"decoder.{level}.convolution.adn.N"), slope)
+    x = F.conv3d(x, state["head.weight"], state["head.bias"])
+    if high_frequency:
+        x = residual_scale * x + padded
+    return (x * scale + center)[:, :, : image.shape[2], : image.shape[3], : image.shape[4]]
+
+
+class TestGenerator:
+    @pytest.mark.parametrize("size", [(32, 16, 16), (17, 31, 9), (1, 5, 3), (20, 18, 1)])
+    @pytest.mark.parametrize("high_frequency", [True, False])
+    def test_by_hand(self, size, high_frequency):
+        """Any size, those of a single slice too."""
+        network = trained(VTSGenerator((2, 3, 4, 5), high_frequency))
+        image = rand(2, 1, *size)
+        copy = image.clone()
+        found = network(image)
+        assert found.shape == image.shape and found.dtype == image.dtype
+        assert torch.equal(image, copy)
+        expected = by_hand(network.state_dict(), image, 4, high_frequency)
+        torch.testing.assert_close(found, expected, **EXACT)
+        assert (expected - image).abs().max() > 0.01
+
+    def test_settings_by_hand(self):
+        """Other depth, slope and intensities."""
+        network = trained(VTSGenerator((3, 2), True, 0.7, 0.35, 40.0, 300.0))
+        image = 1000 * rand(1, 1, 7, 8, 5) - 400
+        expected = by_hand(network.state_dict(), image, 2, True, 0.7, 0.35, 40.0, 300.0)
+        torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-6)
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_untrained_is_the_identity(self, mode):
+        network = VTSGenerator((2, 3, 4)).train(mode)
+        # exact in binary: with center and scale 1/2 neither shift nor scaling rounds these values
+        image = torch.randint(0, 1025, (2, 1, 17, 24, 9), generator=torch.Generator().manual_seed(0)) / 1024
+        assert torch.equal(network(image), image)
+        torch.testing.assert_close(network(image / 3), image / 3, rtol=0, atol=1e-7)
+
+    def test_untrained_whole_intensity(self):
+        torch.manual_seed(0)
+        network = VTSGenerator((2, 3), high_frequency=False).eval()
+        image = rand(1, 1, 8, 8, 8).float()
+        found = network(image)
+        assert (found - image).abs().mean() > 0.05
+        assert network.head.weight.abs().min() > 0
+
+    @pytest.mark.parametrize(
+        ("channels", "expected"),
+        [
+            # strided convolutions, their norms; convolutions after joining, their norms; the head
+            (
+                (64, 128, 256, 512),
+                64 * (64 + 64 * 128 + 128 * 256 + 256 * 512)
+                + 2 * (64 + 128 + 256 + 512)
+                + 27 * ((512 + 256) * 256 + (256 + 128) * 128 + (128 + 64) * 64 + (64 + 1) * 64)
+                + 2 * (256 + 128 + 64 + 64)
+                + 65,
+            ),
+            (
+                (16, 32, 64, 128),
+                64 * (16 + 16 * 32 + 32 * 64 + 64 * 128)
+                + 2 * (16 + 32 + 64 + 128)
+                + 27 * ((128 + 64) * 64 + (64 + 32) * 32 + (32 + 16) * 16 + (16 + 1) * 16)
+                + 2 * (64 + 32 + 16 + 16)
+                + 17,
+            ),
+        ],
+    )
+    def test_number_of_parameters(self, channels, expected):
+        with torch.device("meta"):
+            network = VTSGenerator(channels)
+        assert count(network) == expected
+
+    def test_default_channels(self):
+        with torch.device("meta"):
+            network = VTSGenerator()
+        assert [block[0].conv.out_channels for block in network.encoder] == [64, 128, 256, 512]
+        assert network.multiple == 16 and network.high_frequency and network.residual_scale == 0.1
+        assert (network.intensity_center, network.intensity_scale) == (0.5, 0.5)
+        assert {layer.negative_slope for layer in network.modules() if isinstance(layer, nn.LeakyReLU)} == {0.2}
+
+    @pytest.mark.parametrize("axis", [2, 3, 4])
+    def test_shift_by_16(self, axis):
+        """Away from the borders a volume that is moved by 16 voxels gives the moved result; by 8 it does not."""
+        network = trained(VTSGenerator((2, 2, 2, 2)))
+        size = [1, 1, 16, 16, 16]
+        size[axis] = 208
+        image = rand(*size)
+        with torch.no_grad():
+            result = network(image)
+            for shift, same in ((16, True), (8, False)):
+                moved = network(image.narrow(axis, shift, 192))
+                first, second = result.narrow(axis, 80 + shift, 32), moved.narrow(axis, 80, 32)
+                assert torch.allclose(first, second, **EXACT) is same
+            # at the borders the convolutions' zeros are felt
+            first, second = result.narrow(axis, 16, 16), network(image.narrow(axis, 16, 192)).narrow(axis, 0, 16)
+            assert not torch.allclose(first, second, **EXACT)
+
+    def test_intensity_scale(self):
+        """The network sees only the intensity relative to its center and scale."""
+        network = trained(VTSGenerator((2, 3)))
+        other = VTSGenerator((2, 3), intensity_center=-100.0, intensity_scale=250.0).double().eval()
+        other.load_state_dict(network.state_dict())
+        image = rand(1, 1, 8, 9, 7)
+        expected = (network(image) - 0.5) / 0.5
+        found = other((image - 0.5) / 0.5 * 250 - 100)
+        torch.testing.assert_close((found + 100) / 250, expected, **EXACT)
+        assert (network(image + 0.1) - network(image) - 0.1).abs().max() > 1e-3  # they matter
+
+    def test_borders_are_replicated(self):
+        network = trained(VTSGenerator((2, 3, 2)))
+        image = rand(1, 1, 13, 16, 1)
+        padded = image.expand(-1, -1, -1, -1, 8)
+        padded = torch.cat([padded, padded[:, :, -1:].expand(-1, -1, 3, -1, -1)], dim=2)
+        assert padded.shape == (1, 1, 16, 16, 8)
+        torch.testing.assert_close(network(image), network(padded)[:, :, :13, :, :1], **EXACT)
+        zeros = F.pad(image, (0, 7, 0, 0, 0, 3))
+        assert not torch.allclose(network(image), network(zeros)[:, :, :13, :, :1], rtol=0, atol=1e-4)
+
+    def test_gradients(self):
+        """Once the head has moved away from zero, every parameter learns."""
+        torch.manual_seed(0)
+        network = VTSGenerator((2, 3, 4))
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        image, target = rand(2, 1, 16, 16, 16).float(), rand(2, 1, 16, 16, 16, seed=1).float()
+        for step in range(2):
+            optimizer.zero_grad()
+            ((network(image) - target) ** 2).mean().backward()
+            gradients = {name: float(value.grad.abs().max()) for name, value in network.named_parameters()}
+            if step == 0:
+                assert {name for name, value in gradients.items() if value > 0} == {"head.weight", "head.bias"}
+            else:
+                assert min(gradients.values()) > 0, gradients
+            optimizer.step()
+
+    def test_gradient_of_the_input(self):
+        network, image = trained(VTSGenerator((2,))), rand(1, 1, 5, 4, 3).requires_grad_()
+        assert torch.autograd.gradcheck(network, (image,))
+
+    def test_state_dict(self):
+        network = trained(VTSGenerator((2, 3)))
+        buffer = io.BytesIO()
+        torch.save(network.state_dict(), buffer)
+        buffer.seek(0)
+        other = VTSGenerator((2, 3)).double().eval()
+        image = rand(1, 1, 9, 8, 6)
+        assert not torch.equal(other(image), network(image))
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        assert torch.equal(other(image), network(image))
+
+    def test_evaluation_leaves_no_trace(self):
+        network, image = trained(VTSGenerator((2, 3))), rand(2, 1, 8, 8, 8)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert torch.equal(network(image), network(image))
+        torch.testing.assert_close(network(image)[:1], network(image[:1]), **EXACT)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        # in training mode the batch's statistics are used and kept
+        assert not torch.allclose(network.train()(image), network.eval()(image))
+        assert not torch.equal(
+            network.state_dict()["encoder.0.0.adn.N.running_mean"], before["encoder.0.0.adn.N.running_mean"]
+        )
+
+    def test_frozen_normalization(self):
+        network, image = trained(VTSGenerator((2, 3))), rand(2, 1, 8, 8, 8)
+        expected = network(image)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        network.normalization_frozen = True
+        network.train()
+        assert network.training and torch.equal(network(image), expected)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    @pytest.mark.filterwarnings("ignore:Converting a tensor")
+    def test_trace(self):
+        network, image = trained(VTSGenerator((2, 3))), rand(1, 1, 9, 8, 6)
+        traced = torch.jit.trace(network, image)
+        other = rand(1, 1, 9, 8, 6, seed=1)
+        torch.testing.assert_close(traced(other), network(other), **EXACT)
+        assert not torch.allclose(traced(other), network(image))
+
+    def test_single_precision(self):
+        network = trained(VTSGenerator((2, 3)))
+        image = rand(1, 1, 9, 8, 6)
+        expected = network(image)
+        found = network.float()(image.float())
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(1, 8, 8, 8), (1, 2, 8, 8, 8), (1, 0, 8, 8, 8), (1, 1, 1, 8, 8, 8), (8, 8)])
+    def test_no_volume(self, shape):
+        with pytest.raises(ValueError, match=r"expected volumes \(B, 1, H, W, N\), got shape \(") as caught:
+            VTSGenerator((2,))(torch.zeros(shape))
+        assert str(shape) in str(caught.value) and "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("channels", [(), [], (4, 0), (-1, 4)])
+    def test_no_channels(self, channels):
+        with pytest.raises(ValueError, match="expected positive numbers of channels, got"):
+            VTSGenerator(channels)
+
+    @pytest.mark.parametrize("scale", [0, -0.1, math.nan])
+    def test_no_residual_scale(self, scale):
+        with pytest.raises(ValueError, match=f"residual_scale must be positive, got {scale!r}"):
+            VTSGenerator((2,), residual_scale=scale)
+
+    def test_residual_scale_and_whole_intensity(self):
+        """The scale belongs to what is added: without the addition it has no effect."""
+        networks = [trained(VTSGenerator((2, 3), False, residual_scale)) for residual_scale in (0.1, 1.0)]
+        image = rand(1, 1, 8, 8, 8)
+        assert torch.equal(networks[0](image), networks[1](image))
+
+    @pytest.mark.parametrize("build", [VTSGenerator, VTSDiscriminator, VolumeTranslator])
+    @pytest.mark.parametrize("scale", [0, -1.0, math.nan])
+    def test_no_scale(self, build, scale):
+        with pytest.raises(ValueError, match=f"intensity_scale must be positive, got {scale!r}"):
+            build(intensity_scale=scale)
+
+    def test_abstract(self):
+        with pytest.raises(NotImplementedError):
+            VolumeTranslator()(torch.zeros(1, 1, 2, 2, 2))
+
+
+def attended_by_hand(x, state, name, narrow):
+    """Self-attention of all voxels, one after the other."""
+    weight, bias = state[f"{name}.projection.weight"][:, :, 0, 0, 0], state[f"{name}.projection.bias"]
+    voxels = x.flatten(2)
+    result = torch.zeros_like(voxels)
+    for b in range(len(x)):
+        told = weight @ voxels[b] + bias[:, None]
+        query, key, value = told[:narrow], told[narrow : 2 * narrow], told[2 * narrow :]
+        for n in range(voxels.shape[2]):
+            likeness = torch.exp((query[:, n, None] * key).sum(0) / math.sqrt(narrow))
+            result[b, :, n] = (value * likeness / likeness.sum()).sum(1)
+    return x + state[f"{name}.weight"] * result.reshape(x.shape)
+
+
+def critic_by_hand(state, image, condition, levels, attention=True, slope=0.2, center=0.5, scale=0.5):
+    """The discriminator from its weights: thick, thin, condition; the first layer without normalisation."""
+    told = [
+        torch.full_like(image[:, :1], 0.0) + condition[:, k, None, None, None, None] for k in range(condition.shape[1])
+    ]
+    x = torch.cat([(image[:, :1] - center) / scale, (image[:, 1:] - center) / scale, *told], dim=1)
+    for level in range(levels):
+        bias = state["layers.0.0.conv.bias"] if level == 0 else None
+        x = F.conv3d(x, state[f"layers.{level}.0.conv.weight"], bias, stride=2, padding=1)
+        x = leaky(normalized(x, state, f"layers.{level}.0.adn.N") if level else x, slope)
+    if attention:
+        x = attended_by_hand(x, state, f"layers.{levels}", max(x.shape[1] // 8, 1))
+    last = levels + attention
+    return F.conv3d(x, state[f"layers.{last}.weight"], state[f"layers.{last}.bias"], padding=1)
+
+
+class TestDiscriminator:
+    @pytest.mark.parametrize("attention", [True, False])
+    @pytest.mark.parametrize(("channels", "size"), [((2, 3, 16), (16, 8, 24)), ((4,), (4, 6, 8))])
+    def test_by_hand(self, channels, size, attention):
+        critic = trained(VTSDiscriminator(channels, attention=attention))
+        image, condition = rand(2, 2, *size), rand(2, 8, seed=1)
+        copies = image.clone(), condition.clone()
+        found = critic(image, condition)
+        assert found.shape == (2, 1, *(n // 2 ** len(channels) for n in size))
+        assert torch.equal(image, copies[0]) and torch.equal(condition, copies[1])
+        expected = critic_by_hand(critic.state_dict(), image, condition, len(channels), attention)
+        torch.testing.assert_close(found, expected, **EXACT)
+
+    def test_settings_by_hand(self):
+        critic = trained(VTSDiscriminator((2, 3), 5, True, False, 0.4, intensity_center=-50.0, intensity_scale=200.0))
+        image, condition = 1000 * rand(1, 2, 8, 8, 8) - 500, rand(1, 5, seed=1)
+        expected = critic_by_hand(critic.state_dict(), image, condition, 2, True, 0.4, -50.0, 200.0)
+        torch.testing.assert_close(critic(image, condition), expected, **EXACT)
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_whole(self, mode):
+        critic = trained(VTSDiscriminator((2, 3)))
+        whole = VTSDiscriminator((2, 3), whole=True).double()
+        whole.load_state_dict(critic.state_dict())
+        image, condition = rand(3, 2, 8, 12, 16), rand(3, 8, seed=1)
+        patches = critic.train(mode)(image, condition)
+        found = whole.train(mode)(image, condition)
+        assert patches.shape == (3, 1, 2, 3, 4) and found.shape == (3, 1)
+        torch.testing.assert_close(found, patches.flatten(1).sum(1, keepdim=True) / 24, **EXACT)
+
+    def test_condition(self):
+        """Each entry of the condition matters; none at all is one of zeros."""
+        critic = trained(VTSDiscriminator((2, 3)))
+        image = rand(2, 2, 8, 8, 8)
+        nothing = critic(image)
+        assert torch.equal(nothing, critic(image, torch.zeros(2, CONDITION_CHANNELS)))
+        results = [nothing[0]]
+        for k in range(CONDITION_CHANNELS):
+            condition = torch.zeros(2, CONDITION_CHANNELS)
+            condition[0, k] = 1
+            found = critic(image, condition)
+            torch.testing.assert_close(found[1], nothing[1], **EXACT)  # told to the first volume alone
+            assert all((found[0] - other).abs().max() > 1e-6 for other in results)
+            results.append(found[0])
+
+    def test_condition_of_integers(self):
+        critic, image = trained(VTSDiscriminator((2, 3))), rand(1, 2, 4, 4, 4)
+        condition = torch.tensor([[0, 1, 0, 0, 1, 0, 0, 1]])
+        assert torch.equal(critic(image, condition), critic(image, condition.double()))
+
+    def test_no_condition(self):
+        critic = trained(VTSDiscriminator((2, 3), condition_channels=0))
+        assert critic.layers[0][0].conv.in_channels == 2
+        image = rand(1, 2, 8, 8, 8)
+        expected = critic_by_hand(critic.state_dict(), image, torch.zeros(1, 0), 2)
+        torch.testing.assert_close(critic(image), expected, **EXACT)
+
+    @pytest.mark.parametrize("shape", [(2, 7), (2, 9), (1, 8), (3, 8), (8,), (2, 8, 1)])
+    def test_wrong_condition(self, shape):
+        with pytest.raises(ValueError, match=r"expected a condition \(2, 8\), got \(") as caught:
+            VTSDiscriminator((2,))(torch.zeros(2, 2, 4, 4, 4), torch.zeros(shape))
+        assert str(shape) in str(caught.value)
+
+    @pytest.mark.parametrize(("channels", "told"), [((), 8), ((4, 0), 8), ((4,), -1)])
+    def test_wrong_sizes(self, channels, told):
+        with pytest.raises(ValueError, match="no negative number of condition channels, got") as caught:
+            VTSDiscriminator(channels, told)
+        assert f"{channels} and {told}" in str(caught.value)
+
+    def test_gradients(self):
+        """Every parameter learns; what attention projects does once its weight has moved away from zero."""
+        torch.manual_seed(0)
+        critic = VTSDiscriminator((2, 3, 16))
+        optimizer = torch.optim.SGD(critic.parameters(), 0.1)
+        image, condition = rand(2, 2, 16, 16, 16).float(), rand(2, 8, seed=1).float()
+        for step in range(2):
+            optimizer.zero_grad()
+            (critic(image, condition) ** 2).mean().backward()
+            without = {name for name, value in critic.named_parameters() if not value.grad.any()}
+            assert without == ({"layers.3.projection.weight", "layers.3.projection.bias"} if step == 0 else set())
+            optimizer.step()
+
+    def test_gradient_of_the_input(self):
+        critic = trained(VTSDiscriminator((2, 3), condition_channels=1))
+        image = rand(1, 2, 4, 4, 4).requires_grad_()
+        assert torch.autograd.gradcheck(critic, (image, torch.ones(1, 1)))
+
+    def test_number_of_parameters(self):
+        expected = 64 * (10 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + 64 + 2 * (128 + 256 + 512)
+        expected += 27 * 512 + 1
+        with torch.device("meta"):
+            plain, attentive = VTSDiscriminator(attention=False), VTSDiscriminator()
+        assert count(plain) == expected
+        # queries and keys of 64 channels, values of 512, and the weight
+        assert count(attentive) == expected + (512 + 1) * (64 + 64 + 512) + 1
+
+    def test_condition_channels(self):
+        assert CONDITION_CHANNELS == 8 and VTSDiscriminator((2,)).condition_channels == 8

@@ -1,0 +1,148 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+
+from monai_sliceinterp.transforms import DegradationConditiond, RandDegraderd
+from monai_sliceinterp.transforms.conditioning import (
+    BODY_PARTS,
+    DegradationConditionD,
+    DegradationConditionDict,
+    condition_vector,
+)
+
+
+class TestConditionVector:
+    @pytest.mark.parametrize(("part", "position"), [("head", 0), ("chest", 1), ("abdomen", 2), ("leg", 3)])
+    @pytest.mark.parametrize(("factor", "interval"), [(4, 4), (8, 5)])
+    @pytest.mark.parametrize(("sigma", "width"), [(0.0, 6), (1.59, 6), (1.6, 6), (1.61, 7), (3.2, 7)])
+    def test_by_hand(self, part, position, factor, interval, sigma, width):
+        found = condition_vector(part, factor, sigma)
+        assert found.shape == (8,) and found.dtype == torch.float32
+        assert found.tolist() == [float(k in (position, interval, width)) for k in range(8)]
+
+    def test_body_parts(self):
+        assert BODY_PARTS == ("head", "chest", "abdomen", "leg")
+
+    @pytest.mark.parametrize("part", [None, ""])
+    def test_unknown_part(self, part):
+        assert condition_vector(part, 8, 2.0).tolist() == [0, 0, 0, 0, 0, 1, 0, 1]
+
+    @pytest.mark.parametrize("kind", [float, np.float32, np.float64, torch.tensor, np.int64])
+    def test_kinds_of_numbers(self, kind):
+        assert condition_vector("leg", kind(4), kind(2)).tolist() == [0, 0, 0, 1, 1, 0, 0, 1]
+
+    def test_factor_of_rounded_spacings(self):
+        assert condition_vector(None, 4 * (1 + 1e-7), 0.0).tolist()[4:6] == [1, 0]
+        with pytest.raises(ValueError, match="no condition for a factor of 4.001"):
+            condition_vector(None, 4.001, 0.0)
+
+    @pytest.mark.parametrize(
+        ("factors", "factor", "expected"),
+        [((4,), 4, [1]), ((2, 4, 8), 8, [0, 0, 1]), ((8, 4), 4, [0, 1]), ([2.5, 3, 5, 6], 2.5, [1, 0, 0, 0])],
+    )
+    def test_other_factors(self, factors, factor, expected):
+        assert condition_vector("head", factor, 5.0, factors).tolist() == [1, 0, 0, 0, *expected, 0, 1]
+
+    def test_other_threshold(self):
+        assert condition_vector(None, 4, 0.5, sigma_threshold=0.5).tolist()[6:] == [1, 0]
+        assert condition_vector(None, 4, 0.51, sigma_threshold=0.5).tolist()[6:] == [0, 1]
+
+    @pytest.mark.parametrize("part", ["Chest", "thorax", "he", "headchest"])
+    def test_wrong_part(self, part):
+        with pytest.raises(ValueError, match="unknown body part") as caught:
+            condition_vector(part, 4, 1.0)
+        message = str(caught.value)
+        assert repr(part) in message and "head, chest, abdomen, leg" in message and "\n" not in message
+
+    @pytest.mark.parametrize("factor", [2, 5, 0, -4, math.nan, math.inf])
+    def test_wrong_factor(self, factor):
+        with pytest.raises(ValueError, match="no condition for a factor of") as caught:
+            condition_vector("head", factor, 1.0)
+        assert f"{factor!r}; expected one of 4, 8." in str(caught.value) and "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("sigma", [-0.01, math.nan, math.inf, -math.inf])
+    def test_wrong_sigma(self, sigma):
+        with pytest.raises(ValueError, match=f"sigma must be zero or a positive number, got {sigma!r}"):
+            condition_vector("head", 4, sigma)
+
+
+class TestDegradationCondition:
+    parameters = {"factor": 8.0, "sigma": 1.0, "noise": 0.01}
+
+    def test_by_hand(self):
+        item = {"degradation": dict(self.parameters), "body_part": "abdomen", "image": 3}
+        result = DegradationConditiond("degradation")(item)
+        assert set(item) == {"degradation", "body_part", "image"}  # not modified
+        assert set(result) == {*item, "condition"}
+        assert {key: result[key] for key in item} == item
+        assert result["condition"].tolist() == [0, 0, 1, 0, 0, 1, 1, 0]
+        assert type(result["condition"]) is torch.Tensor
+
+    @pytest.mark.parametrize("told", [{}, {"body_part": None}, {"body_part": ""}])
+    def test_unknown_part(self, told):
+        result = DegradationConditiond("degradation")({"degradation": self.parameters, **told})
+        assert result["condition"].tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
+
+    def test_settings(self):
+        transform = DegradationConditiond("used", "part", "told", [2, 4, 8], sigma_threshold=0.9)
+        result = transform({"used": self.parameters, "part": "head", "body_part": "leg"})
+        assert result["told"].tolist() == [1, 0, 0, 0, 0, 0, 1, 0, 1] and "condition" not in result
+
+    def test_aliases(self):
+        assert DegradationConditionD is DegradationConditionDict is DegradationConditiond
+
+    def test_missing_keys(self):
+        with pytest.raises(KeyError, match="degradation"):
+            DegradationConditiond("degradation")({"image": 1})
+        assert DegradationConditiond("degradation", allow_missing_keys=True)({"image": 1}) == {"image": 1}
+
+    @pytest.mark.parametrize("keys", [("a", "b"), ()])
+    def test_several_keys(self, keys):
+        with pytest.raises(ValueError, match="key"):
+            DegradationConditiond(keys)
+
+    def test_wrong_part(self):
+        with pytest.raises(ValueError, match="unknown body part 'foot'; expected one of head"):
+            DegradationConditiond("degradation")({"degradation": self.parameters, "body_part": "foot"})
+
+    def test_loader(self):
+        """Of volumes that are degraded at random, the vectors of a batch tell what was done to each."""
+        generator = torch.Generator().manual_seed(0)
+        volume = MetaTensor(torch.rand(1, 4, 4, 40, generator=generator), affine=torch.eye(4))
+        parts = ["head", "", "leg", None]
+        items = [{"image": volume, "body_part": part} if part is not None else {"image": volume} for part in parts]
+        degrade = RandDegraderd(
+            "image", thin_keys="label", factors=(4, 8), sigma_range=(0.0, 3.2), noise_range=(0, 0), restore_grid=True
+        ).set_random_state(seed=1)
+        tell = DegradationConditiond("degradation")
+
+        def transform(item):
+            result = tell(degrade(item))
+            return {key: result[key] for key in ("image", "condition", "degradation")}
+
+        batches = list(DataLoader(Dataset(items * 3, transform), batch_size=4))
+        rows = set()
+        for batch in batches:
+            assert batch["condition"].shape == (4, 8) and batch["condition"].dtype == torch.float32
+            for k, row in enumerate(batch["condition"].tolist()):
+                factor, sigma = (float(batch["degradation"][key][k]) for key in ("factor", "sigma"))
+                assert row[:4] == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]][k]
+                assert row[4:] == [factor == 4, factor == 8, sigma <= 1.6, sigma > 1.6]
+                rows.add(tuple(row[4:]))
+        assert len(rows) > 2
