@@ -70,6 +70,7 @@ class DoublingBlock(nn.Module):
         in_channels: channels of the input ``(B, in_channels, h, w, n)``.
         skip_channels: channels of the skip ``(B, skip_channels, 2 h, 2 w, 2 n)``.
         out_channels: channels of the output, of the skip's size.
+        normalize: with batch normalisation.
         negative_slope: slope of the leaky ReLU.
 
     Example:
@@ -77,7 +78,14 @@ class DoublingBlock(nn.Module):
         torch.Size([1, 4, 4, 4, 6])
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, negative_slope: float = 0.2) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,
+        out_channels: int,
+        normalize: bool = True,
+        negative_slope: float = 0.2,
+    ) -> None:
         super().__init__()
         self.upsample = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False)
         self.convolution = Convolution(
@@ -86,9 +94,9 @@ class DoublingBlock(nn.Module):
             out_channels=out_channels,
             kernel_size=3,
             adn_ordering="NA",
-            norm="batch",
+            norm="batch" if normalize else None,
             act=_activation(negative_slope),
-            bias=False,
+            bias=not normalize,
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -81,6 +81,9 @@ class VTSGenerator(VolumeTranslator):
 
     Args:
         channels: channels at 1/2, 1/4, ... of the resolution. The paper's first is 64.
+        stem_channels: channels of two convolutions at full resolution, whose features the last skip carries. They and
+            the last level have no normalisation: beside features of unit variance the fine detail of the image, of a
+            hundredth of it, would be learned very slowly. 0: the last skip is the image, all levels are normalised.
         high_frequency: add the output to the input; else it is the whole intensity (the paper's ablation).
         residual_scale: what the output is multiplied by before it is added. With the default, one stands for about
             200 HU, the order of what is missing; with 1, the paper's form, steps of the optimizer have to be ten times
@@ -101,6 +104,7 @@ class VTSGenerator(VolumeTranslator):
     def __init__(
         self,
         channels: Sequence[int] = (64, 128, 256, 512),
+        stem_channels: int = 0,
         high_frequency: bool = True,
         residual_scale: float = 0.1,
         negative_slope: float = 0.2,
@@ -108,8 +112,11 @@ class VTSGenerator(VolumeTranslator):
         intensity_scale: float = 0.5,
     ) -> None:
         super().__init__(intensity_center, intensity_scale)
-        if not channels or min(channels) < 1:
-            raise ValueError(f"expected positive numbers of channels, got {tuple(channels)}.")
+        if not channels or min(channels) < 1 or stem_channels < 0:
+            raise ValueError(
+                f"expected positive numbers of channels and no negative stem, got {tuple(channels)} and "
+                f"{stem_channels!r}."
+            )
         if not residual_scale > 0:
             raise ValueError(f"residual_scale must be positive, got {residual_scale!r}.")
         self.high_frequency, self.residual_scale = high_frequency, residual_scale
@@ -120,12 +127,21 @@ class VTSGenerator(VolumeTranslator):
             for before, after in zip(inputs, channels, strict=True)
         )
         # from 1/16 upwards; each level gives as many channels as the encoder has at its resolution
-        outputs = (channels[0], *channels[:-1])
+        skips = (stem_channels or 1, *channels[:-1])
+        outputs = (stem_channels or channels[0], *channels[:-1])
         self.decoder = nn.ModuleList(
-            DoublingBlock(below, skip, out, negative_slope)
-            for below, skip, out in reversed(list(zip(channels, inputs, outputs, strict=True)))
+            DoublingBlock(below, skip, out, level > 0 or not stem_channels, negative_slope)
+            for level, (below, skip, out) in reversed(list(enumerate(zip(channels, skips, outputs, strict=True))))
         )
-        self.head = nn.Conv3d(channels[0], 1, kernel_size=1)
+        self.stem: nn.Module = nn.Identity()
+        if stem_channels:
+            self.stem = nn.Sequential(
+                nn.Conv3d(1, stem_channels, kernel_size=3, padding=1),
+                nn.LeakyReLU(negative_slope, inplace=True),
+                nn.Conv3d(stem_channels, stem_channels, kernel_size=3, padding=1),
+                nn.LeakyReLU(negative_slope, inplace=True),
+            )
+        self.head = nn.Conv3d(outputs[0], 1, kernel_size=3 if stem_channels else 1, padding=1 if stem_channels else 0)
         if high_frequency:  # an untrained network leaves its input as it is
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -134,9 +150,10 @@ class VTSGenerator(VolumeTranslator):
 
     def translate(self, image: Tensor) -> Tensor:
         """See :class:`VolumeTranslator`."""
-        features = [image]
+        features, result = [self.stem(image)], image
         for block in self.encoder:
-            features.append(block(features[-1]))
+            result = block(result)
+            features.append(result)
         result = features.pop()
         for block in self.decoder:
             result = block(result, features.pop())
