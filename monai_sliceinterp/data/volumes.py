@@ -200,7 +200,7 @@ def with_body_parts(items: Iterable[Mapping[str, str]], body_parts: Mapping[str,
         >>> with_body_parts([{"image": "scans/lidc_1.nii"}], {"lidc": "chest"})
         [{'image': 'scans/lidc_1.nii', 'body_part': 'chest'}]
     """
-    unknown = sorted(set(body_parts.values()) - set(BODY_PARTS))
+    unknown = sorted(set(body_parts.values()) - set(BODY_PARTS), key=str)
     if unknown:
         raise ValueError(f"unknown body part {unknown[0]!r}; expected one of {', '.join(BODY_PARTS)}.")
     result = []

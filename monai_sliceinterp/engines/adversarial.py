@@ -187,7 +187,7 @@ class ConditionalGANTrainer(CriticTrainer):
         prepare_batch: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if reconstruction_weight < 0 or adversarial_weight < 0:
+        if not (reconstruction_weight >= 0 and adversarial_weight >= 0):
             raise ValueError(
                 f"the weights of the losses must not be negative, got {reconstruction_weight!r} and "
                 f"{adversarial_weight!r}."
@@ -229,12 +229,12 @@ class ConditionalGANTrainer(CriticTrainer):
             )
             loss = loss + engine.adversarial_weight * losses["adversarial"]
         losses["loss"] = loss
+        output.update({name: value.detach() for name, value in losses.items()})
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         engine.update("generator", loss)
-        output.update({name: value.detach() for name, value in losses.items()})
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return output
+        return engine.state.output  # which postprocessing has replaced
 
     def _update_discriminator(
         self, inputs: Tensor, targets: Tensor, made: Tensor, condition: Mapping[str, Tensor]

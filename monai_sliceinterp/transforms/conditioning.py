@@ -46,7 +46,7 @@ def condition_vector(
         body_part: "head", "chest", "abdomen" or "leg"; None or "": unknown, all zeros.
         factor: how many thin slices make the interval of the thick ones. At the paper's 1 mm, 4 is 4 mm.
         sigma: standard deviation of the slab in voxels.
-        factors: the factors there are, one channel each.
+        factors: the factors there are, one channel each; one that is named several times counts once.
         sigma_threshold: slabs up to this are narrow, others wide. The paper names two scales but not where they part;
             this is the middle of its range of 0 to 3.2.
 
@@ -64,6 +64,7 @@ def condition_vector(
         raise ValueError(
             f"unknown body part {body_part!r}; expected one of {', '.join(BODY_PARTS)}, or nothing if unknown."
         )
+    factors = list(dict.fromkeys(factors))
     known = [math.isclose(factor, value, rel_tol=1e-6) for value in factors]
     if sum(known) != 1:
         raise ValueError(f"no condition for a factor of {factor!r}; expected one of {', '.join(map(str, factors))}.")

@@ -60,7 +60,7 @@ class Degradation(NamedTuple):
     Attributes:
         thick: the degraded volume.
         thin: the part of the input that the thick slices span, from the first slice within them to the last.
-        parameters: ``factor``, ``fwhm`` (mm), ``profile``, ``phase``, ``noise`` and ``seed``, which make a
+        parameters: ``factor``, ``fwhm`` (mm), ``profile``, ``phase``, ``noise``, ``seed`` and ``axis``, which make a
             :class:`Degrader` that does the same again; ``sigma``, the slab's standard deviation in voxels, and
             ``slice_spacing``, the distance of the thick slices in mm.
     """
@@ -86,7 +86,10 @@ def thick_positions(num_slices: int, factor: float, phase: float = 0.0) -> list[
         raise ValueError(f"the phase must be a position within [0, {num_slices - 1}], got {phase!r}.")
     count = math.floor((num_slices - 1 - float(phase)) / float(factor) + 1e-9) + 1
     if count < 2:
-        raise ValueError(f"keeping one of {factor:g} slices of {num_slices} leaves fewer than two.")
+        raise ValueError(
+            f"keeping one of {factor:g} slices of {num_slices} from {phase:g} on leaves fewer than two; expected a "
+            f"factor of at most {num_slices - 1 - float(phase):g}."
+        )
     return [min(float(phase) + index * float(factor), num_slices - 1.0) for index in range(count)]
 
 
@@ -196,9 +199,13 @@ class Degrader(Transform):
         extrapolate: bool = False,
         axis: int = -1,
     ) -> None:
-        _check_widths(profile, sigma=sigma, fwhm=fwhm, gap=gap)
-        _check_not_negative(sigma=sigma, fwhm=fwhm, gap=gap, noise=noise, phase=phase)
+        widths = {"sigma": sigma, "fwhm": fwhm, "gap": gap}
+        _check_widths(profile, **widths)
+        _check_not_negative(**{name: value for name, value in widths.items() if value is not None})
+        _check_not_negative(noise=noise, phase=phase)
         _check_factor(factor)
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"the seed must be an integer, got {seed!r}.")
         self.factor, self.sigma, self.fwhm, self.gap = factor, sigma, fwhm, gap
         self.profile, self.phase, self.noise, self.seed = profile, phase, noise, seed
         self.restore_grid, self.extrapolate, self.axis = restore_grid, extrapolate, axis
@@ -222,6 +229,8 @@ class Degrader(Transform):
 
     def __call__(self, img: Tensor) -> Degradation:
         """Degrade ``img`` ``(C, X, Y, Z)``."""
+        if img.ndim != 4:
+            raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(img.shape)}.")
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         geometry = slice_geometry(image.affine, axis=self.axis)
         spacing = geometry.slice_spacing
@@ -242,7 +251,8 @@ class Degrader(Transform):
         thick.affine = torch.as_tensor(scaled_affine(image.affine, geometry.axis, step, start))
         if width > 0:
             thick.meta["slice_thickness"] = width
-        thin = MetaTensor(plain[..., begin:end].movedim(-1, geometry.axis + 1)).copy_meta_from(image)
+        # a copy: what is done to it later must not reach the input, which may be cached
+        thin = MetaTensor(plain[..., begin:end].movedim(-1, geometry.axis + 1).clone()).copy_meta_from(image)
         thin.affine = torch.as_tensor(scaled_affine(image.affine, geometry.axis, 1.0, float(begin)))
         parameters = {
             "factor": float(self.factor),
@@ -251,6 +261,7 @@ class Degrader(Transform):
             "phase": float(self.phase),
             "noise": float(self.noise),
             "seed": int(self.seed),
+            "axis": geometry.axis,
             "sigma": width / spacing / FWHM_PER_SIGMA,
             "slice_spacing": float(self.factor) * spacing,
         }
@@ -314,8 +325,10 @@ class RandDegrader(RandomizableTransform):
         for name, limits in {**{f"{key}_range": value for key, value in widths.items()}, **given}.items():
             if limits is not None and not (len(limits) == 2 and 0 <= limits[0] <= limits[1] < math.inf):
                 raise ValueError(f"{name} must be two ascending numbers that are not negative, got {limits!r}.")
-        if not self.axes or (not factors and factor_range is None):
-            raise ValueError("expected at least one factor and one axis.")
+        if not self.axes or not self.profiles or (not factors and factor_range is None):
+            raise ValueError("expected at least one factor, one profile and one axis.")
+        for axis in self.axes:
+            slice_geometry(np.eye(4), axis=axis)
         for factor in factors if factor_range is None else factor_range:
             Degrader(factor)
         self.factors, self.factor_range, self.noise_range = tuple(factors), factor_range, tuple(noise_range)
@@ -326,6 +339,8 @@ class RandDegrader(RandomizableTransform):
     def randomize(self, data: Tensor) -> None:
         """Draw the parameters for a volume ``data`` ``(C, X, Y, Z)``."""
         super().randomize(None)
+        if data.ndim != 4:
+            raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(data.shape)}.")
         axis = self.axes[int(self.R.randint(len(self.axes)))]
         num_slices = data.shape[1:][axis]
         if self.factor_range is None:
@@ -333,7 +348,8 @@ class RandDegrader(RandomizableTransform):
             fitting = [factor for factor in self.factors if factor <= num_slices - 1] or list(self.factors[:1])
             factor = float(fitting[int(self.R.randint(len(fitting)))])
         else:
-            factor = float(self.R.uniform(self.factor_range[0], self.factor_range[1]))
+            low, high = self.factor_range
+            factor = float(self.R.uniform(low, max(low, min(high, num_slices - 1))))
         phases = min(math.floor(factor), max(num_slices - math.ceil(factor), 1))
         phase = float(self.R.randint(max(phases, 1))) if self.random_phase else 0.0
         self.drawn = {
@@ -351,12 +367,9 @@ class RandDegrader(RandomizableTransform):
 
     def __call__(self, img: Tensor, randomize: bool = True) -> Degradation:
         """Degrade ``img`` ``(C, X, Y, Z)``."""
-        if randomize:
+        if randomize or not self.drawn:
             self.randomize(img)
-        if not self._do_transform:
-            drawn: dict[str, Any] = {"factor": 1, "profile": "none", "axis": self.drawn["axis"]}
-        else:
-            drawn = self.drawn
+        drawn = self.drawn if self._do_transform else {"factor": 1, "profile": "none", "axis": self.drawn["axis"]}
         return Degrader(**drawn, restore_grid=self.restore_grid, extrapolate=self.extrapolate)(img)
 
 
@@ -394,28 +407,28 @@ class Degraderd(MapTransform):
         """Degrade every key."""
         result = dict(data)
         for number, (key, thin_key) in enumerate(self.key_iterator(result, self.thin_keys)):
-            self._apply(result, key, thin_key, keep_parameters=number == 0)
+            self._apply(result, key, thin_key, number)
         return result
 
-    def _apply(self, result: dict[Hashable, Any], key: Hashable, thin_key: Hashable, keep_parameters: bool) -> None:
+    def _apply(self, result: dict[Hashable, Any], key: Hashable, thin_key: Hashable, number: int) -> None:
         image = result[key]
         try:
-            thick, thin, parameters = self._degrade(image)
+            thick, thin, parameters = self._degrade(image, number)
         except ValueError as error:
             name = getattr(image, "meta", {}).get("filename_or_obj", key)
             raise ValueError(f"{name}: {error}") from error
         result[key] = thick
         if thin_key is not None:
             result[thin_key] = thin
-        if keep_parameters and self.parameters_key is not None:
+        if number == 0 and self.parameters_key is not None:
             result[self.parameters_key] = parameters
 
-    def _degrade(self, image: Tensor) -> Degradation:
+    def _degrade(self, image: Tensor, number: int) -> Degradation:
         return self.degrader(image)
 
 
 class RandDegraderd(RandomizableTransform, Degraderd):
-    """Dictionary version of :class:`RandDegrader`; all keys are degraded alike.
+    """Dictionary version of :class:`RandDegrader`; all keys are degraded alike, each with noise of its own.
 
     Args:
         keys: volumes to degrade.
@@ -452,14 +465,11 @@ class RandDegraderd(RandomizableTransform, Degraderd):
         self.rand_degrader.set_random_state(seed, state)
         return self
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Draw once, and degrade every key."""
-        keys = list(self.key_iterator(dict(data)))
-        if keys:
-            self.rand_degrader.randomize(data[keys[0]])
-        return super().__call__(data)
-
-    def _degrade(self, image: Tensor) -> Degradation:
+    def _degrade(self, image: Tensor, number: int) -> Degradation:
+        if number == 0:
+            self.rand_degrader.randomize(image)
+        else:  # the same slabs, but noise of its own
+            self.rand_degrader.drawn["seed"] += 1
         return self.rand_degrader(image, randomize=False)
 
 
@@ -470,8 +480,8 @@ def _check_factor(factor: Any) -> None:
 
 def _check_not_negative(**values: Any) -> None:
     for name, value in values.items():
-        known = value is None or (isinstance(value, Real) and not isinstance(value, bool))
-        if not known or (value is not None and not 0 <= float(value) < math.inf):
+        known = isinstance(value, Real) and not isinstance(value, bool)
+        if not known or not 0 <= float(value) < math.inf:
             raise ValueError(f"{name} must be zero or a positive number, got {value!r}.")
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -21,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser as IniParser
@@ -49,17 +51,28 @@ class Command:
     launcher: tuple[str, ...] = ()
     python_path: str = ""
 
-    def start(self) -> subprocess.Popen[str]:
+    @property
+    def arguments(self) -> list[str]:
+        """What follows ``python -m monai.bundle``."""
         config = self.config if isinstance(self.config, str) else repr(list(self.config))
-        arguments = [sys.executable, *self.launcher, "-m", "monai.bundle", "run", "--config_file", config]
+        arguments = ["run", "--config_file", config]
         for name, value in self.options.items():
             arguments += [f"--{name}", str(value)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        environment.pop("PYTHONPATH", None)
+        return arguments
+
+    def start(self) -> subprocess.Popen[str]:
+        arguments = [sys.executable, *self.launcher, "-m", "monai.bundle", *self.arguments]
+        environment = _environment()
         if self.python_path:
             environment["PYTHONPATH"] = self.python_path
         pipe = subprocess.PIPE
         return subprocess.Popen(arguments, cwd=self.cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTHONPATH", None)
+    return environment
 
 
 def bundle_command(bundle: str, config: str, overlays: Sequence[str], options: Mapping[str, object]) -> Command:
@@ -116,6 +129,51 @@ def run_all(commands: Sequence[Command]) -> list[Result]:
 
 def run_named(commands: Mapping[str, Command]) -> dict[str, Result]:
     return dict(zip(commands, run_all(list(commands.values())), strict=True))
+
+
+# Imports what commands import, then becomes a process of its own for each command and runs it as ``python -m`` does.
+_FORKING = """
+import json, os, runpy, signal, sys
+import fire, monai.bundle, monai_sliceinterp.evaluation, torch._dynamo, torch.onnx, torch.utils.tensorboard
+child = None
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+if child == 0:
+    arguments, *outputs = json.loads(line)
+    for number, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    signal.alarm(200)
+    sys.argv = ["monai.bundle", *arguments]
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+
+
+@functools.cache
+def _forking_process() -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", _FORKING], cwd=ROOT, env=_environment(), stdin=pipe, stdout=pipe, text=True, bufsize=1
+    )
+
+
+def run_forked(commands: Mapping[str, Command]) -> dict[str, Result]:
+    """Like :func:`run_named`, in processes forked from one that has imported everything: seconds faster for each.
+
+    For commands in the root of the repository that need no launcher and no other ``PYTHONPATH``.
+    """
+    server, results = _forking_process(), {}
+    assert server.stdin and server.stdout
+    for name, command in commands.items():
+        assert command.cwd == ROOT and not command.launcher and not command.python_path
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = [Path(folder) / "stdout", Path(folder) / "stderr"]
+            print(json.dumps([command.arguments, *map(str, outputs)]), file=server.stdin, flush=True)
+            status = int(server.stdout.readline())
+            results[name] = Result(status, *(path.read_bytes().decode() for path in outputs))
+    return results
 
 
 def filled(options: Mapping[str, object], **places: object) -> dict[str, object]:

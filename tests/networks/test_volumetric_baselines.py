@@ -119,11 +119,11 @@ def pix2pix_by_hand(state, image, levels, slope=0.2, center=0.5, scale=0.5):
     assert x.shape[2:] == (1, 1, 1)
     skips.pop()
     for step in range(levels - 1):
-        x = F.conv_transpose3d(x, state[f"decoder.{step}.conv.weight"], stride=2, padding=1)
-        x = normalized(x, state, f"decoder.{step}.adn.N").clamp(min=0)
+        x = F.conv_transpose3d(x.clamp(min=0), state[f"decoder.{step}.conv.weight"], stride=2, padding=1)
+        x = normalized(x, state, f"decoder.{step}.adn.N")
         x = torch.cat([x, skips.pop()], dim=1)
     last = f"decoder.{levels - 1}.conv"
-    x = F.conv_transpose3d(x, state[f"{last}.weight"], state[f"{last}.bias"], stride=2, padding=1)
+    x = F.conv_transpose3d(x.clamp(min=0), state[f"{last}.weight"], state[f"{last}.bias"], stride=2, padding=1)
     return torch.tanh(x) * scale + center
 
 

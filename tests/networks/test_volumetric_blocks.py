@@ -106,10 +106,11 @@ class TestHalving:
 
 
 class TestDoubling:
+    @pytest.mark.parametrize("normalize", [True, False])
     @pytest.mark.parametrize("slope", [0.2, 0.05])
-    def test_by_hand(self, slope):
+    def test_by_hand(self, normalize, slope):
         torch.manual_seed(0)
-        block = DoublingBlock(3, 2, 4, slope).double()
+        block = DoublingBlock(3, 2, 4, normalize, slope).double()
         below, skip = rand(2, 3, 2, 3, 1) - 0.5, rand(2, 2, 4, 6, 2, seed=1) - 0.5
         copies = below.clone(), skip.clone()
         upsampled = torch.zeros(2, 3, 4, 6, 2, dtype=torch.float64)
@@ -127,9 +128,10 @@ class TestDoubling:
                         value = value + weight * below[:, :, place[0], place[1], place[2]]
                     upsampled[:, :, i, j, k] = value
         conv = block.convolution.conv
-        assert conv.bias is None and conv.weight.shape == (4, 5, 3, 3, 3)
-        expected = leaky(norm_by_hand(conv_by_hand(torch.cat([upsampled, skip], 1), conv.weight, 1)), slope)
-        torch.testing.assert_close(block(below, skip), expected, **EXACT)
+        assert (conv.bias is None) is normalize and conv.weight.shape == (4, 5, 3, 3, 3)
+        expected = conv_by_hand(torch.cat([upsampled, skip], 1), conv.weight, 1)
+        expected = norm_by_hand(expected) if normalize else expected + conv.bias[:, None, None, None]
+        torch.testing.assert_close(block(below, skip), leaky(expected, slope), **EXACT)
         assert torch.equal(below, copies[0]) and torch.equal(skip, copies[1])
 
     def test_evaluation_by_hand(self):

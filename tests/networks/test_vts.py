@@ -70,7 +70,7 @@ def doubled(x):
     return x
 
 
-def by_hand(state, image, levels, high_frequency, residual_scale=0.1, slope=0.2, center=0.5, scale=0.5):
+def by_hand(state, image, levels, stem, high_frequency=True, residual_scale=0.1, slope=0.2, center=0.5, scale=0.5):
     """The generator from its weights, in plain torch, with replicated borders at the far ends."""
     x = (image - center) / scale
     for axis in (2, 3, 4):
@@ -81,11 +81,21 @@ def by_hand(state, image, levels, high_frequency, residual_scale=0.1, slope=0.2,
         skips.append(x)
         x = F.conv3d(x, state[f"encoder.{level}.0.conv.weight"], stride=2, padding=1)
         x = leaky(normalized(x, state, f"encoder.{level}.0.adn.N"), slope)
+    if stem:
+        skips[0] = padded
+        for layer in (0, 2):
+            weight, bias = state[f"stem.{layer}.weight"], state[f"stem.{layer}.bias"]
+            assert weight.shape[0] == stem and weight.shape[2:] == (3, 3, 3)
+            skips[0] = leaky(F.conv3d(skips[0], weight, bias, padding=1), slope)
     for level in range(levels):
+        name = f"decoder.{level}.convolution"
         x = torch.cat([doubled(x), skips.pop()], dim=1)
-        x = F.conv3d(x, state[f"decoder.{level}.convolution.conv.weight"], padding=1)
-        x = leaky(normalized(x, state, f"decoder.{level}.convolution.adn.N"), slope)
-    x = F.conv3d(x, state["head.weight"], state["head.bias"])
+        if stem and level == levels - 1:
+            x = F.conv3d(x, state[f"{name}.conv.weight"], state[f"{name}.conv.bias"], padding=1)
+        else:
+            x = normalized(F.conv3d(x, state[f"{name}.conv.weight"], padding=1), state, f"{name}.adn.N")
+        x = leaky(x, slope)
+    x = F.conv3d(x, state["head.weight"], state["head.bias"], padding=1 if stem else 0)
     if high_frequency:
         x = residual_scale * x + padded
     return (x * scale + center)[:, :, : image.shape[2], : image.shape[3], : image.shape[4]]
@@ -94,28 +104,31 @@ def by_hand(state, image, levels, high_frequency, residual_scale=0.1, slope=0.2,
 class TestGenerator:
     @pytest.mark.parametrize("size", [(32, 16, 16), (17, 31, 9), (1, 5, 3), (20, 18, 1)])
     @pytest.mark.parametrize("high_frequency", [True, False])
-    def test_by_hand(self, size, high_frequency):
+    @pytest.mark.parametrize("stem", [0, 3])
+    def test_by_hand(self, size, high_frequency, stem):
         """Any size, those of a single slice too."""
-        network = trained(VTSGenerator((2, 3, 4, 5), high_frequency))
+        network = trained(VTSGenerator((2, 3, 4, 5), stem, high_frequency))
         image = rand(2, 1, *size)
         copy = image.clone()
         found = network(image)
         assert found.shape == image.shape and found.dtype == image.dtype
         assert torch.equal(image, copy)
-        expected = by_hand(network.state_dict(), image, 4, high_frequency)
+        expected = by_hand(network.state_dict(), image, 4, stem, high_frequency)
         torch.testing.assert_close(found, expected, **EXACT)
         assert (expected - image).abs().max() > 0.01
 
-    def test_settings_by_hand(self):
+    @pytest.mark.parametrize("stem", [0, 1, 4])
+    def test_settings_by_hand(self, stem):
         """Other depth, slope and intensities."""
-        network = trained(VTSGenerator((3, 2), True, 0.7, 0.35, 40.0, 300.0))
+        network = trained(VTSGenerator((3, 2), stem, True, 0.7, 0.35, 40.0, 300.0))
         image = 1000 * rand(1, 1, 7, 8, 5) - 400
-        expected = by_hand(network.state_dict(), image, 2, True, 0.7, 0.35, 40.0, 300.0)
+        expected = by_hand(network.state_dict(), image, 2, stem, True, 0.7, 0.35, 40.0, 300.0)
         torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-6)
 
     @pytest.mark.parametrize("mode", [True, False])
-    def test_untrained_is_the_identity(self, mode):
-        network = VTSGenerator((2, 3, 4)).train(mode)
+    @pytest.mark.parametrize("stem", [0, 3])
+    def test_untrained_is_the_identity(self, mode, stem):
+        network = VTSGenerator((2, 3, 4), stem).train(mode)
         # exact in binary: with center and scale 1/2 neither shift nor scaling rounds these values
         image = torch.randint(0, 1025, (2, 1, 17, 24, 9), generator=torch.Generator().manual_seed(0)) / 1024
         assert torch.equal(network(image), image)
@@ -156,18 +169,36 @@ class TestGenerator:
             network = VTSGenerator(channels)
         assert count(network) == expected
 
+    @pytest.mark.parametrize("channels", [(16, 32, 64, 128), (4,)])
+    def test_number_of_parameters_with_stem(self, channels):
+        """The last level joins the stem's channels and gives as many, with biases instead of norms."""
+        with torch.device("meta"):
+            network, plain = VTSGenerator(channels, 12), VTSGenerator(channels)
+        first = channels[0]
+        stem = 27 * (12 + 12 * 12) + 2 * 12
+        last, head = 27 * (first + 12) * 12 + 12, 27 * 12 + 1
+        assert count(network) - count(plain) == stem + last + head - (27 * (first + 1) * first + 2 * first + first + 1)
+
+    def test_fine_detail_is_not_normalized(self):
+        """With a stem the last level's features carry the image on its own scale."""
+        norms = [hasattr(block.convolution.adn, "N") for block in VTSGenerator((2, 3, 4), 2).decoder]
+        assert norms == [True, True, False]
+        assert all(hasattr(block.convolution.adn, "N") for block in VTSGenerator((2, 3, 4)).decoder)
+
     def test_default_channels(self):
         with torch.device("meta"):
             network = VTSGenerator()
         assert [block[0].conv.out_channels for block in network.encoder] == [64, 128, 256, 512]
+        assert isinstance(network.stem, nn.Identity) and network.head.kernel_size == (1, 1, 1)
         assert network.multiple == 16 and network.high_frequency and network.residual_scale == 0.1
         assert (network.intensity_center, network.intensity_scale) == (0.5, 0.5)
         assert {layer.negative_slope for layer in network.modules() if isinstance(layer, nn.LeakyReLU)} == {0.2}
 
     @pytest.mark.parametrize("axis", [2, 3, 4])
-    def test_shift_by_16(self, axis):
+    @pytest.mark.parametrize("stem", [0, 2])
+    def test_shift_by_16(self, axis, stem):
         """Away from the borders a volume that is moved by 16 voxels gives the moved result; by 8 it does not."""
-        network = trained(VTSGenerator((2, 2, 2, 2)))
+        network = trained(VTSGenerator((2, 2, 2, 2), stem))
         size = [1, 1, 16, 16, 16]
         size[axis] = 208
         image = rand(*size)
@@ -202,10 +233,11 @@ class TestGenerator:
         zeros = F.pad(image, (0, 7, 0, 0, 0, 3))
         assert not torch.allclose(network(image), network(zeros)[:, :, :13, :, :1], rtol=0, atol=1e-4)
 
-    def test_gradients(self):
+    @pytest.mark.parametrize("stem", [0, 3])
+    def test_gradients(self, stem):
         """Once the head has moved away from zero, every parameter learns."""
         torch.manual_seed(0)
-        network = VTSGenerator((2, 3, 4))
+        network = VTSGenerator((2, 3, 4), stem)
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         image, target = rand(2, 1, 16, 16, 16).float(), rand(2, 1, 16, 16, 16, seed=1).float()
         for step in range(2):
@@ -219,15 +251,15 @@ class TestGenerator:
             optimizer.step()
 
     def test_gradient_of_the_input(self):
-        network, image = trained(VTSGenerator((2,))), rand(1, 1, 5, 4, 3).requires_grad_()
+        network, image = trained(VTSGenerator((2,), 1)), rand(1, 1, 5, 4, 3).requires_grad_()
         assert torch.autograd.gradcheck(network, (image,))
 
     def test_state_dict(self):
-        network = trained(VTSGenerator((2, 3)))
+        network = trained(VTSGenerator((2, 3), 2))
         buffer = io.BytesIO()
         torch.save(network.state_dict(), buffer)
         buffer.seek(0)
-        other = VTSGenerator((2, 3)).double().eval()
+        other = VTSGenerator((2, 3), 2).double().eval()
         image = rand(1, 1, 9, 8, 6)
         assert not torch.equal(other(image), network(image))
         other.load_state_dict(torch.load(buffer, weights_only=True))
@@ -276,10 +308,11 @@ class TestGenerator:
             VTSGenerator((2,))(torch.zeros(shape))
         assert str(shape) in str(caught.value) and "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("channels", [(), [], (4, 0), (-1, 4)])
-    def test_no_channels(self, channels):
-        with pytest.raises(ValueError, match="expected positive numbers of channels, got"):
-            VTSGenerator(channels)
+    @pytest.mark.parametrize(("channels", "stem"), [((), 0), ([], 0), ((4, 0), 0), ((-1, 4), 0), ((4,), -1)])
+    def test_no_channels(self, channels, stem):
+        with pytest.raises(ValueError, match="expected positive numbers of channels and no negative stem") as caught:
+            VTSGenerator(channels, stem)
+        assert f"got {tuple(channels)} and {stem}." in str(caught.value)
 
     @pytest.mark.parametrize("scale", [0, -0.1, math.nan])
     def test_no_residual_scale(self, scale):
@@ -288,7 +321,7 @@ class TestGenerator:
 
     def test_residual_scale_and_whole_intensity(self):
         """The scale belongs to what is added: without the addition it has no effect."""
-        networks = [trained(VTSGenerator((2, 3), False, residual_scale)) for residual_scale in (0.1, 1.0)]
+        networks = [trained(VTSGenerator((2, 3), 0, False, residual_scale)) for residual_scale in (0.1, 1.0)]
         image = rand(1, 1, 8, 8, 8)
         assert torch.equal(networks[0](image), networks[1](image))
 

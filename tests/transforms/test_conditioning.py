@@ -104,6 +104,11 @@ class TestDegradationCondition:
         result = transform({"used": self.parameters, "part": "head", "body_part": "leg"})
         assert result["told"].tolist() == [1, 0, 0, 0, 0, 0, 1, 0, 1] and "condition" not in result
 
+    @pytest.mark.parametrize(("sigma", "narrow"), [(1.6, 1), (1.601, 0)])
+    def test_default_threshold(self, sigma, narrow):
+        result = DegradationConditiond("degradation")({"degradation": {"factor": 4.0, "sigma": sigma}})
+        assert result["condition"].tolist() == [0, 0, 0, 0, 1, 0, narrow, 1 - narrow]
+
     def test_aliases(self):
         assert DegradationConditionD is DegradationConditionDict is DegradationConditiond
 
@@ -134,7 +139,7 @@ class TestDegradationCondition:
 
         def transform(item):
             result = tell(degrade(item))
-            return {key: result[key] for key in ("image", "condition", "degradation")}
+            return {key: result[key] for key in ("condition", "degradation")}
 
         batches = list(DataLoader(Dataset(items * 3, transform), batch_size=4))
         rows = set()

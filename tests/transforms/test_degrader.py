@@ -438,6 +438,12 @@ class TestAffines:
             thick[1].numpy()[tuple(keep[1:])], field(thick.affine, index)[tuple(keep[1:])], atol=1e-5
         )
 
+    def test_nothing_to_extrapolate_without_the_thin_grid(self):
+        volume = make_volume()
+        found, expected = (Degrader(4, phase=3, extrapolate=value)(volume) for value in (True, False))
+        assert same(found.thick, expected.thick) and same(found.thin, expected.thin)
+        assert torch.equal(found.thin.as_tensor(), volume.as_tensor()[..., 3:20])
+
     def test_thickness_and_spacing_are_read_back(self):
         volume = make_volume(axis=0, **{"0018|0050": "1.0"})
         geometry = slice_geometry(Degrader(4, fwhm=4.5, axis=0)(volume).thick, axis=0)
@@ -605,14 +611,14 @@ class TestNoise:
         volume = make_volume(axis=1)
         settings = {"factor": 3, "noise": 2.5, "seed": 11, **settings}
         thick, thin, parameters = Degrader(**settings, restore_grid=restore, axis=1)(volume)
-        assert set(parameters) == {*INPUTS, "sigma", "slice_spacing"}
+        assert set(parameters) == {*INPUTS, "axis", "sigma", "slice_spacing"} and parameters["axis"] == 1
         rebuilt = Degrader(**{name: parameters[name] for name in INPUTS}, restore_grid=restore, axis=1)
         again = rebuilt(volume)
         assert same(again.thick, thick) and torch.equal(again.thin, thin)
         assert again.parameters == pytest.approx(parameters)
         for name in ("factor", "phase", "noise", "seed", "profile"):
             assert parameters[name] == settings.get(name, {"phase": 0, "profile": "gaussian"}.get(name))
-        assert {type(value) for name, value in parameters.items() if name not in ("seed", "profile")} == {float}
+        assert {type(value) for name, value in parameters.items() if name not in ("seed", "profile", "axis")} == {float}
 
 
 class TestInputs:
@@ -795,10 +801,10 @@ class TestRandDegrader:
         check_error("of 3 ", lambda: RandDegrader(factor_range=(3, 4))(torch.rand(1, 2, 2, 3)))
 
     def test_same_state_same_draws(self):
-        volume = make_volume(16, axis=0, channels=1)
+        volume = MetaTensor(torch.rand(1, 16, 16, 16))
 
         def run(seed):
-            degrader = RandDegrader(**{**self.SETTINGS, "axes": (0,)}).set_random_state(seed)
+            degrader = RandDegrader(**{**self.SETTINGS, "axes": (0, 1, 2)}).set_random_state(seed)
             return [degrader(volume) for _ in range(6)]
 
         for first, second in zip(run(3), run(3), strict=True):
@@ -838,6 +844,19 @@ class TestRandDegrader:
         expected = {"factor": 1, "fwhm": 0, "profile": "none", "phase": 0, "noise": 0, "sigma": 0, "slice_spacing": 1}
         assert {name: parameters[name] for name in expected} == expected
 
+    def test_probability_zero_tells_the_drawn_axis(self):
+        parameters = RandDegrader(axes=(0,), prob=0.0)(make_volume(axis=0)).parameters
+        assert parameters["slice_spacing"] == SPACING
+
+    def test_the_drawn_axis_tells_what_fits(self):
+        degrader = RandDegrader(axes=(0, 2)).set_random_state(0)
+        drawn = Counter()
+        for _ in range(60):
+            thick, _, parameters = degrader(torch.rand(1, 6, 2, 40))
+            drawn[thick.shape[1] < 6, parameters["factor"]] += 1
+            assert thick.shape[3] == 40 or thick.shape[1] == 6
+        assert set(drawn) == {(True, 4), (False, 4), (False, 8)}
+
     def test_probability(self):
         degrader = RandDegrader(factors=(2,), prob=0.3).set_random_state(0)
         count = sum(degrader(torch.rand(1, 2, 2, 9)).parameters["factor"] == 2 for _ in range(400))
@@ -855,8 +874,8 @@ class TestRandDegrader:
         assert (parameters["factor"], parameters["fwhm"], parameters["noise"]) == (3, 2, 1)
 
     def test_nothing_to_draw_from(self):
-        check_error("at least one factor and one axis", lambda: RandDegrader(factors=()))
-        check_error("at least one factor and one axis", lambda: RandDegrader(axes=()))
+        check_error("at least one factor, one profile and one axis", lambda: RandDegrader(factors=()))
+        check_error("at least one factor, one profile and one axis", lambda: RandDegrader(axes=()))
         check_error("factor must be a number of 1 or more, got 0.5", lambda: RandDegrader(factor_range=(0.5, 2)))
 
     def test_no_profile_to_draw_from(self):
@@ -912,8 +931,15 @@ class TestDictionary:
             rebuilt = Degrader(**{name: parameters[name] for name in INPUTS}, restore_grid=True)
             for key, thin, source in (("image", "a", first), ("label", "b", second)):
                 expected = rebuilt(source)
+                rebuilt.seed += 1  # each key has noise of its own
                 assert same(found[key], expected.thick) and torch.equal(found[thin], expected.thin)
         assert len(set(drawn)) > 6
+
+    def test_the_first_key_tells_what_fits(self):
+        degrader = RandDegraderd(["a", "b"], random_phase=False).set_random_state(0)
+        small, large = torch.rand(1, 2, 2, 6), torch.rand(1, 2, 2, 40)
+        assert {degrader({"a": small, "b": large})["degradation"]["factor"] for _ in range(20)} == {4}
+        assert {degrader({"a": large, "b": large})["degradation"]["factor"] for _ in range(20)} == {4, 8}
 
     def test_probability_counts_for_all_keys(self):
         degrader = RandDegraderd(["a", "b"], factors=(2,), prob=0.5).set_random_state(0)

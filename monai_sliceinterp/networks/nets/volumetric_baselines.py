@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_sliceinterp.networks.blocks.volumetric import HalvingBlock
 from monai_sliceinterp.networks.nets.vts import VolumeTranslator
@@ -119,10 +120,9 @@ class Pix2Pix3D(VolumeTranslator):
                     output_padding=0,
                     is_transposed=True,
                     conv_only=level == 0,
-                    adn_ordering="NDA",
+                    adn_ordering="ND",
                     norm="batch",
                     dropout=dropout if levels - 4 < level < levels - 1 else None,
-                    act="relu",
                     bias=level == 0,
                 )
             )
@@ -135,5 +135,5 @@ class Pix2Pix3D(VolumeTranslator):
             features.append(block(features[-1]))
         result = features.pop()
         for block in self.decoder[:-1]:
-            result = torch.cat([block(result), features.pop()], dim=1)
-        return torch.tanh(self.decoder[-1](result))
+            result = torch.cat([block(F.relu(result)), features.pop()], dim=1)
+        return torch.tanh(self.decoder[-1](F.relu(result)))

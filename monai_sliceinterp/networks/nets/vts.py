@@ -230,9 +230,13 @@ class VTSDiscriminator(nn.Module):
             Logits, large where the thin volume looks true: ``(B, 1, h, w, n)``, or ``(B, 1)`` for whole volumes.
 
         Raises:
-            ValueError: if the condition does not fit.
+            ValueError: if the volumes or the condition do not fit.
         """
+        if image.ndim != 5 or image.shape[1] != 2:
+            raise ValueError(f"expected thick and thin volumes (B, 2, H, W, N), got shape {tuple(image.shape)}.")
         scaled = (image - self.intensity_center) / self.intensity_scale
+        if condition is not None and not self.condition_channels:
+            raise ValueError("the discriminator takes no condition: it was made with condition_channels=0.")
         if self.condition_channels:
             if condition is None:
                 condition = image.new_zeros(len(image), self.condition_channels)

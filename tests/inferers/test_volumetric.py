@@ -1,0 +1,785 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whole volumes in blended windows: what comes out is the spline, restored by the network, without a seam."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from monai_sliceinterp.geometry import OutputGrid, slice_geometry
+from monai_sliceinterp.inferers import SplineSliceInferer, VolumetricSliceInferer, base
+from monai_sliceinterp.networks.nets import VTSGenerator
+
+WINDOW = (64, 64, 64)
+STEP, OVERLAP = 48, 16  # of windows of 64
+
+networks: dict[torch.dtype, VTSGenerator] = {}
+
+
+def make_network(dtype=torch.float64):
+    """A generator far from its start, where it is the identity."""
+    if dtype not in networks:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = VTSGenerator(channels=(4, 8))
+            nn.init.normal_(network.head.weight, std=2.0)
+        networks[dtype] = network.to(dtype).eval()
+    return networks[dtype]
+
+
+def rand(*shape, seed=0, dtype=torch.float64):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def make_scan(*shape, spacing=(0.7, 0.9, 4.0), seed=0, dtype=torch.float64, **meta):
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    return MetaTensor(rand(*shape, seed=seed, dtype=dtype), affine=affine, meta=meta)
+
+
+def oblique(spacing):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
+    affine[:3, 3] = (-100, 20, 300)
+    return torch.tensor(affine)
+
+
+def infer(volume, network, **options):
+    result = VolumetricSliceInferer(**{"window": WINDOW, **options})(volume, network)
+    return result.as_tensor() if isinstance(result, MetaTensor) else result
+
+
+def spline(volume, **how):
+    result = SplineSliceInferer(**how, mode="cubic", keep_observed=False)(volume)
+    return result.as_tensor() if isinstance(result, MetaTensor) else result
+
+
+def copy(x):
+    return x.clone()
+
+
+def close(found, expected, atol=1e-11):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def check_error(kind, named, function, *args, **kwargs):
+    with pytest.raises(kind, match=named) as caught:
+        function(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def coded(height, width, count):
+    """Every voxel tells where it is: h + 1000 w + 1e6 n."""
+    h, w, n = (torch.arange(size, dtype=torch.float64) for size in (height, width, count))
+    return (h[:, None, None] + 1e3 * w[:, None] + 1e6 * n)[None, None]
+
+
+def begins(x):
+    """Where a window of a coded volume begins, ``(h, w, n)``."""
+    code = round(float(x[0, 0, 0, 0, 0]))
+    return code % 1000, code // 1000 % 1000, code // 1000000
+
+
+class Spy:
+    """Notes the windows; answers with ``answer(x, number of the call)``."""
+
+    def __init__(self, answer=lambda x, number: x.clone()):
+        self.answer, self.seen = answer, []
+
+    def __call__(self, x):
+        self.seen.append(x.clone())
+        return self.answer(x, len(self.seen) - 1)
+
+    @property
+    def begins(self):
+        return [begins(x) for x in self.seen]
+
+    @property
+    def shapes(self):
+        return [tuple(x.shape) for x in self.seen]
+
+
+GEOMETRIES = [
+    (1, 1, 2, {"factor": 1}),
+    (5, 7, 2, {"factor": 2}),
+    (16, 33, 2, {"factor": 70}),  # two windows between two slices
+    (64, 64, 22, {"factor": 3}),  # 64 slices: one window
+    (17, 31, 17, {"factor": 4}),  # 65 slices: a second one, of 17
+    (20, 9, 38, {"factor": 3}),  # 112 slices
+    (20, 9, 29, {"factor": 4}),  # 113
+    (65, 20, 5, {"factor": 2}),
+    (20, 129, 5, {"factor": 2}),
+    (130, 99, 5, {"factor": 2}),
+    (70, 81, 23, {"factor": 5}),  # 111 slices: larger than a window in each direction
+    (66, 30, 21, {"spacing": 1.0}),
+    (30, 66, 21, {"spacing": 1.6}),
+    (30, 20, 21, {"spacing": 0.7}),
+    (21, 18, 27, {"spacing": 1.5}),
+]
+
+
+class TestSpline:
+    """With a network that does nothing, the result is the aligned cubic B-spline."""
+
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    @pytest.mark.parametrize(("height", "width", "num_slices", "how"), GEOMETRIES)
+    def test_identity(self, height, width, num_slices, how, batch_size):
+        scan = make_scan(1, 1, height, width, num_slices)
+        found = infer(scan, copy, **how, batch_size=batch_size)
+        expected = spline(scan, **how)
+        assert found.shape == expected.shape and found.dtype == torch.float64
+        close(found, expected)
+
+    @pytest.mark.parametrize(("height", "width", "num_slices", "how"), GEOMETRIES)
+    def test_network_that_returns_its_input(self, height, width, num_slices, how):
+        """Not a copy of it: what is done with a result must not change what other windows see."""
+        scan = make_scan(1, 1, height, width, num_slices)
+        close(infer(scan, nn.Identity(), **how), spline(scan, **how))
+
+    @pytest.mark.parametrize(
+        ("how", "positions"),
+        [
+            ({"factor": 3}, np.arange(64) / 3),
+            ({"spacing": 1.0}, np.arange(85) / 4),
+            ({"spacing": 2.5}, np.arange(34) * 0.625),
+        ],
+    )
+    def test_independent_spline(self, how, positions):
+        """The positions and the kernel, by scipy."""
+        scan = make_scan(1, 1, 5, 6, 22)
+        values = scan.as_tensor()[0, 0].numpy()
+        expected = np.empty((5, 6, len(positions)))
+        for index in np.ndindex(5, 6):
+            expected[index] = ndimage.map_coordinates(values[index], [positions], order=3, mode="mirror")
+        close(infer(scan, copy, **how)[0, 0], torch.from_numpy(expected), atol=1e-7)
+
+    def test_batch_and_channels(self):
+        scan = make_scan(2, 3, 70, 18, 19)
+        found = infer(scan, copy, factor=4)
+        assert found.shape == (2, 3, 70, 18, 73)
+        close(found, spline(scan, factor=4))
+        changed = scan.clone()
+        changed[1, 2] += 1
+        difference = infer(changed, copy, factor=4) - found
+        close(difference[1, 2], torch.ones(70, 18, 73, dtype=torch.float64))
+        difference[1, 2] = 0
+        assert not difference.any()
+
+    @pytest.mark.parametrize("value", [0.0, 0.37, -1000.0])
+    def test_constant(self, value):
+        volume = torch.full((1, 1, 97, 70, 40), value, dtype=torch.float64)
+        close(infer(volume, copy, factor=2), torch.full((1, 1, 97, 70, 79), value, dtype=torch.float64), atol=1e-9)
+
+    def test_ramp_in_the_plane(self):
+        volume = coded(97, 70, 1).expand(-1, -1, -1, -1, 40)
+        close(infer(volume, copy, factor=2), coded(97, 70, 1).expand(-1, -1, -1, -1, 79), atol=1e-8)
+
+    def test_ramp_along_the_slices(self):
+        """But for the mirrored ends, whose influence falls by 0.27 per slice."""
+        volume = torch.arange(60.0, dtype=torch.float64).expand(1, 1, 70, 18, 60)
+        found = infer(volume, copy, factor=3)
+        expected = (torch.arange(178, dtype=torch.float64) / 3).expand(1, 1, 70, 18, 178)
+        close(found[..., 54:-54], expected[..., 54:-54], atol=1e-7)
+        close(found, expected, atol=0.2)
+
+    @pytest.mark.parametrize(("dtype", "atol"), [(torch.float16, 2e-3), (torch.float32, 2e-6), (torch.float64, 1e-11)])
+    def test_types(self, dtype, atol):
+        volume = rand(1, 1, 70, 18, 25, dtype=dtype)
+        found = infer(volume, copy, factor=3)
+        assert found.dtype == dtype
+        close(found, spline(volume.double(), factor=3).to(dtype), atol=atol)
+
+    def test_untrained_generator(self):
+        scan = make_scan(1, 1, 70, 30, 9)
+        close(infer(scan, VTSGenerator(channels=(4, 8)).double().eval(), factor=8), spline(scan, factor=8))
+
+    @pytest.mark.parametrize("size", [(45, 64, 41), (64, 32, 64), (33, 17, 9)])
+    def test_one_window_is_the_network(self, size):
+        """Nothing is cut or blended; sizes in the plane that are no multiples of 16 are padded by their border."""
+        scan = make_scan(1, 1, *size)
+        network = make_network()
+        fine = spline(scan, factor=1)
+        padded = F.pad(fine, (0, 0, 0, -size[1] % 16, 0, -size[0] % 16), mode="replicate")
+        with torch.no_grad():
+            expected = network(padded)[..., : size[0], : size[1], :]
+        found = infer(scan, network, factor=1)
+        close(found, expected)
+        assert abs(found - fine).mean() > 0.01
+
+
+class TestWindows:
+    @pytest.mark.parametrize(
+        ("window", "count", "expected"),
+        [
+            (64, 2, [(0, 2)]),
+            (64, 64, [(0, 64)]),
+            (64, 65, [(0, 64), (48, 65)]),
+            (64, 112, [(0, 64), (48, 112)]),
+            (64, 113, [(0, 64), (48, 112), (96, 113)]),
+            (64, 200, [(0, 64), (48, 112), (96, 160), (144, 200)]),
+            (128, 128, [(0, 128)]),
+            (128, 300, [(0, 128), (96, 224), (192, 300)]),
+            (192, 193, [(0, 192), (144, 193)]),
+        ],
+    )
+    def test_along_the_slices(self, window, count, expected):
+        spy = Spy()
+        infer(coded(16, 16, count), spy, factor=1, window=(64, 64, window))
+        assert [(x[2], x[2] + shape[4]) for x, shape in zip(spy.begins, spy.shapes, strict=True)] == expected
+        assert {x[:2] for x in spy.begins} == {(0, 0)} and {shape[:4] for shape in spy.shapes} == {(1, 1, 16, 16)}
+
+    @pytest.mark.parametrize(
+        ("window", "size", "padded", "expected"),
+        [
+            (64, 1, 16, [0]),
+            (64, 33, 48, [0]),
+            (64, 64, 64, [0]),
+            (64, 65, 80, [0, 16]),
+            (64, 100, 112, [0, 48]),
+            (64, 112, 112, [0, 48]),
+            (64, 113, 128, [0, 48, 64]),
+            (64, 161, 176, [0, 48, 96, 112]),
+            (128, 129, 144, [0, 16]),
+            (128, 230, 240, [0, 96, 112]),
+        ],
+    )
+    def test_in_the_plane(self, window, size, padded, expected):
+        """Windows begin at multiples of 16; what is added at the far end repeats the border."""
+        for axis in (0, 1):
+            shape = [9, 9, 3]
+            shape[axis] = size
+            windows = [64, 64, 64]
+            windows[axis] = window
+            spy = Spy()
+            found = infer(coded(*shape), spy, factor=1, window=windows)
+            assert [x[axis] for x in spy.begins] == expected
+            assert all(x[1 - axis] == x[2] == 0 for x in spy.begins)
+            sizes = [16, 16]
+            sizes[axis] = min(padded, window)
+            assert set(spy.shapes) == {(1, 1, *sizes, 3)}
+            last = spy.seen[-1][0, 0].movedim(axis, 0)
+            rest = size - expected[-1]
+            border = coded(*shape)[0, 0].movedim(axis, 0)[-1, :9]
+            close(last[rest - 1 :, :9], border.expand(len(last) - rest + 1, -1, -1), atol=1e-6)
+            close(found, coded(*shape), atol=1e-6)
+
+    def test_in_all_directions(self):
+        """Every window of the plane is seen for one window along the slices, then for the next one."""
+        spy = Spy()
+        infer(coded(100, 130, 120), spy, factor=1)
+        expected = [(h, w, n) for n in (0, 48, 96) for h in (0, 48) for w in (0, 48, 80)]
+        assert spy.begins == expected
+        assert spy.shapes == [(1, 1, 64, 64, min(64, 120 - n)) for _, _, n in expected]
+
+    def test_default_window(self):
+        spy = Spy()
+        VolumetricSliceInferer(factor=1)(coded(129, 16, 129), spy)
+        assert spy.shapes == [(1, 1, 128, 16, 128)] * 2 + [(1, 1, 128, 16, 33)] * 2
+        assert spy.begins == [(0, 0, 0), (16, 0, 0), (0, 0, 96), (16, 0, 96)]
+
+    @pytest.mark.parametrize(("batch_size", "expected"), [(0, 6 * [1]), (1, 6 * [1]), (2, 3 * [2]), (4, [4, 2])])
+    def test_batches(self, batch_size, expected):
+        spy = Spy()
+        infer(coded(100, 130, 5), spy, factor=1, batch_size=batch_size)
+        assert [shape[0] for shape in spy.shapes] == expected
+        assert spy.shapes[0][1:] == (1, 64, 64, 5)
+
+    def test_samples_and_channels_are_apart(self):
+        spy = Spy()
+        infer(torch.arange(6.0).reshape(2, 3, 1, 1, 1).expand(2, 3, 16, 16, 70), spy, factor=1, batch_size=4)
+        assert [shape[0] for shape in spy.shapes] == [1] * 12
+        assert [round(float(x.mean())) for x in spy.seen] == [k for k in range(6) for _ in range(2)]
+
+
+def ramp(overlap):
+    """Weight of the later one of two windows, by hand: from -0.5 to 1.5 over the overlap, limited to [0, 1]."""
+    return [min(max(-0.5 + 2 * (k + 1) / (overlap + 1), 0), 1) for k in range(overlap)]
+
+
+class TestBlending:
+    @pytest.mark.parametrize(("height", "width", "num_slices", "how"), GEOMETRIES)
+    def test_weights_sum_to_one(self, height, width, num_slices, how):
+        scan = make_scan(1, 1, height, width, num_slices)
+        close(infer(scan, lambda x: x + 0.25, **how), spline(scan, **how) + 0.25)
+
+    @pytest.mark.parametrize("length", [64, 128, 256])
+    def test_ramp_along_the_slices(self, length):
+        """Each window answers with its number."""
+        step, overlap = 3 * length // 4, length // 4
+        count = 2 * step + length - 5
+        spy = Spy(lambda x, number: torch.full_like(x, float(number)))
+        found = infer(rand(1, 1, 16, 16, count), spy, factor=1, window=(64, 64, length))
+        steps = ramp(overlap)
+        # a quarter of the overlap at either side is one window's alone
+        assert steps[: overlap // 4] == [0] * (overlap // 4) and steps[-overlap // 4 :] == [1] * (overlap // 4)
+        assert 0 < steps[overlap // 4] < steps[overlap // 4 + 1] and steps == pytest.approx(
+            [1 - x for x in reversed(steps)]
+        )
+        expected = [0] * step + steps + [1] * (step - overlap) + [1 + x for x in steps] + [2] * (step - 5)
+        assert len(expected) == count
+        close(found, torch.tensor(expected, dtype=torch.float64).expand_as(found), atol=1e-6)
+
+    def test_short_last_window(self):
+        """Of 17 slices, 16 of which overlap."""
+        spy = Spy(lambda x, number: torch.full_like(x, float(number)))
+        found = infer(rand(1, 1, 16, 16, 65), spy, factor=1)
+        expected = torch.tensor([0.0] * 48 + ramp(16) + [1], dtype=torch.float64)
+        close(found, expected.expand_as(found), atol=1e-6)
+
+    def test_coordinates_along_the_slices(self):
+        """The network answers with the number of the slice inside its window."""
+        found = infer(
+            rand(1, 1, 70, 16, 110), lambda x: torch.arange(float(x.shape[-1])).to(x).expand_as(x).clone(), factor=1
+        )
+        expected = torch.arange(110.0, dtype=torch.float64)
+        expected[STEP : STEP + OVERLAP] -= STEP * torch.tensor(ramp(OVERLAP), dtype=torch.float64)
+        expected[STEP + OVERLAP :] -= STEP
+        close(found, expected.expand_as(found), atol=1e-5)
+
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_coordinates_in_the_plane(self, axis):
+        """Windows of 64 begin at 0 and 48: outside of the overlap there is one, inside the weights are symmetric."""
+
+        def network(x):
+            shape = [1] * 5
+            shape[2 + axis] = 64
+            return torch.arange(64.0, dtype=x.dtype).reshape(shape).expand_as(x).clone()
+
+        shape = [20, 20, 110]
+        shape[axis] = 100
+        found = infer(rand(1, 1, *shape), network, factor=1)[0, 0].movedim(axis, 0)
+        place = torch.arange(100.0, dtype=torch.float64)[:, None, None]
+        close(found[:STEP], place[:STEP].expand_as(found[:STEP]))
+        close(found[64:], (place[64:] - STEP).expand_as(found[64:]))
+        later = (place - found)[STEP:64] / STEP  # the later window's weight
+        assert later.min() > -1e-9 and later.max() < 1 + 1e-9
+        assert (later.diff(dim=0) > -1e-9).all()
+        close(later + later.flip(0), torch.ones_like(later))
+
+    @pytest.mark.parametrize("num_slices", [2, 30, 64, 100])
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_no_seam_in_the_plane(self, axis, num_slices):
+        """Windows that differ by 1 fade into each other, at the faces of the volume too.
+
+        They do so in steps that are far from a cut (1), and begin to with a hundredth.
+        """
+        shape = [40, 40, num_slices]
+        shape[axis] = 112
+        spy = Spy(lambda x, number: torch.full_like(x, float(number % 2)))
+        found = infer(rand(1, 1, *shape), spy, factor=1)[0, 0].movedim(axis, 0)
+        assert len(spy.seen) == 2 * (1 + (num_slices > 64))
+        steps = found.diff(dim=0)
+        close(found[:48], torch.zeros_like(found[:48]))
+        close(found[64:], torch.ones_like(found[64:]))
+        assert steps.abs().max() < 0.25
+        assert steps[47].max() < 0.02 and steps[63].max() < 0.02
+        # the same fade everywhere
+        close(found, found[:, 20:21, num_slices // 2, None].expand_as(found))
+
+    def test_no_seam_at_corners(self):
+        """Where four windows meet, too."""
+        for number in range(4):
+            only = Spy(lambda x, k, number=number: torch.full_like(x, float(k == number)))
+            weight = infer(rand(1, 1, 112, 112, 20), only, factor=1)[0, 0]
+            inside = torch.zeros(112, 112, 1, dtype=torch.float64)
+            rows, columns = (slice(0, 64), slice(48, 112))[number // 2], (slice(0, 64), slice(48, 112))[number % 2]
+            inside[rows, columns] = 1
+            assert not (weight * (1 - inside)).any()
+            for axis in (0, 1):  # it falls to nothing at its face
+                steps = weight.diff(dim=axis).abs().movedim(axis, 0)
+                assert steps.max() < 0.25 and steps[[47, 63]].max() < 0.02
+
+
+def blur(x):
+    """A convolution of 3 x 3 x 3 voxels that is not symmetric, borders replicated."""
+    kernel = rand(1, 1, 3, 3, 3, seed=5, dtype=x.dtype)
+    return F.conv3d(F.pad(x, (1,) * 6, mode="replicate"), kernel / kernel.sum())
+
+
+class TestConvolution:
+    @pytest.mark.parametrize(("num_slices", "factor"), [(170, 1), (65, 1), (40, 3), (9, 16)])
+    def test_along_the_slices(self, num_slices, factor):
+        """As of the whole volume: the faces of windows do not count."""
+        volume = rand(1, 1, 32, 16, num_slices)
+        fine = spline(volume, factor=factor)
+        found = infer(volume, blur, factor=factor)
+        close(found, blur(fine))
+        assert abs(found - fine).mean() > 0.01
+
+    def test_in_the_plane(self):
+        """As of the whole volume, but for a trace where a window ends."""
+        volume = rand(1, 1, 128, 112, 40)
+        expected = blur(spline(volume, factor=2))
+        found = infer(volume, blur, factor=2)
+        difference = (found - expected)[0, 0].abs()
+        ends = [48, 63]
+        rows = [k for k in range(128) if k not in [*ends, 64, 111]]  # windows begin at 0, 48 and 64
+        columns = [k for k in range(112) if k not in ends]
+        assert difference[rows][:, columns].max() < 1e-11
+        assert difference.max() > 1e-5
+
+    @pytest.mark.parametrize("num_slices", [3, 65, 100])
+    def test_no_seam(self, num_slices):
+        """The trace is one, on all slices."""
+        volume = rand(1, 1, 112, 112, num_slices)
+        difference = infer(volume, blur, factor=1) - blur(volume)
+        assert difference.abs().max() < 0.02
+
+
+class TestCut:
+    """A volume that is cut along the slices gives the same inside."""
+
+    def test_convolution(self):
+        volume = rand(1, 1, 24, 16, 150)
+        whole = infer(volume, blur, factor=1)
+        for begin, end in ((0, 80), (37, 150), (50, 133)):
+            part = infer(volume[..., begin:end], blur, factor=1)
+            left, right = begin + (begin > 0), end - (end < 150)
+            close(part[..., left - begin : right - begin], whole[..., left:right])
+
+    def test_with_interpolation(self):
+        """The spline reaches far, but falls by 0.27 per slice."""
+        volume = rand(1, 1, 24, 16, 70)
+        whole = infer(volume, blur, factor=3)
+        part = infer(volume[..., 11:59], blur, factor=3)
+        close(part[..., 48:-48], whole[..., 33:175][..., 48:-48], atol=1e-7)
+        assert abs(part - whole[..., 33:175]).max() > 1e-3
+
+    @pytest.mark.parametrize("begin", [4, 16, 48])
+    def test_generator(self, begin):
+        """Two levels: positions count modulo 4, and nothing farther than 20 slices is seen."""
+        network, volume = make_network(), rand(1, 1, 32, 16, 128)
+        long = (64, 64, 128)
+        whole = infer(volume, network, factor=1, window=long)
+        part = infer(volume[..., begin:120], network, factor=1, window=long)
+        close(part[..., 20:-20], whole[..., begin + 20 : 100])
+        assert abs(part - whole[..., begin:120]).max() > 1e-3
+        shifted = infer(volume[..., begin + 2 : 120], network, factor=1, window=long)
+        assert abs(shifted[..., 20:-20] - whole[..., begin + 22 : 100]).max() > 1e-3
+
+    def test_generator_in_windows(self):
+        """A cut where a window begins: from the end of its first overlap on, the windows are the same."""
+        network, volume = make_network(), rand(1, 1, 32, 16, 190)
+        whole = infer(volume, network, factor=1)
+        part = infer(volume[..., STEP:], network, factor=1)
+        close(part[..., OVERLAP:], whole[..., STEP + OVERLAP :])
+        part = infer(volume[..., : 2 * STEP + 64], network, factor=1)
+        close(part[..., : 3 * STEP + 4], whole[..., : 3 * STEP + 4])
+        assert abs(part - whole[..., : 2 * STEP + 64])[..., 3 * STEP :].max() > 1e-3
+
+    def test_generator_sees_windows_at_multiples_of_its_stride(self):
+        """In the interior of windows, far from their faces, windows and whole agree."""
+        network, volume = make_network(), rand(1, 1, 112, 16, 112)
+        with torch.no_grad():
+            whole = network(volume)
+        found = infer(volume, network, factor=1)
+        for begin in (20, 64):
+            close(found[:, :, begin : begin + 28, :, 20:44], whole[:, :, begin : begin + 28, :, 20:44])
+            close(found[:, :, begin : begin + 28, :, 68:92], whole[:, :, begin : begin + 28, :, 68:92])
+
+
+class TestStreaming:
+    def test_never_more_than_a_window(self):
+        spy = Spy()
+        infer(rand(1, 1, 150, 97, 60), spy, factor=4, batch_size=3)
+        assert max(shape[0] for shape in spy.shapes) == 3
+        for axis, limit in enumerate(WINDOW):
+            assert max(shape[2 + axis] for shape in spy.shapes) == limit
+
+    @pytest.mark.parametrize("how", [{"factor": 4}, {"spacing": 1.6}, {"spacing": 4.0}, {"factor": 1}])
+    def test_keep_observed(self, how):
+        scan = make_scan(2, 1, 66, 18, 33, dtype=torch.float32)
+        inferer = VolumetricSliceInferer(**how, window=WINDOW)
+        assert not inferer.keep_observed
+        every = inferer(scan, blur).as_tensor()
+        explicit = infer(scan, blur, **how, keep_observed=False)
+        kept = infer(scan, blur, **how, keep_observed=True)
+        assert torch.equal(every, explicit)
+        grid = inferer.output_grid(scan)
+        observed = grid.is_observed
+        assert torch.equal(kept[..., observed], scan.as_tensor()[..., grid.observed_source])
+        assert torch.equal(kept[..., ~observed], every[..., ~observed])
+        assert abs(every[..., observed] - scan.as_tensor()[..., grid.observed_source]).mean() > 0.01
+
+    @pytest.mark.parametrize(
+        "wanted", [range(130), [k for k in range(130) if k % 3], [0, 129], [50, 51, 52, 63, 64, 100], [7]]
+    )
+    def test_what_is_written(self, wanted):
+        """Each wanted slice once, no other, those of a window before the next window is computed."""
+        volume = rand(44, 17, 20)
+        grid = OutputGrid.from_factor(44, 3)
+        events, written = [], []
+
+        def network(x):
+            events.append("network")
+            return blur(x)
+
+        def write(indices, images):
+            assert images.shape == (len(indices), 17, 20)
+            events.append(indices.tolist())
+            written.append(images.clone())
+
+        inferer = VolumetricSliceInferer(factor=3, window=WINDOW)
+        inferer.synthesize(volume, grid, None, torch.tensor(list(wanted)), network, write)
+        runs = [(0, 48), (48, 96), (96, 130)]
+        expected = []
+        for begin, end in runs:
+            expected += ["network", [k for k in wanted if begin <= k < end]]
+        assert [event for event in events if event != []] == [event for event in expected if event != []]
+        whole = infer(volume.permute(1, 2, 0)[None, None], blur, factor=3)[0, 0]
+        close(torch.cat(written), whole.movedim(-1, 0)[list(wanted)])
+
+    def test_what_was_written_stays(self):
+        """Results handed over are not changed by later windows."""
+        kept = []
+        inferer = VolumetricSliceInferer(factor=1, window=WINDOW)
+        grid = OutputGrid.from_factor(150, 1)
+
+        def write(indices, images):
+            kept.append((images, images.clone()))
+
+        inferer.synthesize(rand(150, 16, 16), grid, None, torch.arange(150), blur, write)
+        assert len(kept) == 3 and all(torch.equal(*pair) for pair in kept)
+
+    def test_input_is_left_alone(self):
+        scan = make_scan(1, 1, 70, 18, 70)
+        before, affine = scan.as_tensor().clone(), scan.affine.clone()
+        for network in (nn.Identity(), lambda x: x.mul_(2)):
+            infer(scan, network, factor=1)
+            infer(scan, network, factor=2, value_range=(0.2, 0.5))
+        assert torch.equal(scan.as_tensor(), before) and torch.equal(scan.affine, affine)
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_progress_counts_all_slices(self, monkeypatch, keep):
+        bars = []
+
+        class Bar(tqdm):
+            def __init__(self, *args, **kwargs):
+                self.screen = io.StringIO()
+                super().__init__(*args, file=self.screen, **kwargs)
+                bars.append(self)
+
+        monkeypatch.setattr(base, "tqdm", Bar)
+        infer(rand(2, 3, 17, 18, 40), copy, factor=3, keep_observed=keep, progress=True)
+        infer(rand(2, 3, 17, 18, 40), copy, factor=3)
+        assert bars[0].n == bars[0].total == 2 * 3 * (78 if keep else 118)
+        assert "slice" in bars[0].screen.getvalue() and not bars[1].screen.getvalue()
+
+
+class TestNetwork:
+    def test_batch_size(self):
+        for network, shape in ((blur, (100, 70, 20)), (make_network(), (80, 20, 4))):
+            scan = make_scan(1, 1, *shape)
+            single = infer(scan, network, factor=4, batch_size=1)
+            for batch_size in (0, 2, 3):
+                close(infer(scan, network, factor=4, batch_size=batch_size), single)
+
+    def test_deterministic(self):
+        scan, network = make_scan(1, 1, 66, 20, 10, dtype=torch.float32), make_network(torch.float32)
+        state = torch.get_rng_state()
+        first = infer(scan, network, factor=8)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(first, infer(scan, network, factor=8))
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_mode_is_left_alone(self, training):
+        network = VTSGenerator(channels=(4, 8)).train(training)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        infer(rand(1, 1, 20, 18, 5, dtype=torch.float32), network, factor=2)
+        assert all(module.training == training for module in network.modules())
+        for name, value in network.state_dict().items():
+            # normalisation counts what it sees in training, nothing else changes
+            assert torch.equal(value, before[name]) or (training and ("running" in name or "num_batches" in name))
+
+    def test_no_gradient(self):
+        network = VTSGenerator(channels=(4, 8)).double().eval()
+        spy = Spy(lambda x, number: (x.requires_grad, torch.is_grad_enabled(), network(x))[-1])
+        volume = rand(1, 1, 20, 18, 5).requires_grad_()
+        result = infer(volume, spy, factor=2)
+        assert not result.requires_grad and not any(x.requires_grad for x in spy.seen)
+        assert torch.is_grad_enabled()
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert not infer(volume.detach(), network, factor=2, keep_observed=True, value_range=(0.2, 0.6)).requires_grad
+
+
+class TestGrid:
+    @pytest.mark.parametrize(
+        ("spacing", "positions"),
+        [
+            (5.0, [k / 5 for k in range(26)]),
+            (2.5, [k / 2.5 for k in range(13)]),
+            (1.25, [0.8 * k for k in range(7)]),
+            (1.02, [k / 1.02 for k in range(6)]),
+            (1.011, [k / 1.011 for k in range(6)]),
+            (1.01, list(range(6))),
+            (1.005, list(range(6))),
+            (1.0, list(range(6))),
+            (0.995, list(range(6))),
+            (0.4, list(range(6))),
+        ],
+    )
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_default_is_one_mm(self, spacing, positions, turned):
+        """A stack that is finer, or less than 1 % coarser, keeps its grid; the origin stays in any case."""
+        scan = make_scan(2, 1, 17, 9, 6, spacing=(0.5, 0.6, spacing), filename_or_obj="scan.nii.gz", protocol="x")
+        if turned:
+            scan.affine = oblique((0.5, 0.6, spacing))
+        result = VolumetricSliceInferer()(scan, lambda x: x + 1)
+        assert isinstance(result, MetaTensor) and result.shape == (2, 1, 17, 9, len(positions))
+        assert result.meta["filename_or_obj"] == "scan.nii.gz" and result.meta["protocol"] == "x"
+        assert slice_geometry(result, axis=-1).in_plane_spacing == (0.5, 0.6)
+        for index, position in enumerate(positions):
+            found = np.asarray(result.affine) @ [2, 5, index, 1]
+            np.testing.assert_allclose(found, np.asarray(scan.affine) @ [2, 5, position, 1], rtol=0, atol=1e-5)
+        step = 1.0 if spacing > 1.0101 else spacing
+        assert slice_geometry(result, axis=-1).slice_spacing == pytest.approx(step, rel=1e-6)
+        places = [min(place, 5.0) for place in positions]
+        expected = 1 + ndimage.map_coordinates(scan.as_tensor()[1, 0, 3, 4].numpy(), [places], order=3, mode="mirror")
+        np.testing.assert_allclose(result.as_tensor()[1, 0, 3, 4], expected, rtol=0, atol=1e-6)
+
+    def test_asked_for(self):
+        scan = make_scan(1, 1, 17, 9, 6)
+        for how, count in (({"factor": 2}, 11), ({"spacing": 0.5}, 41), ({"spacing": 4.0}, 6), ({}, 21)):
+            inferer = VolumetricSliceInferer(**how)
+            assert len(inferer.output_grid(scan)) == inferer(scan, copy).shape[-1] == count
+        fine = make_scan(1, 1, 17, 9, 6, spacing=(1.0, 1.0, 0.8))
+        assert VolumetricSliceInferer(factor=3)(fine, copy).shape[-1] == 16
+        assert VolumetricSliceInferer(spacing=0.4)(fine, copy).shape[-1] == 11
+        check_error(ValueError, "coarser than the input's 0.8 mm", VolumetricSliceInferer(spacing=1.0), fine, copy)
+
+    def test_sheared_stack(self):
+        """What counts is the distance of the slices along their normal."""
+        scan = make_scan(1, 1, 17, 9, 6, spacing=(1.0, 1.0, 3.0))
+        affine = scan.affine.clone()
+        affine[1, 2] = 1.5
+        scan.affine = affine
+        result = VolumetricSliceInferer()(scan, copy)
+        assert result.shape[-1] == 16
+        close(result.affine[:, 2], torch.tensor([0, 0.5, 1.0, 0], dtype=torch.float64))
+
+    def test_plain_tensor(self):
+        volume = rand(1, 1, 17, 9, 6)
+        check_error(ValueError, "plain tensor has no spacing: give a factor", VolumetricSliceInferer(), volume, copy)
+        check_error(ValueError, "plain tensor has no", VolumetricSliceInferer(spacing=1.0), volume, copy)
+        result = VolumetricSliceInferer(factor=3)(volume, copy)
+        assert type(result) is torch.Tensor and result.shape[-1] == 16
+
+    def test_collated(self):
+        items = [{"image": make_scan(1, 17, 9, 6, spacing=(0.7, 0.9, 5.0), seed=k)} for k in range(3)]
+        for number, item in enumerate(items):
+            item["image"].meta["filename_or_obj"] = f"{number}.nii"
+        result = VolumetricSliceInferer()(list_data_collate(items)["image"], make_network())
+        assert result.shape == (3, 1, 17, 9, 26)
+        for number, (part, item) in enumerate(zip(decollate_batch(result), items, strict=True)):
+            assert part.meta["filename_or_obj"] == f"{number}.nii" and part.affine.shape == (4, 4)
+            assert slice_geometry(part, axis=-1).slice_spacing == 1.0
+            close(part.as_tensor()[None], infer(item["image"][None], make_network()))
+
+
+class TestValueRange:
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_by_hand(self, keep):
+        """The network sees what is inside; its result is limited; the excess is carried linearly."""
+        volume = 4 * rand(1, 1, 20, 18, 30) - 1.5
+        spy = Spy(lambda x, number: 1.5 * x - 0.2)
+        found = infer(volume, spy, factor=3, value_range=(0.0, 1.0), keep_observed=keep)
+        inside = volume.clamp(0, 1)
+        fine = spline(inside, factor=3)
+        close(torch.cat([spy.seen[0][..., :48], spy.seen[1]], -1)[:, :, :20, :18], fine)
+        excess = F.interpolate((volume - inside)[0], (18, 88), mode="bilinear", align_corners=True)[None]
+        for k in range(88):
+            first, step = divmod(k, 3)
+            later = (volume - inside)[..., min(first + 1, 29)]
+            close(excess[..., k], (1 - step / 3) * (volume - inside)[..., first] + step / 3 * later)
+        expected = (1.5 * fine - 0.2).clamp(0, 1) + excess
+        if keep:
+            assert torch.equal(found[..., ::3], volume)
+            expected[..., ::3] = volume
+        close(found, expected)
+
+    @pytest.mark.parametrize(("offset", "limit"), [(100, 0.75), (-100, 0.25)])
+    def test_results_are_limited(self, offset, limit):
+        volume = 0.25 + 0.5 * rand(1, 1, 70, 18, 5)
+        found = infer(volume, lambda x: x + offset, factor=3, value_range=(0.25, 0.75))
+        assert (found == limit).all()
+        assert infer(volume, lambda x: x + offset, factor=3).abs().min() > 90
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        "window",
+        [
+            (64, 64),
+            (64, 64, 64, 64),
+            (),
+            (64, 64, 0),
+            (0, 64, 64),
+            (64, -64, 64),
+            (32, 64, 64),
+            (64, 80, 64),
+            (64, 64, 100),
+            (64.5, 64, 64),
+        ],
+    )
+    def test_window(self, window):
+        named = r"window must be three multiples of 64, got \(" + ", ".join(map(str, window))
+        check_error(ValueError, named, VolumetricSliceInferer, factor=2, window=window)
+        check_error(ValueError, named, VolumetricSliceInferer, factor=2, window=list(window))
+
+    @pytest.mark.parametrize("window", [(64, 64, 64), [128, 64, 192], (np.int64(64),) * 3])
+    def test_good_windows(self, window):
+        assert VolumetricSliceInferer(window=window).window == tuple(window)
+
+    @pytest.mark.parametrize("batch_size", [-1, 1.5, True, "2", None])
+    def test_batch_size(self, batch_size):
+        check_error(
+            ValueError,
+            f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}",
+            VolumetricSliceInferer,
+            batch_size=batch_size,
+        )
+
+    @pytest.mark.parametrize(
+        ("wrong", "named"),
+        [
+            ({"factor": 2, "spacing": 1.0}, "not both"),
+            ({"factor": 0}, "factor must be a positive integer such as 2 or 4, got 0"),
+            ({"spacing": -1.0}, "got -1.0"),
+            ({"value_range": (1.0, 1.0)}, "value_range must be ascending"),
+        ],
+    )
+    def test_parameters(self, wrong, named):
+        check_error(ValueError, named, VolumetricSliceInferer, **wrong)
+
+    def test_no_network(self):
+        check_error(ValueError, "needs a network", VolumetricSliceInferer(factor=2), rand(1, 1, 9, 9, 3))
+        check_error(ValueError, "needs a network", VolumetricSliceInferer(factor=1), rand(1, 1, 9, 9, 3), None)
+
+    @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 4, 5, 6), (1, 1, 1, 4, 5, 6), (1, 1, 0, 5, 6)])
+    def test_not_a_batch_of_volumes(self, shape):
+        named = r"expected volumes \(B, C, H, W, N\), got shape \(" + ", ".join(map(str, shape))
+        check_error(ValueError, named, VolumetricSliceInferer(factor=2), torch.zeros(shape), copy)
+
+    def test_not_a_volume(self):
+        inferer = VolumetricSliceInferer(factor=2)
+        check_error(ValueError, "expected floating point", inferer, torch.zeros(1, 1, 9, 9, 3, dtype=torch.int16), copy)
+        check_error(ValueError, "2 slices, got 1", inferer, torch.zeros(1, 1, 9, 9, 1), copy)
+        check_error(ValueError, "2 slices, got 1", VolumetricSliceInferer(), make_scan(1, 1, 9, 9, 1), copy)
