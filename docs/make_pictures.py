@@ -15,7 +15,8 @@
 
 Each scan gives one row: the observed slices, linear interpolation, the method, and the difference of the two on a
 signed colour scale. The view is a cut along the first in-plane axis through the volume, in true proportions. With
-``--thinned`` only every factor-th slice of the scan is used, and the true slices are shown too.
+``--thinned`` only every factor-th slice of the scan is used (for VTS averaged over a slab), and the true slices are
+shown too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ import torch
 
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
-from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
+from monai_sliceinterp.inferers import (
+    LatentSliceInferer,
+    MultiViewSliceInferer,
+    SplineSliceInferer,
+    VolumetricSliceInferer,
+)
+from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder, VTSGenerator
 from monai_sliceinterp.transforms import (
     FWHMDownsample,
     InvertibleScaleIntensityRange,
@@ -51,6 +57,7 @@ class Method(NamedTuple):
     scaling: Callable[[torch.Tensor], torch.Tensor]
     window: tuple[float, float]
     limit: float
+    slabs: bool = False  # thinned scans get slabs as thick as their spacing
 
 
 METHODS = {
@@ -60,6 +67,15 @@ METHODS = {
     # 400 HU around 40 HU, and differences up to 200 HU
     "saint": Method(
         "SAINT", SAINT, MultiViewSliceInferer, InvertibleScaleIntensityRange(-1024, 2976), (0.216, 0.316), 0.05
+    ),
+    "vts": Method(
+        "VTS",
+        lambda: VTSGenerator((16, 32, 64, 128), stem_channels=12),
+        VolumetricSliceInferer,
+        InvertibleScaleIntensityRange(-2048, 2048),
+        (0.461, 0.559),
+        0.0488,
+        slabs=True,
     ),
 }
 
@@ -78,7 +94,7 @@ def draw_row(
     volume = method.scaling(ThroughPlaneLast(axis)(LoadVolume()(scan)[:1]))
     truth = volume[None]
     if thinned:
-        volume = FWHMDownsample(factor, fwhm=0)(volume)
+        volume = FWHMDownsample(factor, fwhm=None if method.slabs else 0)(volume)
     volume = volume[None]
     linear = SplineSliceInferer(factor=factor, mode="linear")(volume)
     result = method.inferer(factor=factor, value_range=(0.0, 1.0))(volume, network)
