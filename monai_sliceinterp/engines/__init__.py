@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from monai_sliceinterp.engines.adversarial import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
+from monai_sliceinterp.engines.hrinet import AlternatingSupervisionTrainer
 from monai_sliceinterp.engines.inference import (
     as_bool,
     as_choices,
@@ -29,6 +30,7 @@ from monai_sliceinterp.engines.training import (
     EpochSeedHandler,
     FreezeNormalizationHandler,
     PrepareSliceBlocks,
+    PrepareSliceGroups,
     PrepareSlicePairs,
     PrepareViewImages,
     check_start,

@@ -33,6 +33,7 @@ __all__ = [
     "EpochSeedHandler",
     "FreezeNormalizationHandler",
     "PrepareSliceBlocks",
+    "PrepareSliceGroups",
     "PrepareSlicePairs",
     "PrepareViewImages",
     "check_start",
@@ -104,6 +105,33 @@ class PrepareSlicePairs(PrepareBatch):
         image = move(CommonKeys.IMAGE)
         target = torch.cat([image, move(CommonKeys.LABEL)], dim=1)
         return image, target, (), {"alpha": move("alpha"), "reconstruct": True}
+
+
+class PrepareSliceGroups(PrepareBatch):
+    """Prepare batches of slice groups: the pair of ends, the slices between, and their places.
+
+    For batches as :class:`monai_sliceinterp.transforms.RandSliceGroupsd` draws them.
+
+    Example:
+        >>> batch = {"image": torch.rand(4, 2, 8, 8), "label": torch.rand(4, 5, 8, 8), "alpha": torch.rand(4, 5)}
+        >>> inputs, targets, _, keywords = PrepareSliceGroups()(batch)
+        >>> tuple(inputs.shape), tuple(targets.shape), sorted(keywords)
+        ((4, 2, 8, 8), (4, 5, 8, 8), ['alpha'])
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
+        """Return the pairs ``(B, 2 C, H, W)``, the slices between ``(B, T C, H, W)`` and alpha ``(B, T)``."""
+        image, label, alpha = (
+            batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
+            for key in (CommonKeys.IMAGE, CommonKeys.LABEL, "alpha")
+        )
+        return image, label, (), {"alpha": alpha}
 
 
 class PrepareSliceBlocks(PrepareBatch):

@@ -15,3 +15,4 @@ from __future__ import annotations
 
 from monai_sliceinterp.losses.asi import ASILoss
 from monai_sliceinterp.losses.distances import DISTANCES, MixedDistance
+from monai_sliceinterp.losses.hrinet import EncoderFeatureLoss

@@ -46,6 +46,17 @@ from monai_sliceinterp.transforms.degrader import (
     RandDegraderDict,
     degrade,
 )
+from monai_sliceinterp.transforms.groups import (
+    RandSliceGroup,
+    RandSliceGroupD,
+    RandSliceGroupd,
+    RandSliceGroupDict,
+    RandSliceGroups,
+    RandSliceGroupsD,
+    RandSliceGroupsd,
+    RandSliceGroupsDict,
+    slice_group,
+)
 from monai_sliceinterp.transforms.intensity import (
     InvertibleScaleIntensityRange,
     InvertibleScaleIntensityRangeD,

@@ -22,9 +22,9 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, MultiSampleTrait, Randomizable, Transform
 from monai.utils import CommonKeys, TransformBackends
 from torch import Tensor
-from torch.nn import functional as F
 
 from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.transforms.groups import slice_group
 
 __all__ = [
     "RandSlicePair",
@@ -61,14 +61,7 @@ def slice_pair(
         >>> pair[:, 0, 0].tolist(), between[:, 0, 0].tolist()
         ([0.0, 2.0], [1.0])
     """
-    plain = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
-    row, column = corner
-    height, width = patch_size
-    patch = plain[:, row : row + height, column : column + width, [lower, upper, middle]]
-    patch = patch.permute(3, 0, 1, 2).to(torch.float32)
-    down, right = height - patch.shape[-2], width - patch.shape[-1]
-    if down or right:
-        patch = F.pad(patch, (0, right, 0, down), mode="replicate")
+    patch = slice_group(volume, [lower, upper, middle], corner, patch_size)
     return patch[:2].flatten(0, 1).contiguous(), patch[2].contiguous()
 
 

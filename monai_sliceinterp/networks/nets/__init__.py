@@ -14,6 +14,12 @@
 from __future__ import annotations
 
 from monai_sliceinterp.networks.nets.asi import ASIAutoencoder, ResidualASIAutoencoder
+from monai_sliceinterp.networks.nets.hrinet import (
+    HRINetAutoencoder,
+    InterpolationCritic,
+    VariationalHRINetAutoencoder,
+    gaussian_divergence,
+)
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator, mix_codes
 from monai_sliceinterp.networks.nets.saint import (
     SAINT,

@@ -75,27 +75,41 @@ class LatentInterpolator(nn.Module):
 
         Args:
             image: pairs of slices ``(B, 2 C, H, W)``: the earlier slice's C channels, then the later slice's.
-            alpha: fraction of the gap from the earlier slice, in [0, 1]; one number, or one per pair ``(B,)``.
+            alpha: fraction of the gap from the earlier slice, in [0, 1]; one number, one per pair ``(B,)``, or several
+                per pair ``(B, T)``.
             reconstruct: also return the reconstructions of both slices, which the training losses need.
 
         Returns:
-            The synthesised slices ``(B, C, H, W)``; with ``reconstruct`` the channels hold the reconstruction of the
-            earlier slice, of the later slice, and the synthesised slice: ``(B, 3 C, H, W)``.
+            The synthesised slices ``(B, C, H, W)``, or ``(B, T C, H, W)``; with ``reconstruct`` the channels hold the
+            reconstruction of the earlier slice, of the later slice, and the synthesised ones: ``(B, (2 + T) C, H, W)``.
 
         Raises:
             ValueError: if the number of channels is not twice ``in_channels``.
         """
+        self._check_pairs(image)
+        codes = self.encode(torch.cat(image.chunk(2, dim=1)))
+        return self.synthesize(codes, alpha, image.shape[-2:], reconstruct)
+
+    def synthesize(self, codes: Codes, alpha: float | Tensor, size: Sequence[int], reconstruct: bool = False) -> Tensor:
+        """Mix and decode the codes of the earlier slices and, behind them, the later ones, see :meth:`forward`."""
+        pairs = len(codes[0]) // 2
+        earlier, later = tuple(code[:pairs] for code in codes), tuple(code[pairs:] for code in codes)
+        places = alpha if isinstance(alpha, Tensor) and alpha.ndim == 2 else None
+        count = 1 if places is None else places.shape[1]
+        if places is not None:  # one after another, each for all pairs
+            earlier, later = (
+                tuple(code.repeat(count, *[1] * (code.ndim - 1)) for code in part) for part in (earlier, later)
+            )
+            alpha = places.T.flatten()
+        mixed = self.mix(earlier, later, alpha)
+        if not reconstruct:
+            return torch.cat(self.decode(mixed, size).chunk(count), dim=1)
+        # one decoder call for all, so that batch normalisation sees reconstructions and mixtures alike
+        decoded = self.decode(tuple(torch.cat(parts) for parts in zip(codes, mixed, strict=True)), size)
+        return torch.cat(decoded.chunk(2 + count), dim=1)
+
+    def _check_pairs(self, image: Tensor) -> None:
         if image.shape[1] != 2 * self.in_channels:
             raise ValueError(
                 f"a pair of slices needs {2 * self.in_channels} channels (2 x in_channels), got {image.shape[1]}."
             )
-        size = image.shape[-2:]
-        codes = self.encode(torch.cat(image.chunk(2, dim=1)))
-        earlier = tuple(code[: image.shape[0]] for code in codes)
-        later = tuple(code[image.shape[0] :] for code in codes)
-        mixed = self.mix(earlier, later, alpha)
-        if not reconstruct:
-            return self.decode(mixed, size)
-        # one decoder call for all three, so that batch normalisation sees reconstructions and mixtures alike
-        decoded = self.decode(tuple(torch.cat(parts) for parts in zip(codes, mixed, strict=True)), size)
-        return torch.cat(decoded.chunk(3), dim=1)

@@ -1,0 +1,248 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Training of HRINet and of the autoencoders it is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from monai_sliceinterp.engines.adversarial import CriticTrainer
+from monai_sliceinterp.engines.training import PrepareSliceGroups
+
+__all__ = ["AlternatingSupervisionTrainer"]
+
+STEPS = ("unsupervised", "supervised")
+
+
+class AlternatingSupervisionTrainer(CriticTrainer):
+    """Train a slice autoencoder on pairs without truth and on groups with it, in turns (HRINet, section 3.3).
+
+    Step I, unsupervised: slices of different samples are paired, and reconstructions and mixtures judged by
+
+        content + constraint_weight * constraint + adversarial_weight * adversarial          (eq. 4)
+
+    - content: the reconstructions against the slices (eq. 5 or 6);
+    - constraint: the squared estimate of ACAI's critic D1, which learns to tell how far a mixture was mixed (eq. 7).
+      The coefficient is drawn from [0, 0.5], as in ACAI: a mixture and its mirror image look alike;
+    - adversarial: what the patch critic D2, which tells slices from mixtures, thinks of the mixtures (eq. 8, in the
+      form that ``adversarial_loss`` has).
+
+    Step II, supervised: the slices between the ends of a group are synthesised and compared with the true ones (eq. 9).
+    With both steps they alternate from iteration to iteration. Critics only learn in Step I, from detached inputs.
+
+    HRINet's stage I, and ACAI, are Step I without D2; the plain autoencoder is Step I with both weights 0; a VAE has
+    ``divergence_weight`` besides.
+
+    The output of the engine has, beside image, label and prediction, the losses of the step by name: "loss", "content",
+    "constraint", "adversarial", "divergence", "supervised", "constraint_critic", "patch_critic".
+
+    Args:
+        device: where the batches go.
+        max_epochs: number of epochs.
+        train_data_loader: batches as :class:`monai_sliceinterp.transforms.RandSliceGroupsd` draws them.
+        autoencoder: network derived from :class:`monai_sliceinterp.networks.nets.LatentInterpolator`.
+        autoencoder_optimizer: its optimizer.
+        constraint_critic: D1, see :class:`monai_sliceinterp.networks.nets.InterpolationCritic`; None where
+            ``constraint_weight`` is 0.
+        constraint_optimizer: its optimizer.
+        patch_critic: D2, such as :class:`monai.networks.nets.PatchDiscriminator`; None where ``adversarial_weight`` is
+            0. Of a list of outputs the last one counts.
+        patch_optimizer: its optimizer.
+        content_loss: compares slices ``(B, C, H, W)``.
+        adversarial_loss: such as :class:`monai.losses.PatchAdversarialLoss`.
+        constraint_weight: lambda; 0.5 in the paper.
+        adversarial_weight: beta; 5e-4 for 256 x 256 pixels and 5e-3 for 512 x 512 in the paper.
+        divergence_weight: weight of a VAE's divergence per pixel.
+        mixture: gamma of ACAI: D1 is also shown reconstructions with this share of the slice, as not interpolated.
+        steps: "unsupervised", "supervised", or both.
+        prepare_batch: see :class:`monai_sliceinterp.engines.PrepareSliceGroups`.
+        **kwargs: see :class:`CriticTrainer`.
+
+    Raises:
+        ValueError: if a weight is negative, a critic that is needed is missing, or the steps are unknown.
+
+    Example:
+        See ``bundles/hrinet/train.json``.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable[Any],
+        autoencoder: nn.Module,
+        autoencoder_optimizer: Optimizer,
+        content_loss: Callable[[Tensor, Tensor], Tensor],
+        constraint_critic: nn.Module | None = None,
+        constraint_optimizer: Optimizer | None = None,
+        patch_critic: nn.Module | None = None,
+        patch_optimizer: Optimizer | None = None,
+        adversarial_loss: Callable[..., Any] | None = None,
+        constraint_weight: float = 0.5,
+        adversarial_weight: float = 5e-4,
+        divergence_weight: float = 0.0,
+        mixture: float = 0.2,
+        steps: tuple[str, ...] | list[str] = STEPS,
+        prepare_batch: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        weights = (constraint_weight, adversarial_weight, divergence_weight)
+        if not all(weight >= 0 for weight in weights):
+            raise ValueError(f"the weights of the losses must not be negative, got {weights!r}.")
+        if not 0 <= mixture <= 1:
+            raise ValueError(f"mixture must be within [0, 1], got {mixture!r}.")
+        if not steps or set(steps) - set(STEPS):
+            raise ValueError(f"unknown steps {tuple(steps)!r}; expected one or both of {', '.join(STEPS)}.")
+        networks, optimizers = {"autoencoder": autoencoder}, {"autoencoder": autoencoder_optimizer}
+        if "unsupervised" in steps:
+            critics = {
+                "constraint_critic": (constraint_critic, constraint_optimizer, constraint_weight),
+                "patch_critic": (patch_critic, patch_optimizer, adversarial_weight),
+            }
+            for name, (critic, optimizer, weight) in critics.items():
+                if weight and (critic is None or optimizer is None):
+                    raise ValueError(f"a weight of {weight:g} needs a {name} and its optimizer; expected them, or 0.")
+                if weight and critic is not None and optimizer is not None:
+                    networks[name], optimizers[name] = critic, optimizer
+            if adversarial_weight and adversarial_loss is None:
+                raise ValueError("a patch_critic needs an adversarial_loss.")
+        super().__init__(
+            device,
+            max_epochs,
+            train_data_loader,
+            networks,
+            optimizers,
+            prepare_batch=PrepareSliceGroups() if prepare_batch is None else prepare_batch,
+            **kwargs,
+        )
+        self.content_loss, self.adversarial_loss = content_loss, adversarial_loss
+        self.constraint_weight, self.adversarial_weight = constraint_weight, adversarial_weight
+        self.divergence_weight, self.mixture, self.steps = divergence_weight, mixture, tuple(steps)
+
+    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:
+        inputs, targets, _, keywords = engine.prepare_batch(
+            batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
+        )
+        output: dict[str, Any] = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+        engine.state.output = output
+        for network in engine.networks.values():
+            network.train()
+        both = len(engine.steps) > 1
+        supervised = engine.state.iteration % 2 == 0 if both else engine.steps[0] == "supervised"
+        if supervised:
+            losses = engine._supervised(inputs, targets, keywords["alpha"], output)
+        else:
+            losses = engine._unsupervised(inputs, output)
+        output.update({name: value.detach() for name, value in losses.items()})
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        engine.update("autoencoder", losses["loss"])
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _supervised(self, inputs: Tensor, targets: Tensor, alpha: Tensor, output: dict[str, Any]) -> dict[str, Tensor]:
+        """Step II: synthesise the slices between the ends of each group."""
+        with self.autocast():
+            pred = self.networks["autoencoder"](inputs, alpha)
+        output[CommonKeys.PRED] = pred
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        channels = inputs.shape[1] // 2
+        loss = self.content_loss(_as_slices(pred.float(), channels), _as_slices(targets, channels))
+        return {"supervised": loss, "loss": loss}
+
+    def _unsupervised(self, inputs: Tensor, output: dict[str, Any]) -> dict[str, Tensor]:
+        """Step I: reconstruct slices, and mix those of different samples."""
+        first, second = inputs.chunk(2, dim=1)
+        # a slice's partner is of another sample: not its neighbour, and mostly not of its volume
+        pairs = torch.cat([first, second.roll(1, dims=0)], dim=1)
+        alpha = 0.5 - (torch.rand(len(pairs)) - 0.5).abs()
+        alpha = alpha.to(inputs)
+        autoencoder = self.networks["autoencoder"]
+        divergence = None
+        with self.autocast():
+            if self.divergence_weight:
+                result, divergence = autoencoder(pairs, alpha, reconstruct=True, divergence=True)
+            else:
+                result = autoencoder(pairs, alpha, reconstruct=True)
+        output[CommonKeys.PRED] = result
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        channels = first.shape[1]
+        slices = _as_slices(pairs, channels)
+        reconstructions = _as_slices(result[:, : 2 * channels].float(), channels)
+        mixtures = result[:, 2 * channels :].float()
+        losses = {"content": self.content_loss(reconstructions, slices)}
+        loss = losses["content"]
+        if divergence is not None:
+            losses["divergence"] = divergence.float().mean() / slices[0].numel()
+            loss = loss + self.divergence_weight * losses["divergence"]
+        if self.constraint_weight:
+            losses["constraint_critic"] = self._update_constraint_critic(
+                slices, reconstructions.detach(), mixtures.detach(), alpha
+            )
+            with self.frozen("constraint_critic") as critic, self.autocast():
+                estimate = critic(mixtures)
+            losses["constraint"] = estimate.float().square().mean()
+            loss = loss + self.constraint_weight * losses["constraint"]
+        if self.adversarial_weight:
+            losses["patch_critic"] = self._update_patch_critic(slices, mixtures.detach())
+            with self.frozen("patch_critic") as critic, self.autocast():
+                logits = _last(critic(mixtures))
+            losses["adversarial"] = self._judge(logits, target_is_real=True, for_discriminator=False)
+            loss = loss + self.adversarial_weight * losses["adversarial"]
+        losses["loss"] = loss
+        return losses
+
+    def _update_constraint_critic(
+        self, slices: Tensor, reconstructions: Tensor, mixtures: Tensor, alpha: Tensor
+    ) -> Tensor:
+        """Teach D1 the coefficients of mixtures, and that what is nearly a slice is none (eq. 2)."""
+        nearly = torch.lerp(reconstructions, slices, self.mixture)
+        with self.autocast():
+            estimates = self.networks["constraint_critic"](torch.cat([mixtures, nearly])).float()
+        loss = F.mse_loss(estimates[: len(mixtures)], alpha) + estimates[len(mixtures) :].square().mean()
+        self.update("constraint_critic", loss)
+        return loss
+
+    def _update_patch_critic(self, slices: Tensor, mixtures: Tensor) -> Tensor:
+        """Teach D2 to tell slices from mixtures."""
+        with self.autocast():
+            logits = _last(self.networks["patch_critic"](torch.cat([slices, mixtures])))
+        true, false = logits.split([len(slices), len(mixtures)])
+        loss = 0.5 * (
+            self._judge(true, target_is_real=True, for_discriminator=True)
+            + self._judge(false, target_is_real=False, for_discriminator=True)
+        )
+        self.update("patch_critic", loss)
+        return loss
+
+    def _judge(self, logits: Tensor, **kwargs: bool) -> Tensor:
+        if self.adversarial_loss is None:
+            raise ValueError("a patch_critic needs an adversarial_loss.")
+        return self.adversarial_loss(logits.float(), **kwargs)
+
+
+def _last(result: Tensor | list[Tensor]) -> Tensor:
+    """Give the output of a critic that may return its features before it."""
+    return result[-1] if isinstance(result, list) else result
+
+
+def _as_slices(images: Tensor, channels: int) -> Tensor:
+    """Make slices ``(B T, C, H, W)`` of images ``(B, T C, H, W)``."""
+    return images.unflatten(1, (-1, channels)).flatten(0, 1)
