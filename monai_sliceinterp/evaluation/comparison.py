@@ -157,11 +157,12 @@ def compare(
     }
     makers.update(methods)
     scores = []
+    titles = _titles(protocols)
     for number in tqdm(range(len(volumes)), desc="volumes", unit="volume", disable=not progress):
         thin = volumes[number]["image"]
         body = None if body_threshold is None else body_mask(thin, body_threshold)
         source = Path(str(thin.meta.get("filename_or_obj", number)))
-        for protocol in protocols:
+        for protocol, title in zip(protocols, titles, strict=True):
             factor, restored = int(protocol["factor"]), "random" in protocol
             if thin.shape[-1] - int(protocol.get("phase", 0)) < factor + 1:
                 continue
@@ -170,9 +171,9 @@ def compare(
             inside = None if body is None else body[..., phase:]
             for name, make in makers.items():
                 result = make(factor)(thick[None])
-                for title, pred in result.items() if isinstance(result, Mapping) else [(name, result)]:
+                for part, pred in result.items() if isinstance(result, Mapping) else [(name, result)]:
                     values = score_volume(pred[0], truth, factor, data_range, inside, restored)
-                    scores.append(Score(file_stem(source), source.parent.name, _title(protocol), title, **values))
+                    scores.append(Score(file_stem(source), source.parent.name, title, part, **values))
     return scores
 
 
@@ -181,6 +182,10 @@ def _degrade(thin: MetaTensor, protocol: Mapping[str, Any], number: int) -> tupl
     if "random" not in protocol:
         return FWHMDownsample(**protocol)(thin), int(protocol.get("phase", 0))
     settings = dict(protocol["random"])
+    refused = {"factors", "factor_range", "restore_grid", "extrapolate", "prob", "axes"} & set(settings)
+    if refused or set(protocol) - {"factor", "random"}:
+        named = sorted(refused | set(protocol) - {"factor", "random"})
+        raise ValueError(f"a random protocol takes no {named[0]!r}; expected a factor, and ranges under 'random'.")
     degrader = RandDegrader(factors=(protocol["factor"],), **{k: v for k, v in settings.items() if k != "seed"})
     # volumes differ in what is drawn for them, but not with the order of protocols and methods
     degrader.set_random_state(seed=int(settings.get("seed", 0)) + 7919 * number)
@@ -188,10 +193,20 @@ def _degrade(thin: MetaTensor, protocol: Mapping[str, Any], number: int) -> tupl
     return thick, int(parameters["phase"])
 
 
-def _title(protocol: Mapping[str, Any]) -> str:
-    """Name a protocol: different ones differ in name."""
+def _titles(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name protocols: different ones differ in name; settings of random ones are told only where they have to be."""
+    titles = [_title(protocol) for protocol in protocols]
+    return [
+        title if titles.count(title) == 1 else _title(protocol, plain=False)
+        for title, protocol in zip(titles, protocols, strict=True)
+    ]
+
+
+def _title(protocol: Mapping[str, Any], plain: bool = True) -> str:
+    """Name a protocol."""
     if "random" in protocol:
-        return f"random x{protocol['factor']}"
+        settings = ", ".join(f"{name} {value}" for name, value in sorted(protocol["random"].items()))
+        return f"random x{protocol['factor']}" + (f" ({settings})" if settings and not plain else "")
     fwhm, phase = protocol.get("fwhm"), protocol.get("phase", 0)
     kind = "fwhm" if fwhm is None else f"fwhm {fwhm:g} mm" if fwhm > 0 else "subsample"
     return f"{kind} x{protocol['factor']}" + (f" from {phase}" if phase else "")

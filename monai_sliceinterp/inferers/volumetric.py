@@ -115,8 +115,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
             fine = apply_slice_weights(slices.movedim(0, -1), weights[:, begin:end])
             result = self._restore(fine, network).movedim(-1, 0)
             if len(tail):
-                # the faces of a window know least of what is around: they do not count at all
-                ramp = torch.linspace(-0.5, 1.5, len(tail) + 2)[1:-1].clamp(0, 1).to(result)[:, None, None]
+                ramp = _ramp(len(tail)).to(result)[:, None, None]
                 result[: len(tail)] = torch.lerp(tail, result[: len(tail)], ramp)
             done = len(result) if last else len(result) - overlap
             index = torch.arange(begin, begin + done)[needed[begin : begin + done]]
@@ -130,13 +129,39 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         """Run the network over ``fine`` ``(H, W, n)`` in windows that lie side by side in the plane."""
         height, width, count = fine.shape
         padded = F.pad(fine[None, None], (0, 0, 0, -width % _STRIDE, 0, -height % _STRIDE), mode="replicate")
+        padded = padded.to(torch.promote_types(fine.dtype, torch.float32))  # half precision cannot hold the weights
         sizes = [min(size, window) for size, window in zip(padded.shape[2:4], self.window[:2], strict=True)]
+        # MONAI's own Gaussian weights have a floor that makes them a plain mean near the faces of a window: seams there
+        weights = torch.outer(*(_side_weights(size) for size in sizes))
+
+        def predict(windows: Tensor) -> Tensor:
+            # a copy: a network may return its input, and MONAI multiplies what it returns in place
+            output = network(windows.to(fine.dtype, copy=True))
+            if not isinstance(output, Tensor) or output.shape != windows.shape:
+                given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise ValueError(f"the network made {given} of windows {tuple(windows.shape)}; expected their shape.")
+            return output.to(windows)
+
         result = sliding_window_inference(
             padded,
             roi_size=(*sizes, count),
             sw_batch_size=self.batch_size or (4 if fine.device.type == "cuda" else 1),
-            predictor=network,
+            predictor=predict,
             overlap=0.25,
-            mode="gaussian",
+            roi_weight_map=weights[..., None].expand(-1, -1, count).to(padded),
         )
-        return torch.as_tensor(result)[0, 0, :height, :width]
+        return torch.as_tensor(result)[0, 0, :height, :width].to(fine.dtype)
+
+
+def _ramp(length: int) -> Tensor:
+    """Weights of the later one of two windows over their overlap.
+
+    The faces of a window know least of what is around them: its outermost quarter of the overlap does not count.
+    """
+    return torch.linspace(-0.5, 1.5, length + 2, dtype=torch.float64)[1:-1].clamp(0.0, 1.0)
+
+
+def _side_weights(size: int) -> Tensor:
+    """Weights of a window along one side, with overlaps of a quarter; not 0, as at the volume's sides it is alone."""
+    ramp = _ramp(size // 4)
+    return torch.cat([ramp, ramp.new_ones(size - 2 * len(ramp)), ramp.flip(0)]).clamp(min=1e-3)
