@@ -40,17 +40,27 @@ __all__ = [
 ]
 
 
-def check_start(stages: Sequence[str], pretrained: str, ckpt: str) -> None:
-    """Check that a training in stages has something to start from where its first stage is left out.
+def check_start(stages: Sequence[str], pretrained: str, ckpt: str, first: str = "ami", second: str = "rfn") -> None:
+    """Check that a training in two stages has something to start from where its first stage is left out.
+
+    Args:
+        stages: stages to be trained.
+        pretrained: file of weights to start from, or "".
+        ckpt: checkpoint to resume from, or "".
+        first: name of the first stage.
+        second: name of the second stage, which continues what the first has trained.
 
     Raises:
-        ValueError: if SAINT's fusion is to be trained on the outputs of a network that nobody has trained.
+        ValueError: if the second stage is to be trained on a network that nobody has trained.
 
     Example:
         >>> check_start(["ami", "rfn"], pretrained="", ckpt="")
     """
-    if "ami" not in stages and not pretrained and not ckpt:
-        raise ValueError("stage rfn needs a trained AMI: give its weights as pretrained, or train stage ami first.")
+    if first not in stages and not pretrained and not ckpt:
+        raise ValueError(
+            f"stage {second} needs what stage {first} has trained: give its weights as pretrained, or train stage {first} "
+            "first."
+        )
 
 
 class AtomicCheckpointSaver(CheckpointSaver):

@@ -437,5 +437,5 @@ class TestCheckStart:
         check_start(stages, pretrained, ckpt)
 
     def test_fusion_of_nothing(self):
-        with pytest.raises(ValueError, match="needs a trained AMI"):
+        with pytest.raises(ValueError, match="needs what stage ami has trained"):
             check_start(["rfn"], "", "")
