@@ -58,8 +58,8 @@ def check_start(stages: Sequence[str], pretrained: str, ckpt: str, first: str = 
     """
     if first not in stages and not pretrained and not ckpt:
         raise ValueError(
-            f"stage {second} needs what stage {first} has trained: give its weights as pretrained, or train stage {first} "
-            "first."
+            f"stage {second} needs what stage {first} has trained: give its weights as pretrained, or train stage "
+            f"{first} first."
         )
 
 
