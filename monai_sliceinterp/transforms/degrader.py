@@ -229,8 +229,8 @@ class Degrader(Transform):
 
     def __call__(self, img: Tensor) -> Degradation:
         """Degrade ``img`` ``(C, X, Y, Z)``."""
-        if img.ndim != 4:
-            raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(img.shape)}.")
+        if img.ndim != 4 or 0 in img.shape:
+            raise ValueError(f"expected a volume (C, X, Y, Z) with voxels, got shape {tuple(img.shape)}.")
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         geometry = slice_geometry(image.affine, axis=self.axis)
         spacing = geometry.slice_spacing
@@ -339,8 +339,8 @@ class RandDegrader(RandomizableTransform):
     def randomize(self, data: Tensor) -> None:
         """Draw the parameters for a volume ``data`` ``(C, X, Y, Z)``."""
         super().randomize(None)
-        if data.ndim != 4:
-            raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(data.shape)}.")
+        if data.ndim != 4 or 0 in data.shape:
+            raise ValueError(f"expected a volume (C, X, Y, Z) with voxels, got shape {tuple(data.shape)}.")
         axis = self.axes[int(self.R.randint(len(self.axes)))]
         num_slices = data.shape[1:][axis]
         if self.factor_range is None:

@@ -133,8 +133,9 @@ def run_named(commands: Mapping[str, Command]) -> dict[str, Result]:
 
 # Imports what commands import, then becomes a process of its own for each command and runs it as ``python -m`` does.
 _FORKING = """
-import json, os, runpy, signal, sys
+import gc, json, os, runpy, signal, sys
 import fire, monai.bundle, monai_sliceinterp.evaluation, torch._dynamo, torch.onnx, torch.utils.tensorboard
+gc.freeze()  # else every child copies all of it when it collects garbage
 child = None
 for line in sys.stdin:
     child = os.fork()

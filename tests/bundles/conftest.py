@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for bundle_commands
 pytest.register_assert_rewrite("bundle_commands")
 
 SAINT_BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "saint"
+VTS_BUNDLE = SAINT_BUNDLE.with_name("vts")
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +60,30 @@ def full_saint_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         torch.save(SAINT().state_dict(), path)
     return path
+
+
+def save_vts_weights(path: Path, *overlays: str) -> Path:
+    """Random weights of VTS, with a last layer that adds something of 50 HU to the image."""
+    parser = ConfigParser()
+    parser.read_config([VTS_BUNDLE / f"{name}.json" for name in ("train", *overlays)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = parser.get_parsed_content("network_def")
+        torch.nn.init.normal_(network.head.weight, std=0.1)
+        torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vts_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the small VTS, that of ``small.json``."""
+    return save_vts_weights(tmp_path_factory.mktemp("vts_weights") / "small.pt", "small")
+
+
+@pytest.fixture(scope="session")
+def default_vts_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of VTS in the size of ``train.json``."""
+    return save_vts_weights(tmp_path_factory.mktemp("default_vts_weights") / "default.pt")
 
 
 @pytest.fixture(scope="session")
