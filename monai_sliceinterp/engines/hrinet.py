@@ -45,7 +45,8 @@ class AlternatingSupervisionTrainer(CriticTrainer):
       form that ``adversarial_loss`` has).
 
     Step II, supervised: the slices between the ends of a group are synthesised and compared with the true ones (eq. 9).
-    With both steps they alternate from iteration to iteration. Critics only learn in Step I, from detached inputs.
+    With both steps they alternate from iteration to iteration, beginning with Step I.
+    Critics only learn in Step I, from detached inputs.
 
     HRINet's stage I, and ACAI, are Step I without D2; the plain autoencoder is Step I with both weights 0; a VAE has
     ``divergence_weight`` besides.
@@ -108,7 +109,7 @@ class AlternatingSupervisionTrainer(CriticTrainer):
             raise ValueError(f"the weights of the losses must not be negative, got {weights!r}.")
         if not 0 <= mixture <= 1:
             raise ValueError(f"mixture must be within [0, 1], got {mixture!r}.")
-        if not steps or set(steps) - set(STEPS):
+        if not steps or set(steps) - set(STEPS) or len(set(steps)) < len(steps):
             raise ValueError(f"unknown steps {tuple(steps)!r}; expected one or both of {', '.join(STEPS)}.")
         networks, optimizers = {"autoencoder": autoencoder}, {"autoencoder": autoencoder_optimizer}
         if "unsupervised" in steps:
@@ -164,14 +165,14 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         output[CommonKeys.PRED] = pred
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         channels = inputs.shape[1] // 2
-        loss = self.content_loss(_as_slices(pred.float(), channels), _as_slices(targets, channels))
+        loss = self.content_loss(_as_slices(pred.to(targets.dtype), channels), _as_slices(targets, channels))
         return {"supervised": loss, "loss": loss}
 
     def _unsupervised(self, inputs: Tensor, output: dict[str, Any]) -> dict[str, Tensor]:
         """Step I: reconstruct slices, and mix those of different samples."""
         first, second = inputs.chunk(2, dim=1)
-        # a slice's partner is of another sample: not its neighbour, and mostly not of its volume
-        pairs = torch.cat([first, second.roll(1, dims=0)], dim=1)
+        # a slice's partner is of another sample, half a batch away: mostly not of its volume
+        pairs = torch.cat([first, second.roll(max(len(second) // 2, 1), dims=0)], dim=1)
         alpha = 0.5 - (torch.rand(len(pairs)) - 0.5).abs()
         alpha = alpha.to(inputs)
         autoencoder = self.networks["autoencoder"]
@@ -185,12 +186,12 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         channels = first.shape[1]
         slices = _as_slices(pairs, channels)
-        reconstructions = _as_slices(result[:, : 2 * channels].float(), channels)
-        mixtures = result[:, 2 * channels :].float()
+        result = result.to(slices.dtype)  # out of mixed precision
+        reconstructions, mixtures = _as_slices(result[:, : 2 * channels], channels), result[:, 2 * channels :]
         losses = {"content": self.content_loss(reconstructions, slices)}
         loss = losses["content"]
         if divergence is not None:
-            losses["divergence"] = divergence.float().mean() / slices[0].numel()
+            losses["divergence"] = divergence.to(slices.dtype).mean() / slices[0].numel()
             loss = loss + self.divergence_weight * losses["divergence"]
         if self.constraint_weight:
             losses["constraint_critic"] = self._update_constraint_critic(
@@ -198,7 +199,7 @@ class AlternatingSupervisionTrainer(CriticTrainer):
             )
             with self.frozen("constraint_critic") as critic, self.autocast():
                 estimate = critic(mixtures)
-            losses["constraint"] = estimate.float().square().mean()
+            losses["constraint"] = estimate.to(slices.dtype).square().mean()
             loss = loss + self.constraint_weight * losses["constraint"]
         if self.adversarial_weight:
             losses["patch_critic"] = self._update_patch_critic(slices, mixtures.detach())
@@ -215,7 +216,7 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         """Teach D1 the coefficients of mixtures, and that what is nearly a slice is none (eq. 2)."""
         nearly = torch.lerp(reconstructions, slices, self.mixture)
         with self.autocast():
-            estimates = self.networks["constraint_critic"](torch.cat([mixtures, nearly])).float()
+            estimates = self.networks["constraint_critic"](torch.cat([mixtures, nearly])).to(alpha.dtype)
         loss = F.mse_loss(estimates[: len(mixtures)], alpha) + estimates[len(mixtures) :].square().mean()
         self.update("constraint_critic", loss)
         return loss
@@ -235,7 +236,8 @@ class AlternatingSupervisionTrainer(CriticTrainer):
     def _judge(self, logits: Tensor, **kwargs: bool) -> Tensor:
         if self.adversarial_loss is None:
             raise ValueError("a patch_critic needs an adversarial_loss.")
-        return self.adversarial_loss(logits.float(), **kwargs)
+        # binary cross-entropy is not for half precision
+        return self.adversarial_loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), **kwargs)
 
 
 def _last(result: Tensor | list[Tensor]) -> Tensor:

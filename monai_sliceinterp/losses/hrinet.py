@@ -30,7 +30,8 @@ class EncoderFeatureLoss(nn.Module):
     The encoder is that of the autoencoder as stage I left it. The levels count the same.
 
     Args:
-        network: the autoencoder; it is frozen. Its weights have to be loaded before training.
+        network: an autoencoder of its own, not the one that is trained; it is frozen. Its weights have to be loaded
+            before training.
 
     Example:
         >>> loss = EncoderFeatureLoss(HRINetAutoencoder(channels=(4, 4), latent_channels=(2, 2)))

@@ -221,6 +221,10 @@ class RandSliceGroupd(Randomizable, MapTransform):
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")
+        if self.keys[0] in ("label", "alpha"):
+            raise ValueError(
+                f"the sample of key {self.keys[0]!r} would overwrite its own parts; expected another name."
+            )
         self.sampler = RandSliceGroup(num_slices, patch_size, stride, reverse_prob)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSliceGroupd:

@@ -93,6 +93,10 @@ class LatentInterpolator(nn.Module):
     def synthesize(self, codes: Codes, alpha: float | Tensor, size: Sequence[int], reconstruct: bool = False) -> Tensor:
         """Mix and decode the codes of the earlier slices and, behind them, the later ones, see :meth:`forward`."""
         pairs = len(codes[0]) // 2
+        if isinstance(alpha, Tensor) and (alpha.ndim > 2 or (alpha.ndim and alpha.numel() > 1 and len(alpha) != pairs)):
+            raise ValueError(
+                f"alpha must be a number, ({pairs},) or ({pairs}, T) for {pairs} pairs, got shape {tuple(alpha.shape)}."
+            )
         earlier, later = tuple(code[:pairs] for code in codes), tuple(code[pairs:] for code in codes)
         places = alpha if isinstance(alpha, Tensor) and alpha.ndim == 2 else None
         count = 1 if places is None else places.shape[1]

@@ -1,0 +1,122 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from monai_sliceinterp.losses import EncoderFeatureLoss
+from monai_sliceinterp.networks.nets import HRINetAutoencoder, VariationalHRINetAutoencoder
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def build(network_class=HRINetAutoencoder, **kwargs):
+    """Network whose maps of all levels are of the same size, so that each counts."""
+    torch.manual_seed(0)
+    network = network_class(**{"channels": (4, 6), "latent_channels": (3, 5, 2), **kwargs})
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.bias, std=0.2)
+            module.weight.data *= 1.6
+    return network
+
+
+@pytest.mark.parametrize("network_class", [HRINetAutoencoder, VariationalHRINetAutoencoder])
+@pytest.mark.parametrize(("channels", "size"), [(1, (16, 16)), (2, (13, 10))])
+class TestByHand:
+    def test_levels_count_the_same(self, channels, size, network_class):
+        """Eq. 6: mean squared distances of the maps; each level's mean, not each number, has the same weight."""
+        network = build(network_class, in_channels=channels)
+        pred, target = rand(3, channels, *size), rand(3, channels, *size, seed=1)
+        found, wanted = copy.deepcopy(network).eval().feature_maps(pred), network.feature_maps(target)
+        parts = [((first - second) ** 2).mean().item() for first, second in zip(found, wanted, strict=True)]
+        assert len(parts) == 3 and min(parts) > 1e-6 * max(parts)
+        loss = EncoderFeatureLoss(network)(pred, target)
+        assert loss.shape == () and loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(sum(parts) / 3, rel=1e-4)
+
+    def test_zero_for_equal(self, channels, size, network_class):
+        loss = EncoderFeatureLoss(build(network_class, in_channels=channels))
+        image = rand(3, channels, *size)
+        assert loss(image, image.clone()).item() == 0
+        other = image.clone()
+        other[0, 0, 0, 0] += 0.5
+        assert loss(image, other).item() > 0
+        assert loss(image, other).item() == pytest.approx(loss(other, image).item(), rel=1e-5)
+
+    def test_gradient(self, channels, size, network_class):
+        """Down to what is predicted; the encoder and the target take none. Checked against differences."""
+        network = build(network_class, in_channels=channels).double()
+        loss = EncoderFeatureLoss(network)
+        pred = rand(1, channels, *size).double().requires_grad_()
+        target = rand(1, channels, *size, seed=1).double().requires_grad_()
+        loss(pred, target).backward()
+        assert target.grad is None and all(parameter.grad is None for parameter in network.parameters())
+        for row, column in ((0, 0), (5, 7), (size[0] - 1, size[1] - 1)):
+            moved = []
+            for step in (1e-5, -1e-5):
+                other = pred.detach().clone()
+                other[0, -1, row, column] += step
+                moved.append(loss(other, target).item())
+            assert pred.grad[0, -1, row, column].item() == pytest.approx((moved[0] - moved[1]) / 2e-5, rel=1e-4)
+
+
+class TestFrozen:
+    def test_network(self):
+        """The network given is the one that is frozen; nothing that trains moves it."""
+        network = build().train()
+        before = copy.deepcopy(network.state_dict())
+        loss = EncoderFeatureLoss(network)
+        assert loss.network is network and not network.training
+        assert not any(parameter.requires_grad for parameter in loss.parameters())
+        trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+        assert trained == []
+        decoder = nn.Conv2d(1, 1, 3, padding=1)
+        optimizer = torch.optim.Adam([*decoder.parameters(), *loss.parameters()], 0.1)
+        values = []
+        for _ in range(5):
+            value = loss(decoder(rand(2, 1, 16, 16)), rand(2, 1, 16, 16, seed=1))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            values.append(value.item())
+        assert values[-1] < values[0]
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_stays_in_evaluation_mode(self, mode):
+        loss = EncoderFeatureLoss(build())
+        assert loss.train(mode) is loss
+        assert loss.training is mode
+        assert not any(module.training for module in loss.network.modules())
+        nn.ModuleList([loss]).train()  # as a part of something else
+        assert not any(module.training for module in loss.network.modules())
+        assert loss.eval() is loss and not loss.training
+
+    def test_state_dict(self):
+        """Weights of stage I may be loaded after the loss was made."""
+        network = build(latent_channels=(3, 5))
+        loss = EncoderFeatureLoss(build(latent_channels=(3, 5), channels=(4, 6)))
+        other = build(latent_channels=(3, 5))
+        other.encoder[0].weight.data *= 2
+        pred, target = rand(2, 1, 16, 16), rand(2, 1, 16, 16, seed=1)
+        before = loss(pred, target).item()
+        assert before == pytest.approx(EncoderFeatureLoss(network)(pred, target).item())
+        loss.network.load_state_dict(other.state_dict())
+        assert loss(pred, target).item() == pytest.approx(EncoderFeatureLoss(other)(pred, target).item())
+        assert loss(pred, target).item() != pytest.approx(before, rel=1e-2)
