@@ -20,11 +20,11 @@ Prints, in one run, for the shipped networks:
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from timing import matmul_rate, peak_memory_mb, reset_peak_memory
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,16 +39,11 @@ PIXELS, SLICES, SPACING = 512, 39, 8.0
 
 def network_of(*configs: str) -> VTSGenerator:
     """Build the network that configs of the bundle define, with its weights where they are shipped."""
-    settings: dict[str, object] = {}
-    weights = ""
-    for config in configs:
-        content = json.loads((BUNDLE / config).read_text())
-        settings.update(content.get("network_def", {}))
-        settings.update({key.split("#")[1]: content[key] for key in content if key.startswith("network_def#")})
-        weights = content.get("weights", weights)
-    network = VTSGenerator(**{key: value for key, value in settings.items() if key != "_target_"})  # type: ignore[arg-type]
-    path = BUNDLE / "models" / weights
-    return (load_weights(network, path) if path.exists() else network).eval()  # type: ignore[return-value]
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / config) for config in configs])
+    network = parser.get_parsed_content("network_def")
+    path = BUNDLE / "models" / parser["weights"]
+    return (load_weights(network, path) if path.exists() else network).eval()
 
 
 def main() -> None:
