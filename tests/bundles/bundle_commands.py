@@ -66,7 +66,7 @@ class Command:
         if self.python_path:
             environment["PYTHONPATH"] = self.python_path
         pipe = subprocess.PIPE
-        return subprocess.Popen(arguments, cwd=self.cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(arguments, cwd=self.cwd, env=environment, stdout=pipe, stderr=pipe, encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:
@@ -156,7 +156,13 @@ if child == 0:
 def _forking_process() -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", _FORKING], cwd=ROOT, env=_environment(), stdin=pipe, stdout=pipe, text=True, bufsize=1
+        [sys.executable, "-c", _FORKING],
+        cwd=ROOT,
+        env=_environment(),
+        stdin=pipe,
+        stdout=pipe,
+        encoding="utf-8",
+        bufsize=1,
     )
 
 

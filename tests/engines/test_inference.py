@@ -394,7 +394,7 @@ class TestInterpolateVolumes:
             f"exit_on_error(check_writable, {str(tmp_path / 'file' / 'out')!r})"
         )
         (tmp_path / "file").write_text("")
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, encoding="utf-8")
         assert done.returncode == 1
         lines = [line for line in done.stderr.splitlines() if "rror" in line]
         assert len(lines) == 1 and lines[0].startswith(f"error: {tmp_path}") and "Traceback" not in done.stderr
