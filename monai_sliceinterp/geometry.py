@@ -306,17 +306,19 @@ class OutputGrid:
         geometry: SliceGeometry,
         factor: int | None = None,
         spacing: float | None = None,
+        default_spacing: float | None = None,
     ) -> OutputGrid:
         """Grid from a factor, from a target spacing, or, with neither, isotropic.
 
-        Isotropic means the smaller in-plane spacing. A stack whose slice spacing is already within 1 % of it, or
-        finer, keeps its grid.
+        Isotropic means the smaller in-plane spacing, unless another default is given. A stack whose slice spacing is
+        already within 1 % of it, or finer, keeps its grid.
 
         Args:
             num_slices: number of input slices, at least 2.
             geometry: slice geometry of the input.
             factor: upsampling factor, or None.
             spacing: output slice spacing in mm, or None.
+            default_spacing: output slice spacing in mm where neither is given; None: isotropic.
 
         Raises:
             ValueError: if both are given, or the one given is not usable.
@@ -332,7 +334,7 @@ class OutputGrid:
             return cls.from_factor(num_slices, factor)
         if spacing is not None:
             return cls.from_spacing(num_slices, geometry.slice_spacing, spacing)
-        target = min(geometry.in_plane_spacing)
+        target = min(geometry.in_plane_spacing) if default_spacing is None else default_spacing
         if geometry.slice_spacing <= target * (1.0 + AXIS_TIE):
             return cls.from_factor(num_slices, 1)
         return cls.from_spacing(num_slices, geometry.slice_spacing, target)

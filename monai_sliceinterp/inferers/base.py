@@ -76,6 +76,9 @@ class SliceInterpolationInferer(Inferer):
         ValueError: if both a factor and a spacing are given, or ``value_range`` is empty.
     """
 
+    default_spacing: float | None = None
+    """Output slice spacing in mm where neither a factor nor a spacing is given; None: isotropic."""
+
     def __init__(
         self,
         factor: int | None = None,
@@ -103,7 +106,8 @@ class SliceInterpolationInferer(Inferer):
             if self.factor is None:
                 raise ValueError("a plain tensor has no spacing: give a factor, or a MetaTensor with its affine.")
             return OutputGrid.from_factor(num_slices, self.factor)
-        return OutputGrid.create(num_slices, slice_geometry(inputs.affine, axis=-1), self.factor, self.spacing)
+        geometry = slice_geometry(inputs.affine, axis=-1)
+        return OutputGrid.create(num_slices, geometry, self.factor, self.spacing, self.default_spacing)
 
     @abstractmethod
     def synthesize(

@@ -17,12 +17,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_sliceinterp.geometry import AXIS_TIE, OutputGrid, SliceGeometry, slice_geometry
+from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size
 from monai_sliceinterp.resampling import apply_slice_weights, interpolation_weights
 
@@ -55,6 +54,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         ValueError: if a parameter is out of range.
 
     Example:
+        >>> from monai.data import MetaTensor
         >>> from monai_sliceinterp.networks.nets import VTSGenerator
         >>> network = VTSGenerator(channels=(4, 8)).eval()
         >>> scan = MetaTensor(torch.rand(1, 1, 32, 24, 5), affine=torch.diag(torch.tensor([0.8, 0.8, 4.0, 1.0])))
@@ -79,15 +79,6 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         if len(window) != 3 or any(size < 64 or size % 64 for size in window):
             raise ValueError(f"window must be three multiples of 64, got {tuple(window)!r}.")
         self.window, self.batch_size = tuple(int(size) for size in window), check_batch_size(batch_size)
-
-    def output_grid(self, inputs: Tensor) -> OutputGrid:
-        """Return the output grid of a volume ``(B, C, H, W, N)`` with slices last."""
-        if self.factor is not None or self.spacing is not None or not isinstance(inputs, MetaTensor):
-            return super().output_grid(inputs)
-        spacing = slice_geometry(inputs.affine, axis=-1).slice_spacing
-        if spacing <= self.default_spacing * (1.0 + AXIS_TIE):
-            return OutputGrid.from_factor(inputs.shape[-1], 1)
-        return OutputGrid.from_spacing(inputs.shape[-1], spacing, self.default_spacing)
 
     @torch.no_grad()
     def synthesize(

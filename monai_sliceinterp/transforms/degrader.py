@@ -128,8 +128,7 @@ def degrade(
         >>> degrade(torch.ones(9), factor=3, fwhm=2.0, restore_grid=True).shape
         torch.Size([7])
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown slab profile {profile!r}; expected one of {', '.join(PROFILES)}.")
+    _check_profile(profile)
     positions = thick_positions(volume.shape[-1], factor, phase)
     if profile == "none":
         weights = slab_weights(volume.shape[-1], positions, 0.0)
@@ -229,8 +228,7 @@ class Degrader(Transform):
 
     def __call__(self, img: Tensor) -> Degradation:
         """Degrade ``img`` ``(C, X, Y, Z)``."""
-        if img.ndim != 4 or 0 in img.shape:
-            raise ValueError(f"expected a volume (C, X, Y, Z) with voxels, got shape {tuple(img.shape)}.")
+        _check_volume(img)
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         geometry = slice_geometry(image.affine, axis=self.axis)
         spacing = geometry.slice_spacing
@@ -240,7 +238,7 @@ class Degrader(Transform):
             plain, self.factor, width / spacing, self.profile, self.phase, self.restore_grid, self.extrapolate
         )
         if self.noise:
-            generator = torch.Generator().manual_seed(int(self.seed))
+            generator = torch.Generator().manual_seed(self.seed)
             noise = torch.randn(volume.shape, generator=generator, dtype=torch.float32)
             volume = volume + self.noise * noise.to(volume)
         begin, end = _thin_range(thick_positions(plain.shape[-1], self.factor, self.phase))
@@ -260,7 +258,7 @@ class Degrader(Transform):
             "profile": self.profile,
             "phase": float(self.phase),
             "noise": float(self.noise),
-            "seed": int(self.seed),
+            "seed": self.seed,
             "axis": geometry.axis,
             "sigma": width / spacing / FWHM_PER_SIGMA,
             "slice_spacing": float(self.factor) * spacing,
@@ -339,8 +337,7 @@ class RandDegrader(RandomizableTransform):
     def randomize(self, data: Tensor) -> None:
         """Draw the parameters for a volume ``data`` ``(C, X, Y, Z)``."""
         super().randomize(None)
-        if data.ndim != 4 or 0 in data.shape:
-            raise ValueError(f"expected a volume (C, X, Y, Z) with voxels, got shape {tuple(data.shape)}.")
+        _check_volume(data)
         axis = self.axes[int(self.R.randint(len(self.axes)))]
         num_slices = data.shape[1:][axis]
         if self.factor_range is None:
@@ -351,7 +348,7 @@ class RandDegrader(RandomizableTransform):
             low, high = self.factor_range
             factor = float(self.R.uniform(low, max(low, min(high, num_slices - 1))))
         phases = min(math.floor(factor), max(num_slices - math.ceil(factor), 1))
-        phase = float(self.R.randint(max(phases, 1))) if self.random_phase else 0.0
+        phase = float(self.R.randint(phases)) if self.random_phase else 0.0
         self.drawn = {
             "factor": factor,
             "phase": phase,
@@ -473,6 +470,16 @@ class RandDegraderd(RandomizableTransform, Degraderd):
         return self.rand_degrader(image, randomize=False)
 
 
+def _check_volume(volume: Tensor) -> None:
+    if volume.ndim != 4 or 0 in volume.shape:
+        raise ValueError(f"expected a volume (C, X, Y, Z) with voxels, got shape {tuple(volume.shape)}.")
+
+
+def _check_profile(profile: str) -> None:
+    if profile not in PROFILES:
+        raise ValueError(f"unknown slab profile {profile!r}; expected one of {', '.join(PROFILES)}.")
+
+
 def _check_factor(factor: Any) -> None:
     if isinstance(factor, bool) or not isinstance(factor, Real) or not 1 <= float(factor) < math.inf:
         raise ValueError(f"the reduction factor must be a number of 1 or more, got {factor!r}.")
@@ -487,8 +494,7 @@ def _check_not_negative(**values: Any) -> None:
 
 def _check_widths(profile: str, **widths: Any) -> None:
     """Check that the profile is known and at most one width is told that it has."""
-    if profile not in PROFILES:
-        raise ValueError(f"unknown slab profile {profile!r}; expected one of {', '.join(PROFILES)}.")
+    _check_profile(profile)
     given = [name for name, value in widths.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"give one of sigma, fwhm and gap, got {' and '.join(given)}.")
