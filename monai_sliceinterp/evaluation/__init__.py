@@ -14,12 +14,6 @@
 from __future__ import annotations
 
 from monai_sliceinterp.evaluation.ablation import ViewAblation
-from monai_sliceinterp.evaluation.comparison import (
-    BASELINES,
-    MethodComparison,
-    Score,
-    compare,
-    format_scores,
-    score_volume,
-    write_scores,
-)
+from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison, compare
+from monai_sliceinterp.evaluation.protocols import degrade_by_protocol
+from monai_sliceinterp.evaluation.scores import Score, format_scores, score_volume, write_scores
