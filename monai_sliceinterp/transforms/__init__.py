@@ -105,3 +105,10 @@ from monai_sliceinterp.transforms.saving import (
     cast_to,
     save_nifti,
 )
+from monai_sliceinterp.transforms.slice_axis import (
+    RandThinAxisLast,
+    RandThinAxisLastD,
+    RandThinAxisLastd,
+    RandThinAxisLastDict,
+    thin_axes,
+)

@@ -21,16 +21,18 @@ from torch.nn import functional as F
 __all__ = ["DecoderBlock", "EncoderBlock", "fan_in_normal_", "pad_to_multiple"]
 
 
-def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2) -> None:
+def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2, gain: float = 1.0) -> None:
     """Initialise every convolution below ``module`` for leaky ReLU, in place.
 
-    Weights are drawn from a zero-mean normal distribution with standard deviation ``1 / sqrt(n_l (1 + slope^2))``,
+    Weights are drawn from a zero-mean normal distribution with standard deviation ``gain / sqrt(n_l (1 + slope^2))``,
     ``n_l`` being the number of incoming connections of the layer (ASI, section IV), biases are zero. Batch
     normalisation keeps its scale of one and shift of zero.
 
     Args:
         module: network to initialise.
         negative_slope: slope of the leaky ReLU for negative inputs.
+        gain: 1 where batch normalisation sets the scale of the activations anew; the square root of 2 where nothing
+            does, so that they neither vanish nor grow from layer to layer (He et al. 2015).
 
     Example:
         >>> conv = nn.Conv2d(64, 32, 3)
@@ -41,7 +43,7 @@ def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             fan_in = layer.weight[0].numel()
-            nn.init.normal_(layer.weight, std=1.0 / math.sqrt(fan_in * (1.0 + negative_slope**2)))
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in * (1.0 + negative_slope**2)))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

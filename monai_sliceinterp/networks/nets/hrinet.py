@@ -16,6 +16,7 @@ Li J, Koh JC, Lee WS: HRINet: Alternative Supervision Network for High-Resolutio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -109,7 +110,7 @@ class HRINetAutoencoder(LatentInterpolator):
             self.decoder.extend(_convolutions(before, width, negative_slope))
             before = width
         self.decoder.append(nn.Conv2d(channels[0], in_channels, 3, padding=1))
-        fan_in_normal_(self, negative_slope)
+        fan_in_normal_(self, negative_slope, gain=math.sqrt(2.0))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _bottleneck_channels(self, count: int) -> int:
@@ -252,7 +253,7 @@ class InterpolationCritic(nn.Module):
             before = width
         self.layers.extend(_convolutions(before, before, negative_slope))
         self.layers.append(nn.Conv2d(before, latent_channels, 3, padding=1))
-        fan_in_normal_(self, negative_slope)
+        fan_in_normal_(self, negative_slope, gain=math.sqrt(2.0))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:
