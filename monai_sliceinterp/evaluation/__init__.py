@@ -16,4 +16,25 @@ from __future__ import annotations
 from monai_sliceinterp.evaluation.ablation import ViewAblation
 from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison, compare
 from monai_sliceinterp.evaluation.protocols import degrade_by_protocol
-from monai_sliceinterp.evaluation.scores import Score, format_scores, score_volume, write_scores
+from monai_sliceinterp.evaluation.quality import (
+    LeaveOneOutQualityD,
+    LeaveOneOutQualityd,
+    LeaveOneOutQualityDict,
+    leave_one_out_quality,
+)
+from monai_sliceinterp.evaluation.scores import (
+    METRICS,
+    SMALLER_IS_BETTER,
+    Score,
+    format_scores,
+    score_volume,
+    write_rows,
+    write_scores,
+)
+from monai_sliceinterp.evaluation.significance import (
+    bootstrap_interval,
+    holm_correction,
+    paired_difference,
+    signed_rank_p_value,
+)
+from monai_sliceinterp.evaluation.statistics import MethodSummary, MethodTest, summarize, test_methods

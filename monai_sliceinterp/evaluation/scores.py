@@ -15,27 +15,38 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
-from scipy import stats
 from torch import Tensor
 
+from monai_sliceinterp.evaluation.significance import paired_difference, signed_rank_p_value
 from monai_sliceinterp.files import atomic_path
-from monai_sliceinterp.metrics import slice_score, synthesized_pairs
-from monai_sliceinterp.metrics.slices import SLICE_SCORES
+from monai_sliceinterp.metrics import SMALLEST_SLICE, relative_sharpness, slice_score, synthesized_pairs
 
-__all__ = ["Score", "format_scores", "score_volume", "write_scores"]
+__all__ = [
+    "METRICS",
+    "SMALLER_IS_BETTER",
+    "Score",
+    "format_scores",
+    "score_volume",
+    "write_rows",
+    "write_scores",
+]
 
 REGIONS = ("slices", "body")
 """What scores are about: whole synthesised slices, or what of them lies inside the body."""
 
+_NOT_SCORED = float("nan")
+
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of one method on one volume under one protocol.
+    """Scores of one method on one volume under one protocol; NaN where there is none.
 
     Attributes:
         volume: file name without suffix.
@@ -47,6 +58,22 @@ class Score:
         psnr_volume: PSNR over all voxels, observed slices included, in dB.
         psnr_body: like ``psnr``, inside the body only; NaN where no body was asked for.
         ssim_body: like ``ssim``, inside the body only.
+        rmse: root of the mean squared error of the synthesised slices, in the unit of the intensities.
+        mse: mean squared error of the synthesised slices.
+        vif: mean visual information fidelity of the synthesised slices.
+        sharpness: mean gradient magnitude of the synthesised slices over that of the true ones; 1 is as sharp.
+        rmse_body: like ``rmse``, inside the body only.
+        ssim_volume: mean SSIM of all slices, observed ones included.
+        ssim_coronal: mean SSIM of the cuts across the slices at fixed second in-plane index (coronal for axial slices
+            stored as x, y, z); observed and synthesised slices are rows of these cuts.
+        ssim_sagittal: mean SSIM of the cuts across the slices at fixed first in-plane index.
+        vif_volume: mean VIF of all slices.
+        vif_coronal: mean VIF of the same cuts as ``ssim_coronal``.
+        vif_sagittal: mean VIF of the same cuts as ``ssim_sagittal``.
+        lpips: mean learned perceptual distance of the synthesised slices; smaller is better.
+        niqe: mean natural image quality evaluator of the synthesised slices; smaller is better.
+        seconds: time of the interpolation.
+        memory: peak memory of the interpolation in MiB.
     """
 
     volume: str
@@ -56,8 +83,30 @@ class Score:
     psnr: float
     ssim: float
     psnr_volume: float
-    psnr_body: float = float("nan")
-    ssim_body: float = float("nan")
+    psnr_body: float = _NOT_SCORED
+    ssim_body: float = _NOT_SCORED
+    rmse: float = _NOT_SCORED
+    mse: float = _NOT_SCORED
+    vif: float = _NOT_SCORED
+    sharpness: float = _NOT_SCORED
+    rmse_body: float = _NOT_SCORED
+    ssim_volume: float = _NOT_SCORED
+    ssim_coronal: float = _NOT_SCORED
+    ssim_sagittal: float = _NOT_SCORED
+    vif_volume: float = _NOT_SCORED
+    vif_coronal: float = _NOT_SCORED
+    vif_sagittal: float = _NOT_SCORED
+    lpips: float = _NOT_SCORED
+    niqe: float = _NOT_SCORED
+    seconds: float = _NOT_SCORED
+    memory: float = _NOT_SCORED
+
+
+METRICS = tuple(field.name for field in fields(Score) if field.type == "float")
+"""Names of the scores, in the order of the columns."""
+
+SMALLER_IS_BETTER = ("rmse", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory")
+"""The scores of which a smaller one is better."""
 
 
 def score_volume(
@@ -67,6 +116,7 @@ def score_volume(
     data_range: float = 1.0,
     body: Tensor | None = None,
     observed: bool = False,
+    detailed: bool = False,
 ) -> dict[str, float]:
     """Score an interpolated volume.
 
@@ -77,27 +127,66 @@ def score_volume(
         data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``].
         body: mask of the body, of the truth's shape; the scores inside it are added where it is given.
         observed: score the slices at observed positions too, which thick slices do not show as they are.
+        detailed: add VIF, and the scores of all slices and of the cuts across them, which takes several times as long.
 
     Returns:
-        "psnr" and "ssim" of the synthesised slices, "psnr_volume" and so on, see :class:`Score`.
+        "psnr" and "ssim" of the synthesised slices, "psnr_volume" and so on, see :class:`Score`. An added score is NaN
+        where it is not defined: SSIM where the volume has less than 11 slices to cut across, VIF where slices or cuts
+        are smaller than 41 pixels either way, or where the truth is constant in all of them.
+
+    Raises:
+        ValueError: if the shapes do not belong together, a volume has NaN or infinite voxels, or the slices are too
+            small for SSIM.
 
     Example:
-        >>> import torch
         >>> truth = torch.zeros(1, 16, 16, 5)
         >>> round(score_volume(truth + 0.1, truth, factor=2)["psnr"], 3)
         20.0
     """
     pred, truth = (volume.as_tensor() if isinstance(volume, MetaTensor) else volume for volume in (pred, truth))
+    for volume, name in ((pred, "interpolated volume"), (truth, "truth")):
+        if not torch.isfinite(volume).all():
+            count = int((~torch.isfinite(volume)).sum())
+            raise ValueError(f"the {name} has {count} of {volume.numel()} voxels that are NaN or infinite.")
+    if body is not None and body.shape != truth.shape:
+        raise ValueError(
+            f"the body mask has shape {tuple(body.shape)}; expected that of the truth, {tuple(truth.shape)}."
+        )
     pred, truth = pred.float().clamp(0, data_range), truth.float().clamp(0, data_range)
-    first, second = synthesized_pairs(pred, truth, factor, observed)
-    mse = float(((pred - truth[..., : pred.shape[-1]]).double() ** 2).mean())
-    scores = {name: float(slice_score(first, second, name, data_range)) for name in SLICE_SCORES}
-    scores["psnr_volume"] = float(10 * np.log10(data_range**2 / mse)) if mse > 0 else float("inf")
+    between = synthesized_pairs(pred, truth, factor, observed)
+    everywhere = synthesized_pairs(pred, truth, factor, observed=True)
+    scores = {name: float(slice_score(*between, name, data_range)) for name in ("psnr", "ssim")}
+    scores.update({name: float(slice_score(*between, name, data_range)) for name in ("rmse", "mse")})
+    scores["sharpness"] = float(relative_sharpness(*between))
+    scores["psnr_volume"] = float(slice_score(*everywhere, "psnr", data_range))
     if body is not None:
-        mask, _ = synthesized_pairs(body[..., : pred.shape[-1]], body, factor, observed)
-        for name in SLICE_SCORES:
-            scores[f"{name}_body"] = float(slice_score(first, second, name, data_range, mask))
+        inside, _ = synthesized_pairs(body[..., : pred.shape[-1]], body, factor, observed)
+        for name in ("psnr", "ssim", "rmse"):
+            scores[f"{name}_body"] = float(slice_score(*between, name, data_range, inside))
+    if detailed:
+        scores["vif"] = _score_if_large(*between, "vif", data_range)
+        truth = truth[..., : pred.shape[-1]]
+        planes = {
+            "volume": everywhere,
+            "coronal": (_cuts(pred, axis=2), _cuts(truth, axis=2)),
+            "sagittal": (_cuts(pred, axis=1), _cuts(truth, axis=1)),
+        }
+        for name in ("ssim", "vif"):
+            for plane, pair in planes.items():
+                scores[f"{name}_{plane}"] = _score_if_large(*pair, name, data_range)
     return scores
+
+
+def _cuts(volume: Tensor, axis: int) -> Tensor:
+    """Cut a volume ``(C, H, W, M)`` at every index of an in-plane axis: images ``(K C, 1, H or W, M)``."""
+    return volume.movedim(axis, 0).flatten(0, 1)[:, None]
+
+
+def _score_if_large(pred: Tensor, truth: Tensor, name: str, data_range: float) -> float:
+    """Score images; NaN if they are too small for the score's window."""
+    if min(pred.shape[-2:]) < SMALLEST_SLICE[name]:
+        return _NOT_SCORED
+    return float(slice_score(pred, truth, name, data_range))
 
 
 def format_scores(scores: Sequence[Score], method: str, region: str = "slices") -> str:
@@ -133,13 +222,11 @@ def format_scores(scores: Sequence[Score], method: str, region: str = "slices") 
             for key in ("psnr" + suffix, "ssim" + suffix)
         )
         best = max((name for name in ("linear", "cubic") if name in psnr), key=lambda name: psnr[name].mean())
-        tied = psnr[method] == psnr[best]  # also where both are infinite
-        difference = np.subtract(psnr[method], psnr[best], out=np.zeros(len(tied)), where=~tied)
-        p_value = float(stats.wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0
+        difference = paired_difference(psnr[method], psnr[best])
         cells = [group, protocol, str(len(difference))]
         cells += [f"{psnr[name].mean():.2f} / {ssim[name].mean():.4f}" for name in names]
         cells += [f"{difference.mean():+.2f} dB over {best}", f"{int((difference > 0).sum())} of {len(difference)}"]
-        lines.append("| " + " | ".join([*cells, f"{p_value:.2g}"]) + " |")
+        lines.append("| " + " | ".join([*cells, f"{signed_rank_p_value(difference):.2g}"]) + " |")
     return "\n".join(lines)
 
 
@@ -151,9 +238,30 @@ def write_scores(scores: Sequence[Score], path: str | Path) -> None:
         >>> file = Path(tempfile.mkdtemp()) / "scores.csv"
         >>> write_scores([Score("v", "g", "p", "linear", 20.0, 0.5, 20.0)], file)
         >>> file.read_text().splitlines()[1]
-        'v,g,p,linear,20.0,0.5,20.0,nan,nan'
+        'v,g,p,linear,20.0,0.5,20.0,nan,nan,...'
+    """
+    write_rows(scores, path)
+
+
+def write_rows(rows: Sequence[Any], path: str | Path) -> None:
+    """Write dataclasses of one kind as CSV, a column for each field; no rows make an empty file.
+
+    Args:
+        rows: for instance scores, or the results of :func:`monai_sliceinterp.evaluation.test_methods`.
+        path: the file; its folder must exist.
+
+    Raises:
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "rows.csv"
+        >>> write_rows([Score("v", "g", "p", "linear", 20.0, 0.5, 20.0)], file)
+        >>> file.read_text()[:25]
+        'volume,group,protocol,met'
     """
     with atomic_path(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(Score.__dataclass_fields__))
-        writer.writeheader()
-        writer.writerows(asdict(score) for score in scores)
+        writer = csv.DictWriter(file, fieldnames=[field.name for row in rows[:1] for field in fields(row)])
+        if rows:
+            writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)

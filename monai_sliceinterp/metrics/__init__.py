@@ -14,4 +14,15 @@
 from __future__ import annotations
 
 from monai_sliceinterp.metrics.body import body_mask
-from monai_sliceinterp.metrics.slices import SLICE_SCORES, SynthesizedSliceMetric, slice_score, synthesized_pairs
+from monai_sliceinterp.metrics.fidelity import VIFMetric, visual_information_fidelity
+from monai_sliceinterp.metrics.mean import MeanScoreMetric
+from monai_sliceinterp.metrics.perceptual import PERCEPTUAL_SCORES, PerceptualMetric
+from monai_sliceinterp.metrics.sharpness import gradient_magnitude, relative_sharpness
+from monai_sliceinterp.metrics.similarity import structural_similarity
+from monai_sliceinterp.metrics.slices import (
+    SLICE_SCORES,
+    SMALLEST_SLICE,
+    SynthesizedSliceMetric,
+    slice_score,
+    synthesized_pairs,
+)

@@ -14,16 +14,19 @@
 from __future__ import annotations
 
 import torch
-from monai.metrics import CumulativeIterationMetric, do_metric_reduction
-from monai.metrics.regression import PSNRMetric, compute_ssim_and_cs
-from monai.utils import MetricReduction
+from monai.metrics.regression import MSEMetric, PSNRMetric, RMSEMetric
 from torch import Tensor
 
-__all__ = ["SLICE_SCORES", "SynthesizedSliceMetric", "slice_score", "synthesized_pairs"]
+from monai_sliceinterp.metrics.fidelity import VIF_SIZE, visual_information_fidelity
+from monai_sliceinterp.metrics.mean import MeanScoreMetric
+from monai_sliceinterp.metrics.similarity import SSIM_SIZE, structural_similarity
 
-SLICE_SCORES = ("psnr", "ssim")
+__all__ = ["SLICE_SCORES", "SMALLEST_SLICE", "SynthesizedSliceMetric", "slice_score", "synthesized_pairs"]
 
-_WINDOW = 11  # pixels of SSIM's Gaussian window
+SLICE_SCORES = ("psnr", "ssim", "rmse", "mse", "vif")
+
+SMALLEST_SLICE = {"ssim": SSIM_SIZE, "vif": VIF_SIZE}
+"""Pixels that a slice needs in both directions for a score."""
 
 
 def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool = False) -> tuple[Tensor, Tensor]:
@@ -70,48 +73,58 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
         pred: slices ``(K, C, H, W)``.
         truth: slices of the same shape.
         name: "psnr": peak signal-to-noise ratio in dB, from the mean squared error over all slices together. (A mean of
-            single slices' PSNR would be infinite as soon as one empty slice is reproduced exactly.) "ssim": mean
-            structural similarity of the slices, with a Gaussian window of 11 pixels, sigma 1.5.
+            single slices' PSNR would be infinite as soon as one empty slice is reproduced exactly.) "mse", "rmse": that
+            mean squared error, and its root in the unit of the intensities. "ssim": mean structural similarity of the
+            slices, with a Gaussian window of 11 pixels, sigma 1.5. "vif": mean visual information fidelity of the
+            slices whose truth is not constant, see :func:`monai_sliceinterp.metrics.visual_information_fidelity`.
         data_range: largest possible intensity difference.
         mask: pixels that count, of the slices' shape; all where None. SSIM counts those whose window lies inside the
             slice and is centred on them.
 
     Returns:
-        The score, a float32 scalar; an infinite PSNR where all slices are identical, NaN where no pixel counts.
+        The score, a float32 scalar; an infinite PSNR where all slices are identical, NaN where no pixel counts, and for
+        "vif" where every slice's truth is constant.
 
     Raises:
-        ValueError: for an unknown score, or slices too small for the window.
+        ValueError: for an unknown score, different shapes, slices too small for the window, or a mask for "vif".
 
     Example:
         >>> slice_score(torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), 0.1), "psnr").item()
         20.0
     """
-    pred, truth = pred.float(), truth.float()
-    if name == "psnr":
-        first, second = (pred, truth) if mask is None else (pred[mask], truth[mask])
-        # all slices as one item
-        return PSNRMetric(max_val=data_range)._compute_metric(first[None], second[None]).reshape(())
-    if name == "ssim":
-        if min(pred.shape[-2:]) < _WINDOW:
-            raise ValueError(
-                f"SSIM's window needs slices of at least {_WINDOW} x {_WINDOW} pixels, got {tuple(pred.shape[-2:])}."
-            )
-        size, sigma = (_WINDOW, _WINDOW), (1.5, 1.5)
-        similarity, _ = compute_ssim_and_cs(pred, truth, 2, size, sigma, data_range)
+    if name not in SLICE_SCORES:
+        raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
+    if pred.shape != truth.shape:
+        raise ValueError(f"slices and truth differ in shape: {tuple(pred.shape)} and {tuple(truth.shape)}.")
+    if mask is not None and mask.shape != truth.shape:
+        raise ValueError(f"mask and slices differ in shape: {tuple(mask.shape)} and {tuple(truth.shape)}.")
+    size, needed = tuple(pred.shape[-2:]), SMALLEST_SLICE.get(name, 0)
+    if min(size) < needed:
+        raise ValueError(f"{name.upper()}'s window needs slices of at least {needed} x {needed} pixels, got {size}.")
+    if name == "vif":
         if mask is not None:
-            border = _WINDOW // 2
+            raise ValueError("VIF is a score of whole slices and takes no mask.")
+        return visual_information_fidelity(pred, truth, data_range).nanmean().float()
+    if name == "ssim":
+        similarity = structural_similarity(pred, truth, data_range)
+        if mask is not None:
+            border = SSIM_SIZE // 2
             similarity = similarity[mask[..., border:-border, border:-border]]
-        return similarity.mean()
-    raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
+        return similarity.mean().float()
+    pred, truth = pred.float(), truth.float()
+    first, second = (pred, truth) if mask is None else (pred[mask], truth[mask])
+    metric = {"psnr": PSNRMetric(max_val=data_range), "rmse": RMSEMetric(), "mse": MSEMetric()}[name]
+    return metric._compute_metric(first[None], second[None]).reshape(())  # all slices as one item
 
 
-class SynthesizedSliceMetric(CumulativeIterationMetric):
+class SynthesizedSliceMetric(MeanScoreMetric):
     """Mean over volumes of the score of a volume's synthesised slices, see :func:`slice_score`.
 
-    Every volume counts the same, however many slices it has. For use with ``IgniteMetricHandler``.
+    Every volume counts the same, however many slices it has; one whose true slices are all constant has no VIF and does
+    not count there. For use with ``IgniteMetricHandler``.
 
     Args:
-        name: "psnr" or "ssim".
+        name: one of the scores of :func:`slice_score`: "psnr", "ssim", "rmse", "mse" or "vif".
         factor: the upsampling factor the volumes were interpolated by.
         data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``] first.
         observed: score the slices at observed positions too, see :func:`synthesized_pairs`.
@@ -141,8 +154,6 @@ class SynthesizedSliceMetric(CumulativeIterationMetric):
         return torch.stack(scores)[:, None]
 
     def aggregate(self) -> Tensor:
-        """Return the mean over the volumes seen since the last reset."""
-        data = self.get_buffer()
-        if not isinstance(data, Tensor):
-            raise ValueError("no volume has been scored yet.")
-        return do_metric_reduction(data, MetricReduction.MEAN)[0].reshape(())
+        """Return the mean over the volumes seen since the last reset; NaN if none of them has a score."""
+        # a constant truth has no VIF; any other NaN is the network's and has to be seen
+        return super().aggregate() if self.name == "vif" else self.scores().mean()

@@ -17,9 +17,17 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from monai_sliceinterp.metrics import SLICE_SCORES, SynthesizedSliceMetric, slice_score, synthesized_pairs
+from monai_sliceinterp.metrics import (
+    SLICE_SCORES,
+    SynthesizedSliceMetric,
+    slice_score,
+    synthesized_pairs,
+    visual_information_fidelity,
+)
+
+PIXEL_SCORES = ("psnr", "ssim", "rmse", "mse")  # those scikit-image has, and which a mask can restrict
 
 
 def rand(*shape, seed=0):
@@ -30,6 +38,8 @@ def by_skimage(name, pred, truth, data_range):
     first, second = truth.double().numpy(), pred.double().numpy()
     if name == "psnr":
         return peak_signal_noise_ratio(first, second, data_range=data_range)
+    if name in ("rmse", "mse"):
+        return mean_squared_error(first, second) ** (0.5 if name == "rmse" else 1)
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return structural_similarity(first, second, data_range=data_range, **options)
 
@@ -84,33 +94,68 @@ class TestPairs:
 
 
 class TestScore:
-    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
     @pytest.mark.parametrize(("data_range", "noise"), [(1.0, 0.05), (1.0, 0.4), (255.0, 0.1)])
     def test_equal_scikit_image(self, name, data_range, noise):
-        """PSNR from the error of all slices together, SSIM as the mean over slices."""
+        """PSNR, RMSE and MSE from the error of all slices together, SSIM as the mean over slices; to 1e-6."""
         truth = data_range * rand(4, 1, 24, 17)
         amount = noise * data_range * torch.tensor([0.2, 1.0, 0.5, 0.1])[:, None, None, None]
         pred = truth + amount * (rand(4, 1, 24, 17, seed=1) - 0.5)
         each = [by_skimage(name, p[0], t[0], data_range) for p, t in zip(pred, truth, strict=True)]
-        expected = by_skimage(name, pred, truth, data_range) if name == "psnr" else np.mean(each)
+        expected = np.mean(each) if name == "ssim" else by_skimage(name, pred, truth, data_range)
         found = slice_score(pred, truth, name, data_range)
         assert found.shape == () and found.dtype == torch.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
         for k in range(4):
             single = slice_score(pred[k, None], truth[k, None], name, data_range)
-            np.testing.assert_allclose(single, each[k], rtol=1e-5, atol=1e-5)
-        assert name == "ssim" or abs(np.mean(each) - expected) > 1
+            np.testing.assert_allclose(single, each[k], rtol=1e-6)
+        assert name in ("ssim", "mse") or abs(np.mean(each) - expected) > 0.03 * expected
+
+    def test_more_slices_than_are_computed_at_once(self):
+        """SSIM is computed in blocks of slices."""
+        truth, pred = rand(70, 1, 12, 13), rand(70, 1, 12, 13, seed=1)
+        each = [by_skimage("ssim", p[0], t[0], 1.0) for p, t in zip(pred, truth, strict=True)]
+        assert slice_score(pred, truth, "ssim").item() == pytest.approx(np.mean(each), abs=1e-6)
+
+    def test_bright_flat_regions(self):
+        """Where float32 has the fewest digits for variances: SSIM is still right to 1e-6."""
+        truth = torch.ones(2, 1, 40, 40)
+        truth[:, :, 25:] = 0.2
+        pred = (truth - 0.004 * rand(2, 1, 40, 40)).clamp(0, 1)
+        each = [by_skimage("ssim", p[0], t[0], 1.0) for p, t in zip(pred, truth, strict=True)]
+        assert slice_score(pred, truth, "ssim").item() == pytest.approx(np.mean(each), abs=1e-6)
+
+    @pytest.mark.parametrize("shift", [0.1, -0.25])
+    def test_known_shift(self, shift):
+        truth = 0.3 + 0.4 * rand(3, 1, 16, 16)
+        for data_range in (1.0, 4.0):
+            found = {name: slice_score(truth + shift, truth, name, data_range).item() for name in PIXEL_SCORES}
+            assert found["psnr"] == pytest.approx(20 * np.log10(data_range / abs(shift)), rel=1e-6)
+            assert found["rmse"] == pytest.approx(abs(shift), rel=1e-6)
+            assert found["mse"] == pytest.approx(shift**2, rel=1e-6)
+
+    @pytest.mark.parametrize("sigma", [0.01, 0.2])
+    def test_known_noise(self, sigma):
+        """White noise of standard deviation sigma costs 20 log10(1 / sigma) dB, within what 160,000 pixels leave."""
+        truth = rand(10, 1, 128, 125)
+        noise = sigma * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+        relative = 5 / np.sqrt(2 * truth.numel())  # five standard deviations of a sample's standard deviation
+        assert slice_score(truth + noise, truth, "rmse").item() == pytest.approx(sigma, rel=relative)
+        decibels = 20 * np.log10(1 + relative)
+        assert slice_score(truth + noise, truth, "psnr").item() == pytest.approx(-20 * np.log10(sigma), abs=decibels)
 
     def test_low_precision_is_computed_in_float32(self):
         truth = rand(2, 1, 16, 16).half()
         pred = (truth + 0.1).half()
-        for name in SLICE_SCORES:
+        for name in PIXEL_SCORES:
             assert torch.equal(slice_score(pred, truth, name), slice_score(pred.float(), truth.float(), name))
 
     def test_perfect(self):
-        image = rand(2, 1, 16, 16)
+        image = rand(2, 1, 41, 41)
         assert slice_score(image, image, "psnr").item() == float("inf")
         assert slice_score(image, image, "ssim").item() == pytest.approx(1.0)
+        assert slice_score(image, image, "vif").item() == pytest.approx(1.0)
+        assert slice_score(image, image, "rmse").item() == slice_score(image, image, "mse").item() == 0
 
     def test_one_perfect_slice(self):
         """An empty slice that is met exactly does not make the whole infinite."""
@@ -121,10 +166,43 @@ class TestScore:
 
     def test_errors(self):
         image = rand(2, 1, 10, 16)
-        with pytest.raises(ValueError, match=r"at least 11 x 11 pixels, got \(10, 16\)"):
+        with pytest.raises(ValueError, match=r"SSIM's window needs slices of at least 11 x 11 pixels, got \(10, 16\)"):
             slice_score(image, image, "ssim")
-        with pytest.raises(ValueError, match="unknown score 'vif'; expected one of psnr, ssim"):
-            slice_score(image, image, "vif")
+        with pytest.raises(ValueError, match=r"VIF's window needs slices of at least 41 x 41 pixels, got \(41, 40\)"):
+            slice_score(rand(2, 1, 41, 40), rand(2, 1, 41, 40), "vif")
+        with pytest.raises(ValueError, match="unknown score 'nrmse'; expected one of psnr, ssim, rmse, mse, vif"):
+            slice_score(image, image, "nrmse")
+        with pytest.raises(ValueError, match="VIF is a score of whole slices and takes no mask"):
+            slice_score(rand(2, 1, 41, 41), rand(2, 1, 41, 41), "vif", mask=torch.ones(2, 1, 41, 41, dtype=torch.bool))
+
+    @pytest.mark.parametrize("name", SLICE_SCORES)
+    def test_shapes(self, name):
+        image = rand(2, 1, 41, 41)
+        with pytest.raises(ValueError, match=r"differ in shape: \(2, 1, 41, 41\) and \(1, 1, 41, 41\)") as caught:
+            slice_score(image, image[:1], name)  # would broadcast
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match="mask and slices differ in shape"):
+            slice_score(image, image, name, mask=image[:1] > 0.5)
+
+
+class TestFidelity:
+    def test_mean_over_slices(self):
+        truth = rand(3, 2, 45, 42)
+        pred = truth + torch.tensor([0.01, 0.1, 0.5])[:, None, None, None] * rand(3, 2, 45, 42, seed=1)
+        each = visual_information_fidelity(pred, truth)
+        assert each.min() < 0.5 < each.max()
+        found = slice_score(pred, truth, "vif")
+        assert found.shape == () and found.dtype == torch.float32
+        assert found.item() == pytest.approx(each.mean().item(), rel=1e-6)
+        assert slice_score(40 * pred, 40 * truth, "vif", 40.0).item() == pytest.approx(found.item(), rel=1e-5)
+
+    def test_constant_truth_does_not_count(self):
+        truth = rand(3, 1, 41, 43)
+        pred = truth + 0.1 * rand(3, 1, 41, 43, seed=1)
+        expected = slice_score(pred[:2], truth[:2], "vif")
+        truth[2] = 0.7
+        assert torch.equal(slice_score(pred, truth, "vif"), expected)
+        assert slice_score(pred[2:], truth[2:], "vif").isnan()
 
 
 def discs(*shape):
@@ -145,6 +223,8 @@ class TestMask:
         pred, truth = self.pair(data_range=data_range)
         mask = discs(4, 1, 24, 19)
         error = (pred - truth).double().numpy()[mask.numpy()]
+        for name, value in (("mse", np.mean(error**2)), ("rmse", np.sqrt(np.mean(error**2)))):
+            assert slice_score(pred, truth, name, data_range, mask).item() == pytest.approx(value, rel=1e-6)
         expected = 10 * np.log10(data_range**2 / np.mean(error**2))
         found = slice_score(pred, truth, "psnr", data_range, mask)
         assert found.shape == () and found.dtype == torch.float32
@@ -173,14 +253,14 @@ class TestMask:
         assert found.item() == pytest.approx(np.concatenate(values).mean(), abs=1e-5)
         assert abs(found - slice_score(pred, truth, "ssim", data_range)) > 1e-3
 
-    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
     def test_everything(self, name):
         pred, truth = self.pair()
         whole = torch.ones(4, 1, 24, 19, dtype=torch.bool)
         expected = slice_score(pred, truth, name)
         torch.testing.assert_close(slice_score(pred, truth, name, mask=whole), expected)
 
-    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
     def test_what_lies_outside_does_not_count(self, name):
         """Errors further from the mask than SSIM's window change nothing."""
         pred, truth = self.pair()
@@ -191,9 +271,10 @@ class TestMask:
         torch.testing.assert_close(
             slice_score(worse, truth, name, mask=mask), slice_score(pred, truth, name, mask=mask)
         )
-        assert slice_score(worse, truth, name) < slice_score(pred, truth, name)
+        assert (slice_score(worse, truth, name) < slice_score(pred, truth, name)) == (name in ("psnr", "ssim"))
+        assert slice_score(worse, truth, name) != slice_score(pred, truth, name)
 
-    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
     def test_nothing(self, name):
         pred, truth = self.pair()
         assert slice_score(pred, truth, name, mask=torch.zeros_like(pred, dtype=torch.bool)).isnan()
@@ -220,16 +301,16 @@ def expected_mean(pairs, name):
     for pred, truth in pairs:
         wanted = [k for k in range(pred.shape[-1]) if k % 3]
         first, second = pred[0, 0, ..., wanted].clamp(0, 1), truth[0, 0, ..., wanted].clamp(0, 1)
-        if name == "psnr":
-            means.append(by_skimage(name, first, second, 1.0))
-        else:
+        if name == "ssim":
             each = [by_skimage(name, first[..., k], second[..., k], 1.0) for k in range(len(wanted))]
             means.append(np.mean(each))
+        else:
+            means.append(by_skimage(name, first, second, 1.0))
     return np.mean(means)
 
 
 class TestMetric:
-    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
     def test_every_volume_counts_the_same(self, name):
         pairs = make_pairs()
         metric = SynthesizedSliceMetric(name, factor=3)
@@ -241,6 +322,32 @@ class TestMetric:
         # pooled over slices it would be another number
         slices = torch.cat([torch.stack(synthesized_pairs(p[0], t[0], 3)) for p, t in pairs], dim=1).clamp(0, 1)
         assert abs(slice_score(*slices, name).item() - found.item()) > 1e-3
+
+    def test_fidelity(self):
+        """Every volume counts the same, and one whose truth is constant does not."""
+        metric = SynthesizedSliceMetric("vif", factor=2)
+        volumes = [rand(1, 1, 41, 42, count, seed=count) for count in (3, 7)]
+        expected = []
+        for truth in volumes:
+            pred = truth + 0.05 * truth.shape[-1] * rand(*truth.shape, seed=1)
+            metric(pred, truth)
+            first, second = (volume.clamp(0, 1)[0, :, :, :, 1::2].permute(3, 0, 1, 2) for volume in (pred, truth))
+            expected.append(visual_information_fidelity(first, second).mean().item())
+        assert abs(expected[0] - expected[1]) > 0.05
+        assert metric.aggregate().item() == pytest.approx(np.mean(expected), rel=1e-6)
+        metric(volumes[0], torch.full_like(volumes[0], 0.5))
+        assert metric.aggregate().item() == pytest.approx(np.mean(expected), rel=1e-6)
+        metric.reset()
+        metric(volumes[0], torch.full_like(volumes[0], 0.5))
+        assert metric.aggregate().isnan()
+
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
+    def test_a_network_that_gives_nan_is_seen(self, name):
+        truth = rand(1, 1, 14, 15, 5)
+        metric = SynthesizedSliceMetric(name, factor=2)
+        metric(truth / 2, truth)
+        metric(truth * torch.nan, truth)
+        assert metric.aggregate().isnan()
 
     def test_batches(self):
         truth = rand(3, 1, 14, 15, 7)
@@ -275,7 +382,7 @@ class TestMetric:
         metric(truth, pred)  # the truth's intensities are clipped too
         assert metric.aggregate().item() == float("inf")
 
-    @pytest.mark.parametrize("name", SLICE_SCORES)
+    @pytest.mark.parametrize("name", PIXEL_SCORES)
     def test_in_an_ignite_engine(self, name):
         pairs = make_pairs()
         evaluator = Engine(lambda engine, batch: batch)
@@ -295,10 +402,10 @@ class TestMetric:
         assert metric.aggregate().item() == pytest.approx(expected_mean(pairs, "ssim"), rel=1e-5)
 
     def test_errors(self):
-        with pytest.raises(ValueError, match="unknown score 'mse'; expected one of psnr, ssim"):
-            SynthesizedSliceMetric("mse", factor=2)
+        with pytest.raises(ValueError, match="unknown score 'lpips'; expected one of psnr, ssim, rmse, mse, vif"):
+            SynthesizedSliceMetric("lpips", factor=2)
         metric = SynthesizedSliceMetric("psnr", factor=2)
-        with pytest.raises(ValueError, match="no volume has been scored yet"):
+        with pytest.raises(ValueError, match="nothing has been scored yet"):
             metric.aggregate()
         with pytest.raises(ValueError, match=r"expected volumes \(B, C, H, W, M\)"):
             metric(rand(1, 8, 8, 5), rand(1, 8, 8, 5))

@@ -1,0 +1,61 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Sharpness of slices relative to the true ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import ndimage
+
+from monai_sliceinterp.metrics import gradient_magnitude, relative_sharpness
+
+
+def noise(seed: int = 0) -> torch.Tensor:
+    return torch.rand(2, 1, 20, 17, generator=torch.Generator().manual_seed(seed))
+
+
+def test_gradient_of_a_plane() -> None:
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(5.0), indexing="ij")
+    assert gradient_magnitude((3 * rows - 4 * columns + 7)[None, None]).item() == pytest.approx(5.0, abs=1e-12)
+    assert gradient_magnitude(torch.full((1, 1, 4, 4), 0.3)).item() == 0.0
+
+
+def test_scale_and_offset() -> None:
+    truth = noise()
+    assert relative_sharpness(truth, truth).item() == 1.0
+    assert relative_sharpness(2 * truth + 5, truth).item() == pytest.approx(2.0, rel=1e-6)
+    assert relative_sharpness(truth.flip(-1), truth).item() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_blur_is_told_by_its_width() -> None:
+    truth = noise()
+    blurred = [torch.from_numpy(ndimage.gaussian_filter(truth.numpy(), (0, 0, width, width))) for width in (0.5, 1, 2)]
+    found = [relative_sharpness(image, truth).item() for image in blurred]
+    assert 1 > found[0] > found[1] > found[2] > 0
+
+
+def test_bright_regions_keep_their_precision() -> None:
+    truth = noise() + 1e4
+    expected = torch.hypot(*torch.gradient(truth.double(), dim=(-2, -1))).mean()
+    assert gradient_magnitude(truth).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_constant_truth_has_none() -> None:
+    assert math.isnan(relative_sharpness(noise(), torch.ones(2, 1, 20, 17)).item())
+
+
+def test_too_small() -> None:
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got \\(1, 5\\)"):
+        gradient_magnitude(torch.zeros(1, 1, 1, 5))
