@@ -1,0 +1,141 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The score of a method on one scan, whose own slices are left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor, nn
+
+from monai_sliceinterp.evaluation import LeaveOneOutQualityd, leave_one_out_quality
+from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import SaveVolumed
+
+AFFINE = torch.diag(torch.tensor([0.8, 0.9, 5.0, 1.0], dtype=torch.float64))
+
+
+def scan(num_slices: int, channels: int = 1, seed: int = 0) -> MetaTensor:
+    values = torch.rand(channels, 14, 13, num_slices, generator=torch.Generator().manual_seed(seed))
+    return MetaTensor(values, affine=AFFINE, meta={"filename_or_obj": "folder/scan.nii.gz"})
+
+
+class Recorder(SliceInterpolationInferer):
+    """Gives zeros, and keeps what it is asked."""
+
+    asked: list[tuple[Any, ...]] = []
+
+    def synthesize(
+        self,
+        slices: Tensor,
+        grid: Any,
+        geometry: Any,
+        wanted: Tensor,
+        network: Any,
+        write: Callable[[Tensor, Tensor], None],
+    ) -> None:
+        self.asked.append((slices.clone(), geometry.slice_spacing, self.factor, self.spacing, self.progress))
+        write(wanted, torch.zeros(len(wanted), *slices.shape[1:]))
+
+
+@pytest.mark.parametrize("num_slices", [3, 4, 7, 8])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_inner_slice_is_left_out_once(num_slices: int, channels: int) -> None:
+    volume = scan(num_slices, channels)
+    quality = leave_one_out_quality(volume[None], SplineSliceInferer(mode="linear"))
+    values = volume.numpy().astype(np.float64)
+    mean = 0.5 * (values[..., :-2] + values[..., 2:])
+    expected = peak_signal_noise_ratio(values[..., 1:-1], mean, data_range=1.0)
+    assert quality["psnr"] == pytest.approx(expected, abs=1e-5) == quality["linear_psnr"]
+    assert quality["gain"] == 0.0 and quality["ssim"] == quality["linear_ssim"]
+    assert quality["slices"] == num_slices - 2
+
+
+def test_the_method_sees_every_second_slice_at_its_true_distance() -> None:
+    Recorder.asked = []
+    volume = scan(6)
+    inferer = Recorder(spacing=1.0, progress=True)
+    quality = leave_one_out_quality(volume[None], inferer)
+    assert [asked[1:] for asked in Recorder.asked] == [(10.0, 2, None, False)] * 2
+    for asked, phase in zip(Recorder.asked, (0, 1), strict=True):
+        assert (asked[0] == volume[0, ..., phase::2].permute(2, 0, 1)).all()
+    assert (inferer.factor, inferer.spacing, inferer.progress) == (None, 1.0, True), "the inferer is left alone"
+    inner = volume[..., 1:-1].double()
+    assert quality["psnr"] == pytest.approx(-10 * math.log10((inner**2).mean().item()), abs=1e-4)
+    assert quality["gain"] == pytest.approx(quality["psnr"] - quality["linear_psnr"])
+
+
+def test_intensities_outside_the_range_do_not_count() -> None:
+    volume = scan(5)
+    volume[..., 2] = 7.0  # beyond the range: 1 after clipping
+    quality = leave_one_out_quality(volume[None], SplineSliceInferer(mode="linear"))
+    clipped = volume.clamp(0, 1).numpy()
+    blend = np.clip(0.5 * (volume[..., :-2] + volume[..., 2:]).numpy(), 0, 1)
+    assert quality["psnr"] == pytest.approx(peak_signal_noise_ratio(clipped[..., 1:-1], blend, data_range=1), abs=1e-4)
+
+
+def test_exact_results() -> None:
+    ramp = torch.arange(5.0).expand(1, 1, 12, 12, 5) / 8  # without rounding
+    quality = leave_one_out_quality(ramp, SplineSliceInferer(mode="linear"))
+    assert quality["psnr"] == quality["linear_psnr"] == math.inf and quality["gain"] == 0.0
+
+
+def test_too_few_slices() -> None:
+    with pytest.raises(ValueError, match="at least 3 of them, the volume has 2"):
+        leave_one_out_quality(scan(2)[None], SplineSliceInferer())
+
+
+class TestFile:
+    def save(self, tmp_path: Path, volume: MetaTensor, inferer: Any, network: nn.Module | None = None) -> Any:
+        saved = SaveVolumed("pred", tmp_path)({"image": volume, "pred": volume.clone()})
+        result = LeaveOneOutQualityd("pred", inferer, network, "asi")(saved)
+        assert [path.name for path in tmp_path.iterdir() if path.suffix == ".json"] == ["scan_interp_quality.json"]
+        written = json.loads((tmp_path / "scan_interp_quality.json").read_text())
+        assert result["pred"].meta["quality"] == written
+        return written
+
+    def test_beside_the_output(self, tmp_path: Path) -> None:
+        volume = scan(5)
+        written = self.save(tmp_path, volume, SplineSliceInferer(mode="cubic"))
+        quality = leave_one_out_quality(volume[None], SplineSliceInferer(mode="cubic"))
+        assert written == {"method": "asi", "protocol": "leave-one-out", **quality}
+
+    def test_the_network_is_put_into_evaluation_mode_and_back(self, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        network = ASIAutoencoder(channels=(4, 4), latent_channels=4)
+        network.train()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        written = self.save(tmp_path, scan(5), LatentSliceInferer(factor=3), network)
+        assert network.training
+        assert all((value == before[name]).all() for name, value in network.state_dict().items())
+        expected = leave_one_out_quality(scan(5)[None], LatentSliceInferer(factor=3), network.eval())
+        assert written["psnr"] == pytest.approx(expected["psnr"], abs=1e-6)
+
+    def test_two_slices(self, tmp_path: Path) -> None:
+        written = self.save(tmp_path, scan(2), SplineSliceInferer())
+        assert written["reason"] == "no score: 2 slices, of which none can be left out" and "psnr" not in written
+
+    def test_exact_results_are_valid_json(self, tmp_path: Path) -> None:
+        ramp = torch.arange(5.0).expand(1, 12, 12, 5) / 8
+        volume = MetaTensor(ramp.clone(), affine=AFFINE, meta={"filename_or_obj": "scan.nii"})
+        written = self.save(tmp_path, volume, SplineSliceInferer(mode="linear"))
+        assert written["psnr"] is None and written["gain"] == 0.0 and written["ssim"] == 1.0
