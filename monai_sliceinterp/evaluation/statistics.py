@@ -152,6 +152,8 @@ def test_methods(
         >>> test.method, test.baseline, test.n, test.wins, test.mean_difference, test.p_value
         ('asi', 'linear', 5, 5, 1.5, 0.03125)
     """
+    if "sharpness" in metrics:
+        raise ValueError("sharpness has no better direction: 1 is as sharp as the truth; expected another metric.")
     tests = []
     for metric in metrics:
         sign = -1.0 if metric in SMALLER_IS_BETTER else 1.0

@@ -1,0 +1,91 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a method costs: seconds and memory of a call."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+__all__ = ["measure_cost"]
+
+T = TypeVar("T")
+
+_PERIOD = 0.005  # seconds between two looks at the memory
+
+
+def measure_cost(function: Callable[[], T], device: torch.device | str = "cpu") -> tuple[T, float, float]:
+    """Call a function and tell how long it took and how much memory it needed.
+
+    Args:
+        function: what to call; its result is on the host, so that a GPU has finished when it returns.
+        device: where it computes. On a GPU the memory is the largest amount that tensors held there at a time, weights
+            included. Elsewhere it is by how much the process grew at most while the function ran, looked at every 5 ms:
+            the weights were there before, and what the process had freed but not given back is not seen again.
+
+    Returns:
+        The function's result, wall-clock seconds, and MiB.
+
+    Raises:
+        ImportError: if psutil is missing.
+
+    Example:
+        >>> result, seconds, memory = measure_cost(lambda: torch.ones(3).sum())
+        >>> float(result), seconds >= 0, memory >= 0
+        (3.0, True, True)
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        begin = time.perf_counter()
+        result = function()
+        seconds = time.perf_counter() - begin
+        return result, seconds, torch.cuda.max_memory_allocated(device) / 2**20
+    with _growth() as growth:
+        begin = time.perf_counter()
+        result = function()
+        seconds = time.perf_counter() - begin
+    return result, seconds, growth[0] / 2**20
+
+
+@contextmanager
+def _growth() -> Iterator[list[int]]:
+    """Watch the resident memory of this process; the list holds by how many bytes it has grown at most."""
+    try:
+        import psutil
+    except ImportError as error:
+        raise ImportError(
+            'the memory of a method is measured by psutil; install it by: pip install "monai_sliceinterp[evaluation]"'
+        ) from error
+    process, ended = psutil.Process(), threading.Event()
+    begin, growth = process.memory_info().rss, [0]
+
+    def look() -> None:
+        growth[0] = max(growth[0], process.memory_info().rss - begin)
+
+    def watch() -> None:
+        while not ended.wait(_PERIOD):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield growth
+        look()
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,237 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Methods by name: classical interpolation, and bundles as their users get them."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from monai.data import MetaTensor
+
+from monai_sliceinterp.evaluation.bundles import INFERENCE, BundlePipeline, config_folder, unpacked
+from monai_sliceinterp.evaluation.comparison import BASELINES
+from monai_sliceinterp.evaluation.protocols import closest
+from monai_sliceinterp.inferers import SplineSliceInferer
+
+__all__ = ["Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
+
+BUNDLES = Path("bundles")
+"""Where bundles that are called by their name are looked for."""
+
+RESERVED = ("truth", "input")
+"""What pictures show beside methods."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that is evaluated.
+
+    Attributes:
+        name: its name in tables and pictures.
+        fingerprint: changes with the weights, the config, and the type of device.
+        device: where it computes.
+        run: interpolates ``(C, H, W, N)`` by a factor.
+    """
+
+    name: str
+    fingerprint: str
+    device: torch.device
+    run: Callable[[MetaTensor, int], MetaTensor]
+
+    def interpolate(self, thick: MetaTensor, factor: int) -> MetaTensor:
+        """Interpolate a volume.
+
+        Args:
+            thick: ``(C, H, W, N)`` float32, slices last, in the units of the scan (for instance HU), with its affine.
+            factor: upsampling factor.
+
+        Returns:
+            ``(C, H, W, (N - 1) * factor + 1)`` on the CPU, in the same units. Intensities are not rounded to the type
+            in which the scan was stored.
+
+        Raises:
+            ValueError: if the method fails, or its result has another shape or is not finite.
+        """
+        result = self.run(thick, factor)
+        expected = (*thick.shape[:-1], (thick.shape[-1] - 1) * factor + 1)
+        if tuple(result.shape) != expected:
+            raise ValueError(f"{self.name}: made a volume of shape {tuple(result.shape)}; expected {expected}.")
+        if not result.isfinite().all():
+            raise ValueError(f"{self.name}: made NaN or infinite intensities; expected finite ones.")
+        return result
+
+
+@dataclass(frozen=True)
+class MethodText:
+    """What a text says about a method, see :func:`parse_method`."""
+
+    name: str
+    source: str
+    overlays: tuple[str, ...] = ()
+    ckpt: str = ""
+
+
+def find_device(name: str = "") -> torch.device:
+    """Return a device by name; without a name the GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: if there is no such device.
+
+    Example:
+        >>> find_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch was built
+        raise ValueError(f"there is no device {name!r} here; expected for instance cpu or cuda:0.") from error
+    return device
+
+
+def parse_method(text: str) -> MethodText:
+    """Read ``[NAME=]SOURCE[,OVERLAY ...][,config=FILE ...][,ckpt=FILE]``.
+
+    Args:
+        text: SOURCE is a classical method, the name of a bundle, a bundle's folder, or the zip file of one. OVERLAY is
+            the name of a config beside the bundle's inference config, config=FILE any config file; ckpt=FILE other
+            weights. Without NAME the method is called like its source and overlays.
+
+    Raises:
+        ValueError: if a part is empty or unknown.
+
+    Example:
+        >>> parse_method("tuned=vts,small,ckpt=runs/model.pt")
+        MethodText(name='tuned', source='vts', overlays=('small',), ckpt='runs/model.pt')
+        >>> parse_method("saint,small").name
+        'saint_small'
+    """
+    first, *options = text.split(",")
+    name, equals, source = first.partition("=")
+    if not equals:
+        name, source = "", first
+    if not source or (equals and not name) or not all(options):
+        raise ValueError(f"method {text!r} has an empty part; expected [NAME=]METHOD[,OVERLAY...][,ckpt=FILE].")
+    overlays, ckpt = [], ""
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            overlays.append(option)
+        elif key == "config" and value:
+            overlays.append(value)
+        elif key == "ckpt" and value and not ckpt:
+            ckpt = value
+        else:
+            raise ValueError(
+                f"method {text!r}: cannot read {option!r}; expected config=FILE, one ckpt=FILE, or a name."
+            )
+    if not name and source not in BASELINES and not source.lower().endswith(".zip"):
+        name = "_".join([Path(source).resolve().name, *(Path(overlay).stem for overlay in overlays)])
+    return MethodText(name, source, tuple(overlays), ckpt)
+
+
+def find_method(text: str, device: torch.device | str = "cpu") -> Method:
+    """Find a method and load its weights.
+
+    The config of a bundle is a program: run only bundles you trust, as with ``monai.bundle run``.
+
+    Args:
+        text: see :func:`parse_method`; a bare name is looked for in the folder ``bundles`` first.
+        device: where networks compute.
+
+    Raises:
+        ValueError: with one line, if there is no such method, overlay, or weights.
+
+    Example:
+        >>> method = find_method("cubic")
+        >>> tuple(method.interpolate(MetaTensor(torch.rand(1, 8, 8, 3)), factor=4).shape)
+        (1, 8, 8, 9)
+        >>> find_method("cubik")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown method 'cubik': ... did you mean 'cubic'?
+    """
+    said, device = parse_method(text), torch.device(device)
+    if said.source in BASELINES:
+        if said.overlays or said.ckpt:
+            raise ValueError(f"method {text!r}: {said.source} takes neither configs nor weights.")
+        return _named(said.name or said.source, f"spline {said.source}", torch.device("cpu"), _spline(said.source))
+    with ExitStack() as stack:
+        folder = _bundle_folder(said.source)
+        if folder.is_file():
+            folder = stack.enter_context(unpacked(folder))
+        pipeline = BundlePipeline(folder, said.overlays, said.ckpt, device)
+        name = said.name or "_".join([folder.name, *(Path(overlay).stem for overlay in said.overlays)])
+        return _named(name, pipeline.fingerprint, device, pipeline)
+
+
+def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> list[Method]:
+    """Find several methods, see :func:`find_method`.
+
+    Raises:
+        ValueError: also if two would have the same name, or there is none.
+
+    Example:
+        >>> [method.name for method in find_methods(["linear", "spline=cubic"])]
+        ['linear', 'spline']
+    """
+    methods = [find_method(text, device) for text in texts]
+    names = [method.name for method in methods]
+    if not names:
+        raise ValueError("no method is given; expected for instance linear, cubic, or the name of a bundle.")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two methods are called {name!r}; name them apart: NAME={name}.")
+    return methods
+
+
+def _named(name: str, fingerprint: str, device: torch.device, run: Callable[[MetaTensor, int], MetaTensor]) -> Method:
+    """Make a method whose name can be told apart from what else is in files and pictures."""
+    if not re.fullmatch(r"[\w.+@ -]+", name) or name in RESERVED:
+        raise ValueError(f"{name!r} cannot be the name of a method; name it by letters and digits: NAME=PATH.")
+    return Method(name, fingerprint, device, run)
+
+
+def _spline(mode: str) -> Callable[[MetaTensor, int], MetaTensor]:
+    """Make a classical method."""
+
+    def interpolate(thick: MetaTensor, factor: int) -> MetaTensor:
+        return cast(MetaTensor, SplineSliceInferer(factor=factor, mode=mode)(thick[None])[0])
+
+    return interpolate
+
+
+def _bundle_folder(source: str) -> Path:
+    """Find the folder or the zip file of a bundle."""
+    named = BUNDLES / source
+    path = named if Path(source).name == source and config_folder(named) else Path(source)
+    if path.is_dir():
+        if config_folder(path):
+            return path
+        raise ValueError(f"{path}: is no bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
+    if path.is_file():
+        if zipfile.is_zipfile(path):
+            return path
+        raise ValueError(f"{path}: is not a zip file; expected a bundle's folder or the zip file of one.")
+    known = sorted(entry.name for entry in BUNDLES.glob("*") if config_folder(entry)) if BUNDLES.is_dir() else []
+    here = f"a bundle in ./{BUNDLES} ({', '.join(known) or 'there is none'})"
+    raise ValueError(
+        f"unknown method {source!r}: expected {', '.join(BASELINES)}, {here}, or the folder or zip file of a bundle"
+        f"{closest(source, [*BASELINES, *known]) or '.'}"
+    )

@@ -1,0 +1,60 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the tests of the evaluation share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from monai_sliceinterp.data import write_phantoms
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Make a small bundle: the inference of bundle asi with a tiny network, random weights from a seed, and changes."""
+
+    def make(folder: Path, seed: int = 0, configs: str = "", **changes: Any) -> Path:
+        config = json.loads((ROOT / "bundles" / "asi" / "inference.json").read_text())
+        config["network_def"].update(channels=[2], latent_channels=2)
+        config.update(changes)
+        (folder / configs).mkdir(parents=True, exist_ok=True)
+        (folder / configs / "inference.json").write_text(json.dumps(config))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = ASIAutoencoder(channels=(2,), latent_channels=2)
+        (folder / "models").mkdir(exist_ok=True)
+        torch.save(network.state_dict(), folder / "models" / "model.pt")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three small MR phantoms of 9 slices."""
+    folder = tmp_path_factory.mktemp("data") / "mr"
+    write_phantoms(folder, "head", range(3), shape=(24, 22, 9), spacing=(8.0, 8.0, 9.0))
+    return folder

@@ -1,0 +1,59 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from monai_sliceinterp.evaluation.cost import measure_cost
+
+
+def test_time_and_result():
+    def wait():
+        time.sleep(0.1)
+        return "done"
+
+    result, seconds, memory = measure_cost(wait)
+    assert result == "done" and 0.1 <= seconds < 5 and 0 <= memory < 50
+
+
+def test_memory_that_is_held_for_a_while():
+    """64 MiB that are given back before the end are seen; as much more as the result is kept."""
+
+    def work():
+        for _ in range(2):
+            block = np.ones(2**23)
+            time.sleep(0.05)
+            del block
+        return np.ones(2**20)
+
+    _, _, memory = measure_cost(work)
+    assert 60 < memory < 90
+    kept, _, memory = measure_cost(lambda: np.ones(2**23))
+    assert len(kept) == 2**23 and 60 < memory < 90
+
+
+def test_errors_pass_and_nothing_goes_on():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        measure_cost(lambda: 1 / 0)
+    assert threading.active_count() == before
+
+
+def test_without_psutil(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(ImportError, match=r'measured by psutil; install it by: pip install "monai_sliceinterp\[eval'):
+        measure_cost(lambda: 1)

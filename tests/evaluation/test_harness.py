@@ -1,0 +1,399 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The whole run: which volumes, in which order, what is written, and what goes on when something fails."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from monai_sliceinterp.evaluation import Score, harness, presentation
+from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
+from monai_sliceinterp.evaluation.methods import Method, find_methods
+from monai_sliceinterp.evaluation.presentation import check_curve, curve_points, settings_in_words
+from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
+from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
+
+
+def save(path, seed=0, count=5, low=0.0, high=1000.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = low + (high - low) * np.random.default_rng(seed).random((14, 13, count))
+    nib.save(nib.Nifti1Image(array.astype(np.float32), np.diag([1, 1, 4, 1])), path)
+    return path
+
+
+def make_settings(data, out, methods=("linear", "cubic"), **settings):
+    given = {"factors": [2], "quick": True, "panels": 0, "sweep": 0, "device": "cpu", **settings}
+    return EvaluationSettings([str(data)], list(methods), out, **given)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, []))
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({"window": (100.0, -100.0)}, r"the window must be two ascending intensities, got \(100.0, -100.0\)"),
+            ({"window": (1.0, 1.0)}, "the window must be two ascending intensities"),
+            ({"crop": 10}, r"crop must be 0 or at least 11 pixels \(SSIM's window\), got 10"),
+            ({"crop": -1}, "crop must be 0 or at least 11"),
+            ({"workers": 0}, "workers must be at least 1, got 0"),
+            ({"panels": -1}, "panels must be 0 or more, sweep 0 or at least 2, got -1 and 0"),
+            ({"sweep": 1}, "panels must be 0 or more, sweep 0 or at least 2, got 0 and 1"),
+            ({"axis": 3}, "axis must be 0, 1 or 2, got 3"),
+            ({"perceptual": ["lpips", "fid"]}, "unknown perceptual score 'fid'; expected some of lpips, niqe"),
+            ({"factors": [2, 1]}, "a factor must be an integer of at least 2, got 1"),
+            ({"protocols": ["fwmh"]}, "unknown protocol 'fwmh'.*did you mean 'fwhm'"),
+        ],
+    )
+    def test_bad(self, setting, message):
+        with pytest.raises(ValueError, match=message):
+            make_settings("data", "out", **setting)
+
+    def test_limits_that_are_fine(self):
+        make_settings("data", "out", crop=11, workers=1, sweep=2, axis=0, window=(0.0, 0.1))
+
+    def test_seed_of_random_protocols(self):
+        settings = make_settings("data", "out", protocols=["random", "fwhm"], factors=[2, 4], seed=7)
+        assert [recipe.get("random", {}).get("seed") for recipe in settings.recipes] == [7, 7, None, None]
+        assert settings.titles == ["random x2", "random x4", "fwhm x2", "fwhm x4"]
+
+    @pytest.mark.parametrize("package", ["matplotlib", "jinja2", "psutil"])
+    def test_missing_package(self, tmp_path, monkeypatch, package):
+        """Told before anything is computed or written."""
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+        settings = make_settings(save(tmp_path / "a.nii"), tmp_path / "out")
+        with pytest.raises(ImportError, match=rf'needs {package}; install it by: pip install "monai_sliceinterp\[eval'):
+            run_evaluation(settings, progress=False)
+        assert not (tmp_path / "out").exists()
+
+
+class TestVolumes:
+    def names(self, *data, **settings):
+        found = EvaluationSettings([str(path) for path in data], ["linear"], "out", **settings).volumes()
+        assert [item.number for item in found] == list(range(len(found)))
+        return [(item.name, item.group) for item in found]
+
+    def test_folders_and_files(self, tmp_path):
+        for name in ("b/z.nii", "b/y.nii.gz", "a/x.nii", "c.nii"):
+            save(tmp_path / "data" / name)
+        (tmp_path / "data" / "notes.txt").write_text("")
+        assert self.names(tmp_path / "data") == [("x", "a"), ("y", "b"), ("z", "b"), ("c", "data")]
+        assert self.names(tmp_path / "data" / "c.nii", tmp_path / "data" / "b") == [
+            ("c", "data"),
+            ("y", "b"),
+            ("z", "b"),
+        ]
+        assert self.names(tmp_path / "data" / "b", tmp_path / "data") == [
+            ("y", "b"),
+            ("z", "b"),
+            ("x", "a"),
+            ("c", "data"),
+        ]
+
+    def test_subjects(self, tmp_path):
+        for name in ("sub1_a.nii", "sub1_b.nii", "sub2.nii", "sub3.nii"):
+            save(tmp_path / "data" / name)
+        assert [name for name, _ in self.names(tmp_path, subjects=["sub3", "sub1"])] == ["sub1_a", "sub1_b", "sub3"]
+        with pytest.raises(
+            ValueError, match=r"data: no file name starts with 'sub4'; expected the subjects of the data"
+        ):
+            self.names(tmp_path / "data", subjects=["sub1", "sub4"])
+
+    def test_names_are_distinct(self, tmp_path):
+        """Equal file names are told apart by their folders, equal ends of paths are refused."""
+        for name in ("s1/anat/t1.nii", "s2/anat/t1.nii", "s2/anat/t2.nii"):
+            save(tmp_path / name)
+        assert self.names(tmp_path) == [("s1_anat_t1_nii", "anat"), ("s2_anat_t1_nii", "anat"), ("t2", "anat")]
+        save(tmp_path / "more" / "s1" / "anat" / "t1.nii")
+        with pytest.raises(ValueError, match=r"t1.nii: cannot be told from .*t1.nii by name; rename it or its folder"):
+            self.names(tmp_path)
+
+    def test_none(self, tmp_path):
+        with pytest.raises(ValueError, match="nowhere: no such file or folder"):
+            self.names(tmp_path / "nowhere")
+
+
+class TestRun:
+    def test_outputs(self, heads, tmp_path):
+        """Everything that is promised is there; numbers in the tables are those returned."""
+        out = tmp_path / "new" / "out"
+        settings = make_settings(
+            heads, out, ["linear", "cubic", "lanczos"], factors=[2, 4], quick=False, panels=1, sweep=2, body=200.0
+        )
+        result = run_evaluation(settings, progress=False)
+        assert result.failures == [] and result.report == out / "report.html" and len(result.scores) == 3 * 2 * 3
+        assert sorted(path.name for path in out.iterdir()) == [
+            "panels",
+            "pictures",
+            "report.html",
+            "report.md",
+            "scores.csv",
+            "statistics.csv",
+            "summary.csv",
+            "sweeps",
+            "volumes",
+        ]
+        order = [(row["volume"], row["protocol"], row["method"]) for row in read(out / "scores.csv")]
+        names = [f"head_00{k}" for k in range(3)]
+        titles, methods = ["subsample x2", "subsample x4"], ["linear", "cubic", "lanczos"]
+        assert order == [(name, title, method) for name in names for title in titles for method in methods]
+        assert [float(row["psnr"]) for row in read(out / "scores.csv")] == [score.psnr for score in result.scores]
+        tests = read(out / "statistics.csv")
+        assert {row["metric"] for row in tests} == {"psnr", "ssim", "psnr_body", "ssim_body"}
+        assert {(row["method"], row["baseline"]) for row in tests} == {("lanczos", "linear"), ("lanczos", "cubic")}
+        means = {(r["metric"], r["protocol"], r["method"]): float(r["mean"]) for r in read(out / "summary.csv")}
+        for metric in ("psnr", "rmse_body", "ssim_volume", "seconds"):
+            values = [getattr(s, metric) for s in result.scores if (s.protocol, s.method) == ("subsample x4", "cubic")]
+            assert means[metric, "subsample x4", "cubic"] == pytest.approx(np.mean(values))
+        assert not any(
+            metric in ("lpips", "ssim_coronal") for metric, _, _ in means
+        )  # 9 slices are too few to cut across
+        pictures = sorted(path.name for path in (out / "pictures").iterdir())
+        panels = [f"panel_head_000_subsample_x{k}.png" for k in (2, 4)]
+        boxes = [f"box_{metric}.png" for metric in ("psnr", "psnr_body", "ssim", "ssim_body")]
+        assert pictures == [*boxes, "cost.png", *panels, "sweep_0.png", "sweep_1.png", "sweep_2.png"]
+        report = (out / "report.md").read_text()
+        for name in pictures:
+            assert f"(pictures/{name})" in report
+        for words in ("1st to 99th percentile", "lanczos", "subsample x4", "PyTorch"):
+            assert words in report and words in result.report.read_text()
+
+    def test_again(self, heads, tmp_path, no_pictures, monkeypatch):
+        """Nothing is computed, and all is written once more."""
+        settings = make_settings(heads, tmp_path)
+        first = run_evaluation(settings, progress=False)
+        (tmp_path / "scores.csv").unlink()
+        monkeypatch.setattr(Method, "interpolate", lambda *args: pytest.fail("computed"))
+        again = run_evaluation(settings, progress=False)
+        assert again.scores and [s.psnr for s in again.scores] == [s.psnr for s in first.scores]
+        assert len(read(tmp_path / "scores.csv")) == 6
+
+    def test_failures(self, tmp_path, no_pictures, capsys):
+        """Each is told in a line; the rest goes on, and the report knows."""
+        for name, count in (("a.nii", 5), ("b.nii", 2), ("d.nii", 3)):
+            save(tmp_path / "data" / name, count=count)
+        (tmp_path / "data" / "c.nii").write_bytes(b"nothing")
+        result = run_evaluation(make_settings(tmp_path / "data", tmp_path / "out", factors=[2, 4]), progress=False)
+        assert [(s.volume, s.protocol, s.method) for s in result.scores] == [
+            ("a", "subsample x2", "linear"),
+            ("a", "subsample x2", "cubic"),
+            ("a", "subsample x4", "linear"),
+            ("a", "subsample x4", "cubic"),
+            ("d", "subsample x2", "linear"),
+            ("d", "subsample x2", "cubic"),
+        ]
+        assert len(result.failures) == 2
+        assert result.failures[0] == f"{tmp_path}/data/b.nii: has 2 slices, too few for subsample x2, subsample x4."
+        assert "c.nii: cannot be read as an image" in result.failures[1]
+        told = capsys.readouterr().err.splitlines()
+        assert told == [
+            f"failed: {result.failures[0]}",
+            f"failed: {result.failures[1]}",
+            f"left out: {tmp_path}/data/d.nii: too few slices for subsample x4",
+        ]
+        for name in ("report.md", "report.html"):
+            assert "has 2 slices, too few" in (tmp_path / "out" / name).read_text()
+        assert "d: subsample x4" in (tmp_path / "out" / "report.md").read_text()
+
+    def test_all_fail(self, tmp_path, no_pictures):
+        for name in "ab":
+            save(tmp_path / "data" / f"{name}.nii", count=3)
+        settings = make_settings(tmp_path / "data", tmp_path / "out", factors=[4])
+        with pytest.raises(
+            NothingScoredError, match=r"nothing could be scored on 2 volumes; the first .*a.nii: has 3 sl"
+        ):
+            run_evaluation(settings, progress=False)
+
+    def test_unknown_method_before_anything(self, heads, tmp_path):
+        with pytest.raises(ValueError, match="unknown method 'liner'"):
+            run_evaluation(make_settings(heads, tmp_path / "out", ["linear", "liner"]), progress=False)
+        assert not (tmp_path / "out").exists()
+
+    def test_baselines(self, heads, tmp_path, no_pictures):
+        settings = make_settings(heads, tmp_path, ["linear", "cubic", "lanczos"], baselines=["lanczos"])
+        run_evaluation(settings, progress=False)
+        found = {(row["method"], row["baseline"]) for row in read(tmp_path / "statistics.csv")}
+        assert found == {("linear", "lanczos"), ("cubic", "lanczos")}
+
+    def test_perceptual(self, heads, tmp_path, no_pictures, monkeypatch):
+        made = []
+
+        class Metric:
+            def __init__(self, name, device):
+                made.append((name, device))
+
+            def reset(self):
+                pass
+
+            def __call__(self, pred, truth):
+                pass
+
+            def aggregate(self):
+                return torch.tensor(0.25)
+
+        monkeypatch.setattr(harness, "PerceptualMetric", Metric)
+        result = run_evaluation(make_settings(heads, tmp_path, perceptual=["niqe"]), progress=False)
+        assert made == [("niqe", torch.device("cpu"))]
+        assert all(score.niqe == 0.25 and math.isnan(score.lpips) for score in result.scores)
+        assert "niqe" in {row["metric"] for row in read(tmp_path / "summary.csv")}
+
+
+class TestProcesses:
+    def test_real_ones(self, heads, tmp_path, tiny_bundle):
+        """A process loads methods of its own; its results, and the scores it keeps, are those of this process."""
+        settings = make_settings(heads, tmp_path / "one", ["linear", str(tiny_bundle)], protocols=["random"])
+        items = settings.volumes()[1:]
+        found = {r.item.number: r for r in harness._in_pool(items, replace(settings, output_dir=tmp_path / "two"), 1)}
+        methods = find_methods(settings.methods)
+        for item in items:
+            expected = evaluate_volume(item, settings, methods)
+            assert found[item.number].failures == expected.failures == [] and len(expected.scores) == 2
+            for one, two in zip(expected.scores, found[item.number].scores, strict=True):
+                assert (one.volume, one.protocol, one.method) == (two.volume, two.protocol, two.method)
+                assert (one.psnr, one.ssim) == pytest.approx((two.psnr, two.ssim), abs=1e-5)
+        assert len(list((tmp_path / "two" / "volumes").iterdir())) == 2
+
+    def items(self, tmp_path, count=3):
+        return [VolumeItem(str(save(tmp_path / f"{k}.nii", k)), str(k), "g", k) for k in range(count)]
+
+    def test_order_does_not_matter(self, tmp_path, no_pictures, monkeypatch):
+        for item in self.items(tmp_path / "data"):
+            assert Path(item.path).exists()
+        settings = make_settings(tmp_path / "data", tmp_path / "one")
+        one = run_evaluation(settings, progress=False)
+        calls = []
+
+        def pool(items, settings, workers):
+            calls.append((len(items), workers))
+            harness._start_worker(settings, torch.get_num_threads())
+            yield from (harness._work(item) for item in reversed(items))
+
+        monkeypatch.setattr(harness, "_in_pool", pool)
+        several = run_evaluation(replace(settings, workers=8, output_dir=tmp_path / "several"), progress=False)
+        assert calls == [(3, 3)]
+        found = [[(s.volume, s.method, s.psnr, s.ssim) for s in result.scores] for result in (one, several)]
+        assert len(found[0]) == 6 and found[0] == found[1]
+
+    def test_process_that_is_ended(self, tmp_path, monkeypatch):
+        """The volume that ends processes is lost, and no other."""
+        items, calls = self.items(tmp_path, 4), []
+
+        def pool(items, settings, workers):
+            calls.append(([item.number for item in items], workers))
+            for item in items:
+                if item.number == 2:  # the pool is gone
+                    return
+                yield VolumeResult(item)
+
+        monkeypatch.setattr(harness, "_in_pool", pool)
+        settings = make_settings(tmp_path, tmp_path / "out", workers=2)
+        results = list(harness._in_processes(items, settings))
+        assert [result.item.number for result in results] == [0, 1, 2, 3]
+        assert calls == [([0, 1, 2, 3], 2), ([2], 1), ([3], 1)]
+        failures = [line for result in results for line in result.failures]
+        assert failures == [f"{items[2].path}: its process was ended, probably for want of memory; try fewer workers."]
+
+
+class TestWords:
+    def results(self, *windows):
+        return [
+            VolumeResult(VolumeItem(f"{k}.nii", f"v{k}", "g", k), window=window, axis=None if not window else k % 2)
+            for k, window in enumerate(windows)
+        ]
+
+    def test_windows_and_axes(self):
+        settings = make_settings("data", "out")
+        words = settings_in_words(self.results("0 to 1 (HU)", "0 to 1 (HU)", ""), settings)
+        assert words["intensities scored"] == "0 to 1 (HU): all volumes" and words["data"] == "3 volumes in data"
+        assert words["slice axis in the files"] == "0: v0; 1: v1"
+        words = settings_in_words(self.results("0 to 1 (HU)", "0 to 2 (HU)", "0 to 1 (HU)"), settings)
+        assert words["intensities scored"] == "0 to 1 (HU): v0, v2; 0 to 2 (HU): v1"
+
+    def test_settings(self):
+        results = self.results("a", "a")
+        results[1].skipped = ["subsample x4", "fwhm x4"]
+        words = settings_in_words(results, make_settings("data", "out", crop=64, body=-500.0, workers=3, seed=5))
+        assert words["left out for too few slices"] == "v1: subsample x4, fwhm x4"
+        assert words["pixels scored"] == "central 64 x 64" and words["seed"] == "5"
+        assert words["body"] == "largest region above -500, holes filled"
+        assert words["computed on"] == "cpu, 3 processes at a time"
+        words = settings_in_words(self.results("a"), make_settings("data", "out"))
+        assert (words["pixels scored"], words["body"], words["computed on"]) == ("all", "not told apart", "cpu")
+        assert words["left out for too few slices"] == "nothing"
+
+
+class TestCurve:
+    def scores(self, protocols=("p",)):
+        return [
+            Score(volume, "g", protocol, f"{name}@{text}", value + shift, 0.9, 0.0)
+            for protocol, shift in zip(protocols, (0.0, 10.0), strict=False)
+            for name, text, value in (("asi", "10", 33.0), ("asi", "0.5", 30.0), ("b", "1e-2", 20.0), ("b", "-3", 21.0))
+            for volume, value in (("v", value), ("w", value + 1))
+        ]
+
+    def test_points(self):
+        """Means over volumes in the order of the parameter; methods that are on no curve do not count."""
+        others = [Score("v", "g", "p", name, 1.0, 0.9, 0.0) for name in ("linear", "asi", "asi@", "asi@x", "@1")]
+        assert curve_points([*self.scores(), *others], "psnr") == {
+            "asi": [(0.5, 30.5), (10.0, 33.5)],
+            "b": [(-3.0, 21.5), (0.01, 20.5)],
+        }
+
+    def test_protocols_apart(self):
+        points = curve_points(self.scores(("p", "q")), "psnr")
+        assert list(points) == ["asi, p", "asi, q", "b, p", "b, q"]
+        assert points["asi, q"] == [(0.5, 40.5), (10.0, 43.5)]
+
+    def test_values_that_are_not_finite(self):
+        rows = [Score("v", "g", "p", "a@1", value, 0.9, 0.0) for value in (math.inf, math.nan, 30.0)]
+        assert curve_points(rows, "psnr") == {"a": [(1.0, 30.0)]}
+        assert curve_points(rows[:2], "psnr") == {}
+
+    def test_nothing_on_the_curve(self, heads, tmp_path):
+        settings = make_settings(heads, tmp_path / "out", ["linear", "cubic"], curve="lambda")
+        with pytest.raises(
+            ValueError, match=r"no method lies on the curve over 'lambda'; name them SERIES@NUMBER=PATH"
+        ):
+            run_evaluation(settings, progress=False)
+        method = Method("asi@0.25", "", torch.device("cpu"), lambda thick, factor: thick)
+        check_curve(settings, [method])
+        check_curve(replace(settings, curve=""), [])
+
+    def test_drawn(self, heads, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(presentation, "parameter_curve", lambda *args, **kwargs: drawn.append((args, kwargs)))
+        for name in ("box_plots", "cost_plot"):
+            monkeypatch.setattr(presentation, name, lambda *args: None)
+        monkeypatch.setattr("monai_sliceinterp.evaluation.report.write_report", lambda *args: (args[-1], args[-1]))
+        methods = ["a@0.1=linear", "a@1=cubic", "a@2=lanczos", "cubic"]
+        run_evaluation(make_settings(heads, tmp_path, methods, curve="lambda"), progress=False)
+        assert [args[2] for args, _ in drawn] == ["PSNR (dB)", "SSIM"]
+        assert [number for number, _ in drawn[0][0][0]["a"]] == [0.1, 1, 2]
+        assert all(args[1] == "lambda" and kwargs == {"logx": True} for args, kwargs in drawn)

@@ -1,0 +1,432 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+from monai_sliceinterp.data import make_phantom
+from monai_sliceinterp.engines import load_weights
+from monai_sliceinterp.evaluation import BASELINES
+from monai_sliceinterp.evaluation.bundles import BundlePipeline
+from monai_sliceinterp.evaluation.methods import Method, find_device, find_method, find_methods, parse_method
+from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer, VolumetricSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import LoadVolume, cast_to, save_nifti
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_thick(channels=1, spacing=(4.0, 4.0, 9.0), count=4, dtype=torch.float32):
+    rng = np.random.default_rng(0)
+    values = 800 * rng.random((channels, 24, 22, count)) - 100
+    return MetaTensor(torch.from_numpy(values).to(dtype), affine=torch.diag(torch.tensor([*spacing, 1.0])))
+
+
+@pytest.fixture
+def thick():
+    return make_thick()
+
+
+def run_bundle(config, overlays, scan, folder, **settings):
+    """What a user of a bundle gets: run its inference on a file."""
+    parser = ConfigParser()
+    parser.read_config([config, *overlays])
+    given = {"input": str(scan), "output_dir": str(folder / "out"), "device": torch.device("cpu"), "progress": False}
+    for key, value in {**given, **settings}.items():
+        parser[key] = value
+    for section in ("initialize", "run"):
+        parser.get_parsed_content(section)
+    return np.asarray(nib.load(folder / "out" / f"{scan.name.removesuffix('.nii')}_interp.nii.gz").dataobj)
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("linear", ("", "linear", (), "")),
+            ("a=linear", ("a", "linear", (), "")),
+            ("saint", ("saint", "saint", (), "")),
+            ("vts,small", ("vts_small", "vts", ("small",), "")),
+            ("runs/x/", ("x", "runs/x/", (), "")),
+            ("runs/x,config=runs/o.json,b", ("x_o_b", "runs/x", ("runs/o.json", "b"), "")),
+            ("mine=bundles/asi,ckpt=runs/m.pt,small", ("mine", "bundles/asi", ("small",), "runs/m.pt")),
+            ("asi,ckpt=a=b.pt", ("asi", "asi", (), "a=b.pt")),
+            ("down/asi_v1.zip", ("", "down/asi_v1.zip", (), "")),
+        ],
+    )
+    def test_parts(self, text, expected):
+        said = parse_method(text)
+        assert (said.name, said.source, said.overlays, said.ckpt) == expected
+
+    @pytest.mark.parametrize("text", ["", "=asi", "a=", "asi,", "asi,,small", ",small"])
+    def test_empty_part(self, text):
+        with pytest.raises(ValueError, match="has an empty part; expected"):
+            parse_method(text)
+
+    @pytest.mark.parametrize("option", ["weights=a.pt", "ckpt=", "config=", "ckpt=a.pt,ckpt=b.pt"])
+    def test_unknown_option(self, option):
+        with pytest.raises(ValueError, match=rf"cannot read '{option.split(',')[-1]}'; expected config=FILE"):
+            parse_method(f"asi,{option}")
+
+
+class TestClassical:
+    @pytest.mark.parametrize("factor", [2, 3])
+    @pytest.mark.parametrize("mode", BASELINES)
+    def test_is_the_inferer(self, thick, mode, factor):
+        method = find_method(mode, "meta")  # splines are computed on the CPU wherever networks are
+        result = method.interpolate(thick, factor)
+        assert (method.name, method.device) == (mode, torch.device("cpu"))
+        assert torch.equal(result.as_tensor(), SplineSliceInferer(factor=factor, mode=mode)(thick[None])[0].as_tensor())
+        assert result.affine[2, 2] == 9.0 / factor
+
+    def test_alias(self):
+        methods = find_methods(["linear", "lin=linear"])
+        assert [method.name for method in methods] == ["linear", "lin"]
+        assert methods[0].fingerprint == methods[1].fingerprint != find_method("cubic").fingerprint
+
+    @pytest.mark.parametrize("option", ["small", "ckpt=a.pt"])
+    def test_takes_no_options(self, option):
+        with pytest.raises(ValueError, match="linear takes neither configs nor weights"):
+            find_method(f"linear,{option}")
+
+
+class TestMethod:
+    def make(self, result):
+        return Method("mine", "", torch.device("cpu"), lambda thick, factor: result)
+
+    @pytest.mark.parametrize("count", [6, 8])
+    def test_wrong_shape(self, thick, count):
+        with pytest.raises(ValueError, match=rf"mine: made a volume of shape \(1, 24, 22, {count}\); expected .* 7\)"):
+            self.make(torch.zeros(1, 24, 22, count)).interpolate(thick, 2)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_not_finite(self, thick, value):
+        result = torch.zeros(1, 24, 22, 7)
+        result[0, 3, 4, 5] = value
+        with pytest.raises(ValueError, match="mine: made NaN or infinite intensities"):
+            self.make(result).interpolate(thick, 2)
+
+    def test_device(self):
+        assert find_device("cpu") == torch.device("cpu")
+        assert find_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+        with pytest.raises(ValueError, match="there is no device 'gpu' here; expected for instance cpu"):
+            find_device("gpu")
+
+
+class TestBundle:
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_what_users_get(self, tiny_bundle, tmp_path, channels):
+        """The file that inference writes for a float scan; for int16, rounded."""
+        thick = make_thick(channels)
+        result = find_method(str(tiny_bundle)).interpolate(thick, 3)
+        assert result.dtype == torch.float32 and result.affine[2, 2] == 3
+        settings = {"factor": 3, "axis": 2, "bundle_root": str(tiny_bundle)}
+        save_nifti(thick, tmp_path / "scan.nii")
+        written = run_bundle(tiny_bundle / "inference.json", [], tmp_path / "scan.nii", tmp_path, **settings)
+        np.testing.assert_array_equal(written if channels > 1 else written[..., None], result.movedim(0, -1).numpy())
+        whole = cast_to(thick, torch.int16)
+        save_nifti(whole, tmp_path / "int.nii")
+        written = run_bundle(tiny_bundle / "inference.json", [], tmp_path / "int.nii", tmp_path, **settings)
+        rounded = find_method(str(tiny_bundle)).interpolate(whole.float(), 3).round().movedim(0, -1).numpy()
+        np.testing.assert_array_equal(written if channels > 1 else written[..., None], rounded)
+
+    @pytest.mark.parametrize("factor", [2, 4])
+    def test_by_parts(self, tiny_bundle, thick, factor):
+        """Percentiles of the thick volume, the inferer with the weights, and back; observed slices bit for bit."""
+        result = find_method(str(tiny_bundle)).interpolate(thick, factor)
+        network = load_weights(ASIAutoencoder(channels=(2,), latent_channels=2), tiny_bundle / "models" / "model.pt")
+        low, high = np.percentile(thick.numpy(), [1, 99])
+        scaled = (thick.as_tensor() - low) / (high - low)
+        expected = LatentSliceInferer(factor=factor, value_range=(0.0, 1.0))(scaled[None], network.eval())[0]
+        torch.testing.assert_close(result.as_tensor(), expected * (high - low) + low, rtol=1e-5, atol=1e-2)
+        assert torch.equal(result[..., ::factor].as_tensor(), thick.as_tensor())
+        linear = find_method("linear").interpolate(thick, factor)
+        assert (result - linear).abs().max() > 10
+
+    @pytest.mark.parametrize(("text", "observed"), [("saint,small", True), ("vts,small", False)])
+    def test_shipped(self, monkeypatch, text, observed):
+        monkeypatch.chdir(ROOT)
+        thin = make_phantom("torso", 0, (20, 24, 5), (12.0, 12.0, 12.0))
+        thick = MetaTensor(thin[..., ::2].as_tensor(), affine=torch.diag(torch.tensor([12.0, 12, 24, 1])))
+        method = find_method(text)
+        result = method.interpolate(thick, 2)
+        assert method.name == text.replace(",", "_") and result.shape == (1, 20, 24, 5)
+        assert torch.equal(result[..., ::2].as_tensor(), thick.as_tensor()) == observed
+        if not observed:
+            parser = ConfigParser()
+            parser.read_config([f"bundles/vts/{name}.json" for name in ("inference", "small")])
+            network = load_weights(parser.get_parsed_content("network_def"), "bundles/vts/models/model_small.pt").eval()
+            scaled = (thick + 2048) / 4096
+            expected = VolumetricSliceInferer(factor=2, value_range=(0.0, 1.0))(scaled[None], network)[0]
+            torch.testing.assert_close(result.as_tensor(), (expected * 4096 - 2048).as_tensor(), rtol=0, atol=0.01)
+
+    def test_weights_are_loaded_once(self, tiny_bundle, thick, monkeypatch):
+        loads = []
+
+        def load(*args):
+            loads.append(args)
+            return load_weights(*args)
+
+        monkeypatch.setattr("monai_sliceinterp.evaluation.bundles.load_weights", load)
+        method = find_method(str(tiny_bundle))
+        results = [method.interpolate(thick, factor) for factor in (2, 3, 2)]
+        assert len(loads) == 1 and not method.run.network.training
+        assert torch.equal(results[0].as_tensor(), results[2].as_tensor())
+
+    def test_slices_stay_last(self, tiny_bundle):
+        """Also where the slices are finer than the pixels."""
+        thick = make_thick(spacing=(4.0, 3.0, 2.0))
+        result = find_method(str(tiny_bundle)).interpolate(thick, 2)
+        assert result.shape == (1, 24, 22, 7) and torch.equal(result[..., ::2].as_tensor(), thick.as_tensor())
+
+    def test_stored_type_does_not_limit(self, tiny_bundle, tmp_path):
+        """A scan of unsigned integers, read by the package and computed on in floating point."""
+        scan = cast_to(make_thick() / 4 + 30, torch.uint8)
+        save_nifti(scan, tmp_path / "scan.nii")
+        loaded = LoadVolume()(tmp_path / "scan.nii")
+        assert loaded.meta["stored_dtype"] == "uint8"
+        thick = loaded.float() - 300
+        thick.meta["stored_dtype"] = "uint8"
+        result = find_method(str(tiny_bundle)).interpolate(thick, 2)
+        assert result[..., 1::2].min() < 0 and thick.meta["stored_dtype"] == "uint8"
+
+    def test_input_is_not_changed(self, tiny_bundle, thick):
+        before, affine = thick.as_tensor().clone(), thick.affine.clone()
+        find_method(str(tiny_bundle)).interpolate(thick, 2)
+        assert torch.equal(thick.as_tensor(), before) and torch.equal(thick.affine, affine)
+        assert thick.applied_operations == []
+
+    def test_one_network_everywhere(self, tiny_bundle, tmp_path):
+        """An inferer that refers to the network gets the one with the weights."""
+        overlay = tmp_path / "seen.json"
+        inferer = (
+            "$type('Seen', (monai_sliceinterp.inferers.LatentSliceInferer,), {'seen': @network, 'own': @network_def})"
+        )
+        overlay.write_text(json.dumps({"inferer": f"{inferer}(factor=@factor)"}))
+        pipeline = BundlePipeline(tiny_bundle, [str(overlay)])
+        pipeline(make_thick(), 2)
+        made = pipeline.parser.get_parsed_content("inferer")
+        assert made.seen is made.own is pipeline.network
+
+    @pytest.mark.parametrize("amp", [True, "true", False])
+    def test_amp(self, tiny_bundle, thick, tmp_path, amp):
+        (tmp_path / "amp.json").write_text(json.dumps({"amp": amp}))
+        plain = find_method(str(tiny_bundle)).interpolate(thick, 2)
+        result = find_method(f"{tiny_bundle},config={tmp_path / 'amp.json'}").interpolate(thick, 2)
+        assert result.dtype == torch.float32
+        assert torch.equal(result.as_tensor(), plain.as_tensor()) != bool(amp)
+
+
+class TestWhereBundlesAre:
+    def test_by_name(self, make_bundle, tmp_path, monkeypatch):
+        """A bare name means the bundle in ./bundles, also where a folder here is called so."""
+        make_bundle(tmp_path / "bundles" / "mine", seed=1)
+        make_bundle(tmp_path / "mine", seed=2)
+        monkeypatch.chdir(tmp_path)
+        fingerprints = [find_method(text).fingerprint for text in ("mine", "bundles/mine", "./mine")]
+        assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+    def test_configs_folder(self, make_bundle, tmp_path, thick):
+        first = make_bundle(tmp_path / "a" / "tiny")
+        second = make_bundle(tmp_path / "b" / "tiny", configs="configs")
+        methods = [find_method(str(folder)) for folder in (first, second)]
+        assert [method.name for method in methods] == ["tiny", "tiny"]
+        results = [method.interpolate(thick, 2).as_tensor() for method in methods]
+        assert torch.equal(*results)
+
+    def test_overlays(self, tiny_bundle, make_bundle, tmp_path, thick):
+        """By name from beside the inference config, by path from anywhere, the last one wins."""
+        folder = make_bundle(tmp_path / "tiny")
+        for name, percentiles in (("narrow", [20.0, 80.0]), ("wide", [0.0, 100.0])):
+            (folder / f"{name}.json").write_text(json.dumps({"percentiles": percentiles}))
+        texts = [f"{folder},narrow", f"{folder},config={folder}/narrow.json", f"{folder},wide,narrow"]
+        results = [find_method(text).interpolate(thick, 2).as_tensor() for text in texts]
+        assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+        assert not torch.equal(results[0], find_method(str(tiny_bundle)).interpolate(thick, 2).as_tensor())
+
+    def test_overlay_beside_the_config_comes_first(self, make_bundle, tmp_path, monkeypatch, thick):
+        folder = make_bundle(tmp_path / "tiny")
+        (folder / "wide.json").write_text(json.dumps({"percentiles": [0.0, 100.0]}))
+        expected = find_method(f"{folder},wide").interpolate(thick, 2).as_tensor()
+        (tmp_path / "wide").write_text("no config")
+        monkeypatch.chdir(tmp_path)
+        assert torch.equal(find_method(f"{folder},wide").interpolate(thick, 2).as_tensor(), expected)
+
+    def test_factor_comes_before_a_spacing(self, make_bundle, tmp_path, thick):
+        folder = make_bundle(tmp_path / "tiny", spacing=1.0)
+        assert find_method(str(folder)).interpolate(thick, 2).shape == (1, 24, 22, 7)
+
+    def test_fingerprint(self, make_bundle, tmp_path):
+        folder = make_bundle(tmp_path / "a")
+        same = make_bundle(tmp_path / "b")
+        (folder / "o.json").write_text(json.dumps({"percentiles": [2.0, 98.0]}))
+        weights = make_bundle(tmp_path / "c", seed=1) / "models" / "model.pt"
+        texts = [str(folder), f"x={same}", f"{folder},o", f"{folder},ckpt={weights}"]
+        first, second, overlaid, other = (find_method(text).fingerprint for text in texts)
+        assert first == second and len({first, overlaid, other}) == 3
+
+
+class TestZip:
+    def pack(self, bundle, path, top="tiny"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in bundle.rglob("*"):
+                archive.write(file, Path(top) / file.relative_to(bundle))
+        return path
+
+    @pytest.mark.parametrize(("top", "name"), [("tiny", "tiny"), ("", "tiny_v0.1.0")])
+    def test_downloaded(self, tiny_bundle, tmp_path, thick, monkeypatch, top, name):
+        temporary = tmp_path / "tmp"
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        method = find_method(str(self.pack(tiny_bundle, tmp_path / "tiny_v0.1.0.zip", top)))
+        assert method.name == name and list(temporary.iterdir()) == []
+        folder = find_method(str(tiny_bundle))
+        assert method.fingerprint == folder.fingerprint
+        for factor in (2, 3):
+            expected = folder.interpolate(thick, factor).as_tensor()
+            assert torch.equal(method.interpolate(thick, factor).as_tensor(), expected)
+
+    def test_options(self, make_bundle, tmp_path):
+        bundle = make_bundle(tmp_path / "tiny")
+        (bundle / "wide.json").write_text(json.dumps({"percentiles": [0.0, 100.0]}))
+        packed = self.pack(bundle, tmp_path / "a.zip")
+        assert find_method(f"{packed},wide").name == "tiny_wide"
+        assert find_method(f"mine={packed},wide").name == "mine"
+
+    @pytest.mark.parametrize("member", ["../evil.txt", "tiny/../../evil.txt", "/evil.txt"])
+    def test_members_outside_are_refused(self, tiny_bundle, tmp_path, monkeypatch, member):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        (tmp_path / "tmp").mkdir()
+        packed = self.pack(tiny_bundle, tmp_path / "evil.zip")
+        with zipfile.ZipFile(packed, "a") as archive:
+            archive.writestr(member, "here")
+        with pytest.raises(
+            ValueError, match=rf"evil.zip: its member '{member}' would be written outside; not unpacked"
+        ):
+            find_method(str(packed))
+        assert not list(tmp_path.rglob("evil.txt")) and list((tmp_path / "tmp").iterdir()) == []
+
+    def test_no_bundle_inside(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("readme.txt", "hello")
+        with pytest.raises(ValueError, match="a.zip: holds no bundle; expected a folder with configs/inference.json"):
+            find_method(str(tmp_path / "a.zip"))
+
+    def test_damaged(self, tiny_bundle, tmp_path):
+        packed = self.pack(tiny_bundle, tmp_path / "a.zip")
+        content = bytearray(packed.read_bytes())
+        content[200:4000] = bytes(3800)
+        packed.write_bytes(bytes(content))
+        with pytest.raises(ValueError, match="a.zip: cannot be unpacked .* expected the zip file of a bundle"):
+            find_method(str(packed))
+        (tmp_path / "b.zip").write_text("no zip")
+        with pytest.raises(ValueError, match="b.zip: is not a zip file"):
+            find_method(str(tmp_path / "b.zip"))
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("name", "near"), [("tiney", "; did you mean 'tiny'?"), ("xyz", ".")])
+    def test_unknown_name(self, make_bundle, tmp_path, monkeypatch, name, near):
+        make_bundle(tmp_path / "bundles" / "tiny")
+        (tmp_path / "bundles" / "empty").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError) as error:
+            find_method(name)
+        assert str(error.value) == (
+            f"unknown method '{name}': expected linear, cubic, lanczos, a bundle in ./bundles (tiny), or the folder or "
+            f"zip file of a bundle{near}"
+        )
+
+    def test_no_bundles_here(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match=r"a bundle in ./bundles \(there is none\).*did you mean 'cubic'\?"):
+            find_method("cubik")
+
+    def test_folder_without_a_bundle(self, tmp_path):
+        with pytest.raises(ValueError, match=r"is no bundle; expected a folder with inference.json or configs/"):
+            find_method(str(tmp_path))
+        with pytest.raises(ValueError, match=r"is no bundle; expected a folder with inference.json or configs/"):
+            BundlePipeline(tmp_path)
+
+    def test_without_weights(self, make_bundle, tmp_path):
+        folder = make_bundle(tmp_path / "new")
+        (folder / "models" / "model.pt").unlink()
+        with pytest.raises(
+            ValueError, match=r"new: its weights .*model.pt are missing; train it, or give others: ckpt"
+        ):
+            find_method(str(folder))
+        with pytest.raises(ValueError, match=r"new: its weights no.pt are missing"):
+            find_method(f"{folder},ckpt=no.pt")
+
+    def test_weights_of_another_network(self, tiny_bundle, tmp_path):
+        torch.save(ASIAutoencoder(channels=(3,), latent_channels=2).state_dict(), tmp_path / "other.pt")
+        with pytest.raises(ValueError, match=r"other.pt: is not a checkpoint of ASIAutoencoder"):
+            find_method(f"{tiny_bundle},ckpt={tmp_path / 'other.pt'}")
+
+    def test_unknown_overlay(self, make_bundle, tmp_path):
+        folder = make_bundle(tmp_path / "tiny")
+        for name in ("small", "train", "metadata"):
+            (folder / f"{name}.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"has no config 'smal'; expected one of small, or a file; did you mean"):
+            find_method(f"{folder},smal")
+
+    def test_broken_config(self, tiny_bundle, tmp_path):
+        (tmp_path / "broken.json").write_text("{")
+        with pytest.raises(ValueError, match=r"tiny: cannot read inference.json, broken.json: Expecting"):
+            find_method(f"{tiny_bundle},config={tmp_path / 'broken.json'}")
+
+    @pytest.mark.parametrize("key", ["network_def", "preprocessing", "ckpt"])
+    def test_config_without_a_part(self, make_bundle, tmp_path, key):
+        folder = make_bundle(tmp_path / "tiny")
+        config = json.loads((folder / "inference.json").read_text())
+        del config[key]
+        (folder / "inference.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=rf"tiny: inference.json lacks '{key}'; expected a bundle of this package"):
+            find_method(str(folder))
+
+    def test_config_without_an_inferer(self, make_bundle, tmp_path, thick):
+        folder = make_bundle(tmp_path / "tiny", inferer="$1 / 0")
+        with pytest.raises(ValueError, match=r"tiny: cannot make 'inferer': division by zero"):
+            find_method(str(folder)).interpolate(thick, 2)
+
+    def test_wrong_setting(self, make_bundle, tmp_path, thick):
+        """Configs end the program where a setting is wrong; here it is one method of several."""
+        folder = make_bundle(tmp_path / "tiny", keep_observed="maybe")
+        with pytest.raises(ValueError, match=r"tiny: keep_observed must be true or false, got 'maybe'"):
+            find_method(str(folder)).interpolate(thick, 2)
+
+    def test_other_loading(self, make_bundle, tmp_path):
+        steps = {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image"}]}
+        folder = make_bundle(tmp_path / "tiny", preprocessing=steps)
+        with pytest.raises(ValueError, match="tiny: its preprocessing has no LoadVolumed"):
+            find_method(str(folder))
+
+    @pytest.mark.parametrize("name", ["truth", "input", "a|b", "a/b", "a\nb"])
+    def test_names_that_pictures_cannot_have(self, name):
+        with pytest.raises(ValueError, match="cannot be the name of a method"):
+            find_method(f"{name}=linear")
+
+    def test_two_of_one_name(self):
+        with pytest.raises(ValueError, match="two methods are called 'linear'; name them apart: NAME=linear"):
+            find_methods(["linear", "cubic", "linear"])
+        with pytest.raises(ValueError, match="no method is given"):
+            find_methods([])
