@@ -13,10 +13,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import torch
@@ -34,8 +36,9 @@ def measure_cost(function: Callable[[], T], device: torch.device | str = "cpu") 
     Args:
         function: what to call; its result is on the host, so that a GPU has finished when it returns.
         device: where it computes. On a GPU the memory is the largest amount that tensors held there at a time, weights
-            included. Elsewhere it is by how much the process grew at most while the function ran, looked at every 5 ms:
-            the weights were there before, and what the process had freed but not given back is not seen again.
+            included. Elsewhere it is by how much the process grew at most while the function ran, looked at every 5 ms;
+            weights were there before. What the process has freed is given back to the system first, which only the GNU
+            C library can be told to do: with others the growth may be too small.
 
     Returns:
         The function's result, wall-clock seconds, and MiB.
@@ -71,6 +74,9 @@ def _growth() -> Iterator[list[int]]:
         raise ImportError(
             'the memory of a method is measured by psutil; install it by: pip install "monai_sliceinterp[evaluation]"'
         ) from error
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     process, ended = psutil.Process(), threading.Event()
     begin, growth = process.memory_info().rss, [0]
 

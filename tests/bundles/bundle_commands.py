@@ -13,12 +13,16 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import functools
 import inspect
 import json
+import math
 import os
 import pydoc
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +39,8 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.data import MetaTensor
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,25 +229,132 @@ def oblique() -> np.ndarray:
     return turn @ tilt
 
 
+def diagonal(*steps: float) -> np.ndarray:
+    """Affine of a stack along the axes of the scanner."""
+    affine = np.diag([*steps, 1.0])
+    affine[:3, 3] = (-31.5, 112.25, -640.0)
+    return affine
+
+
+def tilted(*steps: float) -> np.ndarray:
+    """Affine of a stack tilted twice."""
+    affine = diagonal(*steps)
+    affine[:3, :3] = oblique() * steps
+    return affine
+
+
+def body(shape: Sequence[int], seed: int) -> np.ndarray:
+    """Something like a scan in HU: air around, tissue, bone; different from slice to slice."""
+    rng = np.random.default_rng(seed)
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:3]), indexing="ij", sparse=True)
+    radius = np.sqrt(sum(axis**2 for axis in grid))
+    values = np.where(radius < 1.1, 40.0 + 400 * np.sin(5 * grid[0] + 3 * grid[1] + 2 * grid[2]), -1000.0)
+    if len(shape) == 4:
+        values = values[..., None] * np.linspace(1, 0.8, shape[3])
+    return (values + rng.normal(0, 15, shape)).round().astype(np.int16)
+
+
+def save(path: Path, values: np.ndarray, affine: np.ndarray) -> Path:
+    """Write voxels as they are, with a spacing in mm, and frames 0.04 s apart."""
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    if values.ndim == 4:
+        image.header["pixdim"][4] = 0.04
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def save_piece(path: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Write ``count`` slices of 41 x 36 pixels of a thick open scan; returns voxels, affine and slice axis."""
+    source = nib.load(Path(os.environ["SLICEINTERP_DATA"]) / "ct" / f"{name}.nii.gz")
+    zooms = source.header.get_zooms()
+    axis = int(np.argmax(zooms))
+    sizes = [count if k == axis else 41 if k == (axis + 1) % 3 else 36 for k in range(3)]
+    piece = source.slicer[tuple(slice(n // 2, n // 2 + size) for n, size in zip(source.shape, sizes, strict=True))]
+    values = np.asarray(piece.dataobj)
+    assert values.dtype == np.int16 and values.shape == tuple(sizes) and zooms[axis] > 2
+    save(path, values, piece.affine)
+    return values, piece.affine, axis
+
+
+def voxels(path: Path) -> np.ndarray:
+    """Voxels in the type in which they are stored."""
+    return np.asarray(nib.load(path).dataobj)
+
+
+def scan_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine of a file."""
+    return voxels(path), nib.load(path).affine
+
+
+def scaled(values: np.ndarray, affine: np.ndarray, axis: int, window: Sequence[float]) -> MetaTensor:
+    """A scan ``(1, 1, H, W, N)`` with its slices last, as a bundle hands it to the inferer."""
+    order = [k for k in range(3) if k != axis] + [axis]
+    lowest, highest = window
+    unit = (np.asarray(values, np.float64).transpose(order) - lowest) / (highest - lowest)
+    return MetaTensor(torch.tensor(unit, dtype=torch.float32)[None, None], affine=torch.tensor(affine[:, [*order, 3]]))
+
+
+def unscaled(volume: Tensor, axis: int, window: Sequence[float]) -> np.ndarray:
+    """The inverse of :func:`scaled`: what an inferer gives, in HU and in the axis order of the file."""
+    lowest, highest = window
+    return np.moveaxis(volume[0, 0].numpy().astype(np.float64) * (highest - lowest) + lowest, -1, axis)
+
+
+def frames(values: np.ndarray) -> list[np.ndarray]:
+    """The volumes of a 4D scan; else the scan."""
+    return [values[..., k] for k in range(values.shape[3])] if values.ndim == 4 else [values]
+
+
+def mixed_by_pairs(
+    network: Any, values: np.ndarray, affine: np.ndarray, axis: int, positions: Sequence[float], window: Sequence[float]
+) -> np.ndarray:
+    """What a network of latent codes makes of a scan at positions in gaps, each from its two slices alone, in HU.
+
+    What lies outside of the window is interpolated linearly.
+    """
+    results = []
+    for volume in frames(values):
+        whole = scaled(volume, affine, axis, window).as_tensor()[0, 0]
+        inside = whole.clamp(0, 1)
+        made = []
+        for position in positions:
+            lower = min(math.floor(position), whole.shape[-1] - 2)
+            pair, excess = (part[..., lower : lower + 2].movedim(-1, 0) for part in (inside, whole - inside))
+            with torch.no_grad():
+                mixed = network.eval()(pair[None], alpha=position - lower)[0, 0].clamp(0, 1)
+            made.append(mixed + torch.lerp(*excess, position - lower))
+        results.append(unscaled(torch.stack(made, dim=-1)[None, None], axis, window))
+    return np.stack(results, axis=-1) if values.ndim == 4 else results[0]
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def check_output(path: Path, voxels: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> None:
-    """Type, size and geometry are right, and the observed slices are the input's, bit for bit."""
+def check_grid(path: Path, values: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> np.ndarray:
+    """Type, size, affine and origin are right for a scan; returns the voxels."""
     image = nib.load(path)
     found = np.asarray(image.dataobj)
     expected = affine.copy()
     expected[:3, axis] /= factor
-    shape = list(voxels.shape)
+    shape = list(values.shape)
     shape[axis] = factor * (shape[axis] - 1) + 1
-    assert found.shape == tuple(shape) and found.dtype == voxels.dtype
+    assert found.shape == tuple(shape) and found.dtype == values.dtype
     assert image.header.get_xyzt_units()[0] == "mm"
     np.testing.assert_array_equal(image.affine, expected.astype(np.float32))
     np.testing.assert_allclose(image.header.get_zooms()[:3], np.linalg.norm(expected[:3, :3], axis=0), rtol=1e-6)
-    observed = np.moveaxis(found, axis, 0)[::factor]
-    assert observed.tobytes() == np.moveaxis(voxels, axis, 0).tobytes()
     assert np.isfinite(found).all() and found.std() > 0
+    return found
+
+
+def check_output(path: Path, values: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> np.ndarray:
+    """Type, size and geometry are right, and the observed slices are the scan's, bit for bit; returns the voxels."""
+    found = check_grid(path, values, affine, factor, axis)
+    observed = np.moveaxis(found, axis, 0)[::factor]
+    assert observed.tobytes() == np.moveaxis(values, axis, 0).tobytes()
+    return found
 
 
 def state(path: Path, entry: str = "") -> dict[str, Tensor]:
@@ -257,6 +370,45 @@ def different_keys(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) ->
 
 def assert_identical(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
     assert not different_keys(first, second)
+
+
+def moments(optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What an optimizer remembers of every weight."""
+    return {f"{k} {name}": value for k, entry in optimizer["state"].items() for name, value in entry.items()}
+
+
+def statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What batch normalisation remembers."""
+    result = {key: value for key, value in weights.items() if "running_" in key or "num_batches" in key}
+    assert result
+    return result
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
+
+
+def events_of(folder: Path) -> tuple[dict[str, list[float]], set[str]]:
+    """Every scalar that TensorBoard shows, and the names of its images."""
+    scalars: dict[str, list[float]] = {}
+    images: set[str] = set()
+    for path in folder.glob("events.out.tfevents*"):
+        events = EventAccumulator(str(path)).Reload()
+        scalars.update({tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]})
+        images.update(events.Tags()["images"])
+    return scalars, images
+
+
+def writers_of(folder: Path, tag: str) -> int:
+    """How many processes tell TensorBoard of a scalar."""
+    files = [EventAccumulator(str(path)).Reload() for path in folder.glob("events.out.tfevents*")]
+    return sum(tag in file.Tags()["scalars"] for file in files)
+
+
+def files_of(folder: Path) -> set[str]:
+    """Files below a folder, without those of TensorBoard."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("events.out.tfevents")]
+    return {path.relative_to(folder).as_posix() for path in found}
 
 
 def table_rows(text: str) -> list[list[str]]:
@@ -278,6 +430,33 @@ def check_table(result: Result, methods: Sequence[str], protocols: Sequence[str]
             for cell in row[3 : 3 + len(methods)]:
                 psnr, ssim = (float(number) for number in cell.split(" / "))
                 assert 0 < psnr < 100 and -1 <= ssim <= 1
+
+
+def scores_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def check_scores(
+    folder: Path, result: Result, columns: Sequence[str], protocols: Sequence[str], count: int = 1
+) -> None:
+    """The tables on the screen are those in the file, and their numbers the means of the rows of ``scores.csv``."""
+    check_table(result, columns, protocols, count, tables=2)
+    assert (folder / "scores.md").read_text().strip() in result.stdout
+    assert "inside the body:" in result.stdout
+    scores = scores_of(folder)
+    assert len(scores) == len(columns) * len(protocols) * count
+    assert all(row[key] != row[f"{key}_body"] for row in scores for key in ("psnr", "ssim"))
+    tables = table_rows(result.stdout)
+    size = 1 + len(protocols)
+    for suffix, table in (("", tables[:size]), ("_body", tables[size:])):
+        for line in table[1:]:
+            for method, cell in zip(columns, line[3:], strict=False):
+                rows = [row for row in scores if row["protocol"] == line[1] and row["method"] == method]
+                assert len(rows) == count and all(row["group"] == line[0] for row in rows)
+                means = [float(np.mean([float(row[key + suffix]) for row in rows])) for key in ("psnr", "ssim")]
+                assert all(math.isfinite(mean) for mean in means)
+                assert cell == f"{means[0]:.2f} / {means[1]:.4f}"
 
 
 REQUIRED = {
@@ -313,6 +492,15 @@ def content(bundle: str, name: str) -> dict[str, Any]:
     return json.loads((BUNDLES / bundle / f"{name}.json").read_text())
 
 
+def parser_of(bundle: str, *configs: str, **options: object) -> ConfigParser:
+    """The configuration of a command on a CPU, to look at its parts; see :func:`bundle_command` for the options."""
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / bundle / f"{name}.json" for name in configs])
+    for name, value in {"device": torch.device("cpu"), **options}.items():
+        parser[name.replace("__", "#")] = value
+    return parser
+
+
 def overlays_of(bundle: str) -> list[str]:
     own = {"train", "inference", "metadata"}
     return sorted(path.stem for path in (BUNDLES / bundle).glob("*.json") if path.stem not in own)
@@ -332,9 +520,7 @@ def check_files(bundle: str) -> None:
 
 def check_weights(bundle: str, overlays: Sequence[str], file: str) -> nn.Module:
     """The file that inference reads with these overlays is shipped and fits; returns the network with the weights."""
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / f"{name}.json" for name in ("inference", *overlays)])
-    parser["bundle_root"], parser["device"] = str(BUNDLES / bundle), torch.device("cpu")
+    parser = parser_of(bundle, "inference", *overlays, bundle_root=str(BUNDLES / bundle))
     path = Path(parser.get_parsed_content("ckpt"))
     assert path == BUNDLES / bundle / "models" / file
     assert path.is_file(), f"{path} is not shipped"
@@ -448,6 +634,47 @@ def check_common_keys(bundle: str) -> None:
     """The keys that all bundles share are there."""
     for name, keys in COMMON_KEYS.items():
         assert set(keys.split()) <= set(content(bundle, name))
+
+
+def check_subjects_apart(bundle: str) -> None:
+    """No subject of ``ct.json`` is in two of training, validation and test."""
+    ct = content(bundle, "ct")
+    groups = {name: set(ct[f"{name}_subjects"]) for name in ("training", "validation", "test")}
+    every = [(group, subject) for group, subjects in groups.items() for subject in subjects]
+    assert all(groups.values())
+    for group, subject in every:
+        assert not [other for other, name in every if other != group and name.startswith(subject)]
+
+
+def card(bundle: str) -> str:
+    return (BUNDLES / bundle / "docs" / "README.md").read_text()
+
+
+def documented_commands(bundle: str) -> list[str]:
+    """Commands of the card; none where there is no card yet."""
+    path = BUNDLES / bundle / "docs" / "README.md"
+    return re.findall(r"^(?:python|torchrun) .*monai\.bundle.*$", path.read_text() if path.is_file() else "", re.M)
+
+
+def check_card(bundle: str, *counts: int) -> None:
+    """It tells the networks' sizes, and no gap is left to fill in."""
+    for count in counts:
+        assert f"{count:,} parameters" in card(bundle)
+    assert not re.search(r"\b[A-Z]{4,}_[A-Z]{4,}\b|^@?[A-Z]+@?$", card(bundle), re.M)
+
+
+def check_documented_command(bundle: str, command: str) -> None:
+    """Its files are there, and have the keys that are set."""
+    words = shlex.split(command)
+    words = words[words.index("--config_file") + 1 :]
+    files = ast.literal_eval(words[0]) if words[0].startswith("[") else [words[0]]
+    parser = ConfigParser()
+    parser.read_config([ROOT / file for file in files])
+    options = words[1::2]
+    assert all(option.startswith("--") for option in options)
+    for option in options:
+        assert option[2:] in parser.config
+    assert all(file.startswith(f"bundles/{bundle}/") and file.endswith(".json") for file in files)
 
 
 def download(bundle: str, folder: Path, weights: Path) -> Path:

@@ -28,6 +28,7 @@ pytest.register_assert_rewrite("bundle_commands")
 
 SAINT_BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "saint"
 VTS_BUNDLE = SAINT_BUNDLE.with_name("vts")
+HRINET_BUNDLE = SAINT_BUNDLE.with_name("hrinet")
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +85,21 @@ def vts_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def default_vts_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of VTS in the size of ``train.json``."""
     return save_vts_weights(tmp_path_factory.mktemp("default_vts_weights") / "default.pt")
+
+
+@pytest.fixture(scope="session")
+def hrinet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of HRINet, with a last layer that makes slices of some 600 HU, well inside the window."""
+    path = tmp_path_factory.mktemp("hrinet_weights") / "model.pt"
+    parser = ConfigParser()
+    parser.read_config(HRINET_BUNDLE / "inference.json")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = parser.get_parsed_content("network_def")
+        torch.nn.init.normal_(network.decoder[-1].weight, std=0.35)
+        torch.nn.init.constant_(network.decoder[-1].bias, 0.4)
+        torch.save(network.state_dict(), path)
+    return path
 
 
 @pytest.fixture(scope="session")

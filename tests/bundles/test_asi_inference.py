@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -121,6 +122,7 @@ def outputs(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "residual": infer(residual, one, root / "residual", "residual"),
         "dicom": infer(weights, root / "series.1", root / "dicom", factor=2, batch_size=3),
         "not_kept": infer(weights, one, root / "not_kept", factor=3, keep_observed="false"),
+        "quality": infer(weights, [str(one), str(folder / "itk.mha")], root / "quality", factor=3, quality="true"),
     }
     return root, run_named(commands)
 
@@ -198,6 +200,18 @@ def test_residual_network(outputs: tuple[Path, dict[str, Result]]) -> None:
     root, results = outputs
     results["residual"].check_success()
     assert names(root / "residual") == ["last_interp.nii.gz"]
+
+
+def test_quality_beside_the_output(outputs: tuple[Path, dict[str, Result]]) -> None:
+    """The network's running statistics are left alone: the second volume comes out as without the score."""
+    root, results = outputs
+    results["quality"].check_success()
+    for name in ("last", "itk"):
+        quality = json.loads((root / "quality" / f"{name}_interp_quality.json").read_text())
+        assert quality["method"] == "asi" and quality["slices"] > 0
+        assert quality["gain"] == pytest.approx(quality["psnr"] - quality["linear_psnr"], abs=1e-9)
+        scored, plain = (nib.load(root / run / f"{name}_interp.nii.gz").dataobj for run in ("quality", "folder"))
+        np.testing.assert_array_equal(np.asarray(scored), np.asarray(plain))
 
 
 def test_dicom_series(outputs: tuple[Path, dict[str, Result]]) -> None:

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -22,37 +21,30 @@ import numpy as np
 import pytest
 import torch
 from bundle_commands import (
-    BUNDLES,
     Command,
     Result,
+    body,
     bundle_command,
     check_output,
+    diagonal,
     filled,
+    frames,
     names,
-    oblique,
+    parser_of,
     run,
     run_named,
+    save,
+    save_piece,
+    scaled,
+    tilted,
+    unscaled,
+    voxels,
 )
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
-from numpy.typing import ArrayLike
 
 from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.networks.nets import SAINT
 
-WIDTH, LOWEST = 4000.0, -1024.0  # HU of the window
-
-
-def diagonal(*steps: float) -> np.ndarray:
-    affine = np.diag([*steps, 1.0])
-    affine[:3, 3] = (-31.5, 112.25, -640.0)
-    return affine
-
-
-def tilted(*steps: float) -> np.ndarray:
-    affine = diagonal(*steps)
-    affine[:3, :3] = oblique() * steps
-    return affine
+WINDOW = (-1024.0, 2976.0)  # HU
 
 
 # All have slices 5 mm apart. Name: shape, affine, slice axis.
@@ -69,44 +61,14 @@ GOOD = {
 }
 
 
-def body(shape: Sequence[int], seed: int) -> np.ndarray:
-    """Something like a scan in HU: air around, tissue, bone; different from slice to slice."""
-    rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:3]), indexing="ij", sparse=True)
-    radius = np.sqrt(sum(axis**2 for axis in grid))
-    values = np.where(radius < 1.1, 40.0 + 400 * np.sin(5 * grid[0] + 3 * grid[1] + 2 * grid[2]), -1000.0)
-    if len(shape) == 4:
-        values = values[..., None] * np.linspace(1, 0.8, shape[3])
-    return (values + rng.normal(0, 15, shape)).round().astype(np.int16)
-
-
-def save(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    image = nib.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-
-
 def infer(weights: Path, source: object, output_dir: Path, *overlays: str, **options: object) -> Command:
     given = {"ckpt": weights, "input": source, "output_dir": output_dir, **options}
     return bundle_command("saint", "inference", overlays or ("small",), given)
 
 
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(nib.load(path).dataobj)
-
-
-def scaled(values: ArrayLike, affine: np.ndarray) -> MetaTensor:
-    """A scan with its slices last, as the bundle hands it to the inferer."""
-    unit = (np.asarray(values, np.float64) - LOWEST) / WIDTH
-    return MetaTensor(torch.tensor(unit, dtype=torch.float32)[None, None], affine=torch.tensor(affine))
-
-
 @pytest.fixture(scope="module")
 def network(saint_weights: Path) -> SAINT:
-    parser = ConfigParser()
-    parser.read_config(BUNDLES / "saint" / "small.json")
-    network = parser.get_parsed_content("network_def").eval()
+    network = parser_of("saint", "small").get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(saint_weights, weights_only=True))
     return network
 
@@ -200,18 +162,14 @@ def test_disagreement(name: str, network: SAINT, outputs: tuple[Path, dict[str, 
     assert found.dtype == np.float32 and found.shape == interpolated.shape
     np.testing.assert_array_equal(image.affine, interpolated.affine)
     assert image.header.get_zooms() == interpolated.header.get_zooms()
-    values = voxels(root / "scans" / f"{name}.nii.gz").clip(-1024, 2976)
-    order = [k for k in range(3) if k != axis] + [axis]
-    columns = affine[:, [*order, 3]]
-    for frame in range(values.shape[3] if values.ndim == 4 else 1):
-        volume = values[..., frame] if values.ndim == 4 else values
-        scan = scaled(volume.transpose(order), columns)
-        rows, cols = (
-            MultiViewSliceInferer(4, fuse=False, views=(view,))(scan, network)[0, 0].numpy()
+    values = voxels(root / "scans" / f"{name}.nii.gz").clip(*WINDOW)
+    for frame, volume in zip(frames(found), frames(values), strict=True):
+        scan = scaled(volume, affine, axis, WINDOW)
+        rows, columns = (
+            unscaled(MultiViewSliceInferer(4, fuse=False, views=(view,))(scan, network), axis, WINDOW)
             for view in ("rows", "columns")
         )
-        half = np.moveaxis(0.5 * WIDTH * np.abs(rows - cols), -1, axis)
-        np.testing.assert_allclose(found[..., frame] if values.ndim == 4 else found, half, rtol=0, atol=5e-3)
+        np.testing.assert_allclose(frame, 0.5 * np.abs(rows - columns), rtol=0, atol=5e-3)
     along = np.moveaxis(found, axis, 0)
     assert (along[::4] == 0).all()
     assert np.delete(along, np.s_[::4], axis=0).mean() > 0.1
@@ -248,9 +206,9 @@ def test_mean_of_views_and_isotropic(network: SAINT, outputs: tuple[Path, dict[s
     affine = GOOD["axial"][1]
     assert found.shape == (20, 24, 27) and found.dtype == np.int16
     np.testing.assert_allclose(image.header.get_zooms(), 0.75, rtol=1e-6)
-    scan = scaled(values, affine)
+    scan = scaled(values, affine, 2, WINDOW)
     mean, fused = (
-        MultiViewSliceInferer(fuse=fuse, value_range=(0.0, 1.0))(scan, network)[0, 0].numpy() * WIDTH + LOWEST
+        unscaled(MultiViewSliceInferer(fuse=fuse, value_range=(0.0, 1.0))(scan, network), 2, WINDOW)
         for fuse in (False, True)
     )
     assert np.abs(found - mean).max() <= 0.51
@@ -300,14 +258,7 @@ def test_wrong_commands(name: str, wrong_commands: tuple[dict[str, object], dict
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="real scans: set SLICEINTERP_DATA")
 def test_documented_command_on_a_real_scan(tmp_path: Path) -> None:
     """With the shipped weights of the small network, on a piece of a thick scan."""
-    source = nib.load(Path(os.environ["SLICEINTERP_DATA"]) / "ct" / "tcga_lihc_bc_a3kf.nii.gz")
-    zooms = source.header.get_zooms()
-    axis = int(np.argmax(zooms))
-    sizes = [8 if k == axis else 40 if k == (axis + 1) % 3 else 36 for k in range(3)]
-    piece = source.slicer[tuple(slice(n // 2, n // 2 + size) for n, size in zip(source.shape, sizes, strict=True))]
-    values = np.asarray(piece.dataobj)
-    assert values.dtype == np.int16 and zooms[axis] > 2
-    save(tmp_path / "piece.nii.gz", values, piece.affine)
+    scan = save_piece(tmp_path / "piece.nii.gz", "tcga_lihc_bc_a3kf", 8)
     options = {"input": tmp_path / "piece.nii.gz", "factor": 4, "output_dir": tmp_path / "out"}
     run(bundle_command("saint", "inference", ["small"], options)).check_success()
-    check_output(tmp_path / "out" / "piece_interp.nii.gz", values, piece.affine, 4, axis)
+    check_output(tmp_path / "out" / "piece_interp.nii.gz", *scan[:2], 4, scan[2])

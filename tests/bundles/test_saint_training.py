@@ -13,32 +13,33 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bundle_commands import (
-    BUNDLES,
     Command,
     Result,
     assert_identical,
     bundle_command,
-    check_table,
+    check_scores,
+    check_subjects_apart,
     content,
     different_keys,
+    events_of,
+    files_of,
     filled,
+    moments,
     names,
+    parameters,
+    parser_of,
     run,
     run_named,
+    scores_of,
     state,
     table_rows,
 )
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from monai_sliceinterp.evaluation import score_volume
@@ -46,6 +47,7 @@ from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.networks.nets import SAINT
 
 METHODS = ["linear", "cubic", "lanczos", "saint"]
+PROTOCOLS = ["subsample x4"]
 PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"]
 SHORT = {
     "validation_fraction": 0.34,
@@ -86,41 +88,16 @@ def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return result
 
 
-def moments(optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What an optimizer remembers of every weight."""
-    return {f"{k} {name}": value for k, entry in optimizer["state"].items() for name, value in entry.items()}
-
-
 def network_of(*overlays: str, **options: object) -> SAINT:
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / "saint" / f"{name}.json" for name in ("train", *overlays)])
-    for name, value in options.items():
-        parser[name.replace("__", "#")] = value
-    return parser.get_parsed_content("network_def")
-
-
-def check_scores(folder: Path, result: Result) -> None:
-    """The table on the screen is the one in the file, and every score inside the body is a number."""
-    assert (folder / "scores.md").read_text().strip() in result.stdout
-    assert "inside the body:" in result.stdout
-    with (folder / "scores.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["method"] for row in rows] == METHODS
-    for row in rows:
-        assert all(math.isfinite(float(row[key])) for key in ("psnr", "ssim", "psnr_body", "ssim_body"))
-        assert row["psnr"] != row["psnr_body"] and row["ssim"] != row["ssim_body"]
+    return parser_of("saint", "train", *overlays, **options).get_parsed_content("network_def")
 
 
 def expected_psnr(weights: Path, dataset: Path, output_dir: Path, factor: int, fuse: bool, crop: int = 0) -> float:
     """Score of the small network on the volume that is not trained on, computed by the inferer of inference.json."""
     network = network_of("small").eval()
     network.load_state_dict(state(weights))
-    parser = ConfigParser()
-    parser.read_config(BUNDLES / "saint" / "train.json")
     given = {**SHORT, "dataset_dir": str(dataset), "output_dir": str(output_dir), "crop": crop}
-    for key, value in given.items():
-        parser[key] = value
-    (item,) = parser.get_parsed_content("comparison#volumes")
+    (item,) = parser_of("saint", "train", **given).get_parsed_content("comparison#volumes")
     thin, size = item["image"], crop or 40
     assert thin.shape == (1, size, size, 25) and thin.min() >= 0 and thin.max() <= 1
     thick = MetaTensor(thin.as_tensor()[None, ..., ::factor], affine=thin.affine.clone())
@@ -131,8 +108,7 @@ def expected_psnr(weights: Path, dataset: Path, output_dir: Path, factor: int, f
 
 def found_psnr(folder: Path) -> dict[tuple[str, str], float]:
     """Scores by protocol and method."""
-    with (folder / "scores.csv").open() as file:
-        return {(row["protocol"], row["method"]): float(row["psnr"]) for row in csv.DictReader(file)}
+    return {(row["protocol"], row["method"]): float(row["psnr"]) for row in scores_of(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -151,31 +127,20 @@ def test_training_writes_what_is_documented(straight: tuple[Path, dict[str, Resu
     root, results = straight
     results["both"].check_success()
     folder = root / "both"
-    found = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith("events.out.tfevents")
-    }
     expected = {f"{stage}/checkpoint{end}.pt" for stage in ("ami", "rfn") for end in ("", "_epoch=1", "_epoch=2")}
-    assert found == expected | {"ami/model.pt", "model.pt", "scores.csv", "scores.md"}
+    assert files_of(folder) == expected | {"ami/model.pt", "model.pt", "scores.csv", "scores.md"}
     for path in ("ami/model.pt", "model.pt"):
         network_of("small").load_state_dict(state(folder / path), strict=True)
-    check_table(results["both"], METHODS, ["subsample x4"], 1, tables=2)
+    check_scores(folder, results["both"], METHODS, PROTOCOLS)
     assert " dB over " in table_rows(results["both"].stdout)[1][-3]
-    check_scores(folder, results["both"])
 
 
 def test_tensorboard_events(straight: tuple[Path, dict[str, Result]]) -> None:
     root, _ = straight
     for stage in ("ami", "rfn"):
-        scalars: dict[str, int] = {}
-        images: set[str] = set()
-        for path in (root / "both" / stage).glob("events.out.tfevents*"):
-            events = EventAccumulator(str(path)).Reload()
-            scalars.update({tag: len(events.Scalars(tag)) for tag in events.Tags()["scalars"]})
-            images.update(events.Tags()["images"])
-        assert scalars["val_psnr"] == scalars["val_ssim"] == 1
-        assert scalars["train_loss"] == 2 * 2  # three phantoms, one of them for validation, each a batch
+        scalars, images = events_of(root / "both" / stage)
+        assert len(scalars["val_psnr"]) == len(scalars["val_ssim"]) == 1
+        assert len(scalars["train_loss"]) == 2 * 2  # three phantoms, one of them for validation, each a batch
         assert images
 
 
@@ -197,7 +162,7 @@ def test_first_stage_alone(thin_volumes: Path, straight: tuple[Path, dict[str, R
     assert {path.parent.name for path in (root / "ami").rglob("*.pt")} == {"ami"}
     for file, entry in (("model.pt", ""), ("checkpoint.pt", "network")):
         assert_identical(*(state(root / run / "ami" / file, entry) for run in ("both", "ami")))
-    check_table(results["ami"], METHODS, ["subsample x4"], 1, tables=2)
+    check_scores(root / "ami", results["ami"], METHODS, PROTOCOLS)
     for name, file, fuse in (("both", "model.pt", True), ("ami", "ami/model.pt", False)):
         expected = expected_psnr(root / name / file, thin_volumes, root / name, 4, fuse)
         assert found_psnr(root / name)["subsample x4", "saint"] == pytest.approx(expected, abs=1e-3)
@@ -274,8 +239,7 @@ def overlays(
 def test_overlays_train(name: str, overlays: tuple[Path, dict[str, Result]]) -> None:
     root, results = overlays
     results[name].check_success()
-    check_table(results[name], METHODS, ["subsample x4"], 1, tables=2)
-    check_scores(root / name, results[name])
+    check_scores(root / name, results[name], METHODS, PROTOCOLS)
     tiny = network_of(*([] if name == "plain" else [name]), **TINY)
     tiny.load_state_dict(state(root / name / "model.pt"), strict=True)
     assert len(tiny.directions) == (4 if name == "four_views" else 2)
@@ -297,7 +261,7 @@ def test_paper(overlays: tuple[Path, dict[str, Result]]) -> None:
     paper = content("saint", "paper")
     assert paper["factors"] == [4, 6] and paper["max_spacing"] == 5 and paper["network_def"]["ami"]["residual"] is False
     network = network_of("paper")
-    assert sum(value.numel() for value in network.ami.parameters()) == 2_787_712
+    assert parameters(network.ami) == 2_787_712
     assert network.edge == "zero"
 
 
@@ -306,20 +270,13 @@ def test_small_network_costs_a_tenth() -> None:
     costs = []
     for overlays in ((), ("small",)):
         network = network_of(*overlays)
-        ami, rfn = (
-            sum(value.numel() for value in net.parameters()) for net in (network.ami.feature_learning, network.rfn)
-        )
+        ami, rfn = parameters(network.ami.feature_learning), parameters(network.rfn)
         costs.append(2 * ami / 4 + rfn)  # features are learned once for four slices
     assert 6 < costs[0] / costs[1] < 15
 
 
 def test_subjects_of_ct_are_apart() -> None:
-    ct = content("saint", "ct")
-    groups = {name: set(ct[f"{name}_subjects"]) for name in ("training", "validation", "test")}
-    every = [(group, subject) for group, subjects in groups.items() for subject in subjects]
-    assert all(groups.values())
-    for group, subject in every:
-        assert not [other for other, name in every if other != group and name.startswith(subject)]
+    check_subjects_apart("saint")
 
 
 def test_evaluate(saint_weights: Path, thin_volumes: Path, overlays: tuple[Path, dict[str, Result]]) -> None:
@@ -329,7 +286,7 @@ def test_evaluate(saint_weights: Path, thin_volumes: Path, overlays: tuple[Path,
     folder = root / "evaluate"
     assert names(folder) == ["scores.csv", "scores.md"]
     protocols = [f"subsample x{factor}" for factor in (2, 4, 6)]
-    check_table(results["evaluate"], [*METHODS[:-1], *PARTS], protocols, 1, tables=2)
+    check_scores(folder, results["evaluate"], [*METHODS[:-1], *PARTS], protocols)
     found = found_psnr(folder)
     assert list(found) == [(protocol, method) for protocol in protocols for method in (*METHODS[:-1], *PARTS)]
     for factor in (2, 4, 6):
@@ -344,7 +301,7 @@ def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
     result = run(Command(command.config, command.options, launcher=launcher))
     assert result.status == 0, result.stderr[-4000:]
     assert result.stdout.count("volumes that were not trained on") == 1
-    check_table(result, METHODS, ["subsample x4"], 1, tables=2)
+    check_scores(tmp_path, result, METHODS, PROTOCOLS)
     found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("model*.pt")]
     assert sorted(found) == ["ami/model.pt", "model.pt"]
     network_of(**TINY).load_state_dict(state(tmp_path / "model.pt"), strict=True)

@@ -13,19 +13,18 @@
 
 from __future__ import annotations
 
-import ast
-import re
-import shlex
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from bundle_commands import (
-    BUNDLES,
     ROOT,
     Command,
+    card,
+    check_card,
     check_common_keys,
+    check_documented_command,
     check_files,
     check_metadata,
     check_net_in_out,
@@ -34,14 +33,16 @@ from bundle_commands import (
     check_weights,
     check_weights_untouched,
     content,
+    documented_commands,
     download,
     names,
     overlays_of,
+    parameters,
+    parser_of,
     run_named,
     save_scan,
     start_workflow,
 )
-from monai.bundle import ConfigParser
 
 from monai_sliceinterp.networks.nets import VTSGenerator
 
@@ -49,19 +50,10 @@ OWN_NETWORK = ["small", "paper", "no_hf", "srcnn", "pix2pix"]
 OWN_WEIGHTS = [*OWN_NETWORK, "no_condition"]
 
 
-def card() -> str:
-    return (BUNDLES / "vts" / "docs" / "README.md").read_text()
-
-
-def documented_commands() -> list[str]:
-    path = BUNDLES / "vts" / "docs" / "README.md"
-    return re.findall(r"^(?:python|torchrun) .*monai\.bundle.*$", path.read_text() if path.is_file() else "", re.M)
-
-
 def test_files_and_links() -> None:
     check_files("vts")
     assert {"ct", *OWN_WEIGHTS} <= set(overlays_of("vts"))
-    assert card()
+    assert card("vts")
 
 
 @pytest.mark.parametrize(("overlay", "file"), [("", "model.pt"), ("small", "model_small.pt")])
@@ -86,32 +78,19 @@ def test_versions_agree() -> None:
 
 def test_card_is_complete() -> None:
     """The number of parameters is that of the default network, the paper's network is told too, and no gap is left."""
-    parser = ConfigParser()
-    parser.read_config(BUNDLES / "vts" / "inference.json")
-    count = sum(value.numel() for value in parser.get_parsed_content("network_def").parameters())
-    assert f"{count:,} parameters" in card() and "18,096,769 parameters" in card()
-    assert not re.search(r"\b[A-Z]{4,}_[A-Z]{4,}\b|^[A-Z]+$", card(), re.M)
+    check_card("vts", parameters(parser_of("vts", "inference").get_parsed_content("network_def")), 18_096_769)
 
 
 def test_card_has_commands() -> None:
-    commands = " ".join(documented_commands())
+    commands = " ".join(documented_commands("vts"))
     for name in ("inference", "train", "evaluate", "small", "paper", "multi_gpu_train"):
         assert f"bundles/vts/{name}.json" in commands
 
 
-@pytest.mark.parametrize("command", documented_commands())
+@pytest.mark.parametrize("command", documented_commands("vts"))
 def test_commands_of_the_card(command: str) -> None:
     """Their files are there, and have the keys that are set."""
-    words = shlex.split(command)
-    words = words[words.index("--config_file") + 1 :]
-    files = ast.literal_eval(words[0]) if words[0].startswith("[") else [words[0]]
-    parser = ConfigParser()
-    parser.read_config([ROOT / file for file in files])
-    options = words[1::2]
-    assert all(option.startswith("--") for option in options)
-    for option in options:
-        assert option[2:] in parser.config
-    assert all(name in files[0] for name in ("bundles/vts/", ".json"))
+    check_documented_command("vts", command)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"n": 2}, {"any": 6, "n": 3}], ids=str)

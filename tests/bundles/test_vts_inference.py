@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -22,37 +21,33 @@ import numpy as np
 import pytest
 import torch
 from bundle_commands import (
-    BUNDLES,
     Command,
     Result,
+    body,
     bundle_command,
+    check_grid,
     check_output,
+    diagonal,
     filled,
+    frames,
     names,
-    oblique,
+    parser_of,
     run,
     run_forked,
+    save,
+    save_piece,
+    scaled,
+    scan_of,
+    tilted,
+    unscaled,
+    voxels,
 )
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 
 from monai_sliceinterp.inferers import SplineSliceInferer, VolumetricSliceInferer
 from monai_sliceinterp.networks.nets import VTSGenerator
 
-WIDTH, LOWEST = 4096.0, -2048.0  # HU of the window
+WINDOW = (-2048.0, 2048.0)  # HU
 SMALL = {"network_def__channels": "[8,16,32,64]", "network_def__stem_channels": 8}  # the network of small.json
-
-
-def diagonal(*steps: float) -> np.ndarray:
-    affine = np.diag([*steps, 1.0])
-    affine[:3, 3] = (-31.5, 112.25, -640.0)
-    return affine
-
-
-def tilted(*steps: float) -> np.ndarray:
-    affine = diagonal(*steps)
-    affine[:3, :3] = oblique() * steps
-    return affine
 
 
 # All have slices 5 mm apart, so that 1 mm is a factor of 5. Name: shape, affine, slice axis.
@@ -72,78 +67,27 @@ GOOD = {
 FINE = ((16, 17, 12), diagonal(0.7, 0.7, 0.8), 2)
 
 
-def body(shape: Sequence[int], seed: int) -> np.ndarray:
-    """Something like a scan in HU: air around, tissue, bone; different from slice to slice."""
-    rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:3]), indexing="ij", sparse=True)
-    radius = np.sqrt(sum(axis**2 for axis in grid))
-    values = np.where(radius < 1.1, 40.0 + 400 * np.sin(5 * grid[0] + 3 * grid[1] + 2 * grid[2]), -1000.0)
-    if len(shape) == 4:
-        values = values[..., None] * np.linspace(1, 0.8, shape[3])
-    return (values + rng.normal(0, 15, shape)).round().astype(np.int16)
-
-
-def save(path: Path, values: np.ndarray, affine: np.ndarray) -> Path:
-    image = nib.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    if values.ndim == 4:
-        image.header["pixdim"][4] = 0.04
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return path
-
-
 def infer(weights: Path | str, source: object, output_dir: Path, **options: object) -> Command:
     given = {"ckpt": weights, "input": source, "output_dir": output_dir, **SMALL, **options}
     return bundle_command("vts", "inference", (), filled(given))
 
 
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(nib.load(path).dataobj)
-
-
-def frames(values: np.ndarray) -> list[np.ndarray]:
-    return [values[..., k] for k in range(values.shape[3])] if values.ndim == 4 else [values]
-
-
 def expected_hu(values: np.ndarray, affine: np.ndarray, axis: int, factor: int, network: object) -> np.ndarray:
     """What an inferer makes of a scan, in HU, with all slices computed."""
-    order = [k for k in range(3) if k != axis] + [axis]
     results = []
     for volume in frames(values):
-        unit = (volume.transpose(order).astype(np.float64) - LOWEST) / WIDTH
-        scan = MetaTensor(
-            torch.tensor(unit, dtype=torch.float32)[None, None], affine=torch.tensor(affine[:, [*order, 3]])
-        )
+        scan = scaled(volume, affine, axis, WINDOW)
         if network is None:
             fine = SplineSliceInferer(factor, mode="cubic", keep_observed=False)(scan)
         else:
             fine = VolumetricSliceInferer(factor, value_range=(0.0, 1.0))(scan, network)
-        results.append(np.moveaxis(fine[0, 0].numpy().astype(np.float64) * WIDTH + LOWEST, -1, axis))
+        results.append(unscaled(fine, axis, WINDOW))
     return np.stack(results, axis=-1) if values.ndim == 4 else results[0]
-
-
-def check_grid(path: Path, source: Path, factor: int, axis: int) -> np.ndarray:
-    """Type, size, affine and origin are right; returns the voxels."""
-    image, scan = nib.load(path), nib.load(source)
-    expected = scan.affine.copy()
-    expected[:3, axis] /= factor
-    shape = list(scan.shape)
-    shape[axis] = factor * (shape[axis] - 1) + 1
-    assert image.shape == tuple(shape) and image.get_data_dtype() == scan.get_data_dtype()
-    assert image.header.get_xyzt_units()[0] == "mm"
-    np.testing.assert_array_equal(image.affine, expected.astype(np.float32))
-    np.testing.assert_array_equal(image.affine[:3, 3], scan.affine[:3, 3])
-    found = np.asarray(image.dataobj)
-    assert found.std() > 0
-    return found
 
 
 @pytest.fixture(scope="module")
 def network(vts_weights: Path) -> VTSGenerator:
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / "vts" / f"{name}.json" for name in ("train", "small")])
-    network = parser.get_parsed_content("network_def").eval()
+    network = parser_of("vts", "train", "small").get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(vts_weights, weights_only=True))
     return network
 
@@ -197,7 +141,8 @@ def test_one_mm_by_default(name: str, network: VTSGenerator, outputs: tuple[Path
     root, _ = outputs
     _, affine, axis = GOOD[name]
     source, path = root / "scans" / f"{name}.nii.gz", root / "default" / f"{name}_interp.nii.gz"
-    found, values = check_grid(path, source, 5, axis), voxels(source)
+    values, stored = scan_of(source)
+    found = check_grid(path, values, stored, 5, axis)
     np.testing.assert_allclose(nib.load(path).header.get_zooms()[axis], 1.0, rtol=1e-6)
     if values.ndim == 4:
         assert nib.load(path).header.get_zooms()[3] == pytest.approx(0.04)
@@ -231,9 +176,9 @@ def test_observed_slices_are_kept_on_demand(name: str, outputs: tuple[Path, dict
     """Bit for bit; the others are those of the default."""
     root, results = outputs
     results["kept"].check_success()
-    axis, scan = GOOD[name][2], nib.load(root / "scans" / f"{name}.nii.gz")
-    check_output(root / "kept" / f"{name}_interp.nii.gz", np.asarray(scan.dataobj), scan.affine, 5, axis)
-    kept, default = (np.moveaxis(voxels(root / run / f"{name}_interp.nii.gz"), axis, 0) for run in ("kept", "default"))
+    axis, scan = GOOD[name][2], scan_of(root / "scans" / f"{name}.nii.gz")
+    found = check_output(root / "kept" / f"{name}_interp.nii.gz", *scan, 5, axis)
+    kept, default = (np.moveaxis(v, axis, 0) for v in (found, voxels(root / "default" / f"{name}_interp.nii.gz")))
     np.testing.assert_array_equal(np.delete(kept, np.s_[::5], axis=0), np.delete(default, np.s_[::5], axis=0))
 
 
@@ -246,7 +191,7 @@ def test_factor_equals_spacing(name: str, outputs: tuple[Path, dict[str, Result]
         results[run_name].check_success()
         assert names(root / run_name) == ["axial_interp.nii.gz", "odd_interp.nii.gz"]
         path = root / run_name / f"{name}_interp.nii.gz"
-        found[run_name] = check_grid(path, root / "scans" / f"{name}.nii.gz", 4, 2).astype(int)
+        found[run_name] = check_grid(path, *scan_of(root / "scans" / f"{name}.nii.gz"), 4, 2).astype(int)
     assert np.abs(found["factor"] - found["spacing"]).max() <= 1
     assert (found["factor"] != found["spacing"]).mean() < 0.01
 
@@ -265,10 +210,10 @@ def test_chosen_axis(network: VTSGenerator, outputs: tuple[Path, dict[str, Resul
     """Another one than that of the largest spacing."""
     root, results = outputs
     results["axis"].check_success()
-    source = root / "scans" / "odd.nii.gz"
-    found = check_grid(root / "axis" / "odd_interp.nii.gz", source, 3, 1)
+    values, affine = scan_of(root / "scans" / "odd.nii.gz")
+    found = check_grid(root / "axis" / "odd_interp.nii.gz", values, affine, 3, 1)
     assert found.shape == (17, 97, 4)
-    assert np.abs(found - expected_hu(voxels(source), GOOD["odd"][1], 1, 3, network)).max() <= 0.51
+    assert np.abs(found - expected_hu(values, affine, 1, 3, network)).max() <= 0.51
 
 
 def test_stack_finer_than_1_mm_keeps_its_spacing(
@@ -277,10 +222,10 @@ def test_stack_finer_than_1_mm_keeps_its_spacing(
     """But is restored."""
     root, results = outputs
     results["fine"].check_success()
-    source = root / "fine.nii.gz"
-    found, values = check_grid(root / "fine" / "fine_interp.nii.gz", source, 1, 2), voxels(source)
+    values, affine = scan_of(root / "fine.nii.gz")
+    found = check_grid(root / "fine" / "fine_interp.nii.gz", values, affine, 1, 2)
     assert (found != values).mean() > 0.3
-    assert np.abs(found - expected_hu(values, FINE[1], 2, 1, network)).max() <= 0.51
+    assert np.abs(found - expected_hu(values, affine, 2, 1, network)).max() <= 0.51
 
 
 def test_intensities_beyond_the_window(outputs: tuple[Path, dict[str, Result]]) -> None:
@@ -350,22 +295,14 @@ def test_wrong_commands(name: str, wrong_commands: tuple[dict[str, object], dict
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="real scans: set SLICEINTERP_DATA")
 def test_documented_command_on_a_real_scan(vts_weights: Path, tmp_path: Path) -> None:
     """On a piece of a thick scan."""
-    source = nib.load(Path(os.environ["SLICEINTERP_DATA"]) / "ct" / "tcga_lihc_bc_a10x.nii.gz")
-    zooms = source.header.get_zooms()
-    axis = int(np.argmax(zooms))
-    sizes = [6 if k == axis else 41 if k == (axis + 1) % 3 else 36 for k in range(3)]
-    piece = source.slicer[tuple(slice(n // 2, n // 2 + size) for n, size in zip(source.shape, sizes, strict=True))]
-    values = np.asarray(piece.dataobj)
-    assert values.dtype == np.int16 and zooms[axis] > 2
-    save(tmp_path / "piece.nii.gz", values, piece.affine)
+    values, affine, axis = save_piece(tmp_path / "piece.nii.gz", "tcga_lihc_bc_a10x", 6)
     run(infer(vts_weights, tmp_path / "piece.nii.gz", tmp_path / "out")).check_success()
     image = nib.load(tmp_path / "out" / "piece_interp.nii.gz")
-    found = np.asarray(image.dataobj)
-    count = int(np.floor(5 * zooms[axis] + 1e-3)) + 1
-    sizes[axis] = count
+    found, sizes = np.asarray(image.dataobj), list(values.shape)
+    sizes[axis] = int(np.floor(5 * np.linalg.norm(affine[:3, axis]) + 1e-3)) + 1
     assert found.shape == tuple(sizes) and found.dtype == np.int16
     assert image.header.get_zooms()[axis] == pytest.approx(1.0, abs=1e-5)
-    np.testing.assert_array_equal(image.affine[:3, 3], piece.affine[:3, 3].astype(np.float32))
+    np.testing.assert_array_equal(image.affine[:3, 3], affine[:3, 3].astype(np.float32))
     # on the whole still the scan
     first = np.moveaxis(found, axis, 0)[0].astype(float) - np.moveaxis(values, axis, 0)[0]
     assert np.sqrt((first**2).mean()) < 300

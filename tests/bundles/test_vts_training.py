@@ -13,10 +13,7 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +22,29 @@ import numpy as np
 import pytest
 import torch
 from bundle_commands import (
-    BUNDLES,
     Command,
     Result,
     assert_identical,
     bundle_command,
-    check_table,
+    check_scores,
+    check_subjects_apart,
     content,
     different_keys,
+    events_of,
     filled,
+    moments,
     names,
+    parameters,
+    parser_of,
     run,
     run_forked,
+    scores_of,
     state,
+    statistics,
     table_rows,
 )
 from monai.bundle import ConfigParser
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
+from torch import nn
 
 from monai_sliceinterp.data.phantom import write_phantoms
 from monai_sliceinterp.networks.nets import SRCNN3D, Pix2Pix3D, VTSGenerator
@@ -90,55 +92,11 @@ def train(output_dir: Path | str, *overlays: str, **options: object) -> Command:
 
 def config(*overlays: str, **options: object) -> ConfigParser:
     """The configuration of a training, to look at its parts."""
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / "vts" / f"{name}.json" for name in ("train", *overlays)])
-    for name, value in {"device": torch.device("cpu"), **options}.items():
-        parser[name.replace("__", "#")] = value
-    return parser
+    return parser_of("vts", "train", *overlays, **options)
 
 
 def network_of(*overlays: str, **options: object) -> nn.Module:
     return config(*overlays, **options).get_parsed_content("network_def")
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(value.numel() for value in network.parameters())
-
-
-def moments(optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What an optimizer remembers of every weight."""
-    return {f"{k} {name}": value for k, entry in optimizer["state"].items() for name, value in entry.items()}
-
-
-def statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What batch normalisation remembers."""
-    result = {key: value for key, value in weights.items() if "running_" in key or "num_batches" in key}
-    assert result
-    return result
-
-
-def scores_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "scores.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def check_scores(folder: Path, result: Result, columns: Sequence[str], count: int = 1) -> None:
-    """The tables on the screen are those in the file, and their numbers the means of the rows of ``scores.csv``."""
-    check_table(result, columns, PROTOCOLS, count, tables=2)
-    assert (folder / "scores.md").read_text().strip() in result.stdout
-    assert "inside the body:" in result.stdout
-    scores = scores_of(folder)
-    assert len(scores) == len(columns) * len(PROTOCOLS) * count
-    tables = table_rows(result.stdout)
-    size = 1 + len(PROTOCOLS)
-    for suffix, table in (("", tables[:size]), ("_body", tables[size:])):
-        for line in table[1:]:
-            for method, cell in zip(columns, line[3:], strict=False):
-                rows = [row for row in scores if row["protocol"] == line[1] and row["method"] == method]
-                assert len(rows) == count and all(row["group"] == line[0] for row in rows)
-                means = [float(np.mean([float(row[key + suffix]) for row in rows])) for key in ("psnr", "ssim")]
-                assert all(math.isfinite(mean) for mean in means)
-                assert cell == f"{means[0]:.2f} / {means[1]:.4f}"
 
 
 @pytest.fixture(scope="module")
@@ -172,18 +130,13 @@ def test_training_writes_what_is_documented(straight: tuple[Path, dict[str, Resu
     assert names(folder / "phantoms") == [f"torso_{seed:03d}.nii.gz" for seed in range(3)]
     assert nib.load(folder / "phantoms" / "torso_000.nii.gz").shape == (32, 32, 25)
     network_of("small").load_state_dict(state(folder / "model.pt"), strict=True)
-    check_scores(folder, results["four"], methods("small"))
+    check_scores(folder, results["four"], methods("small"), PROTOCOLS)
     assert " dB over " in table_rows(results["four"].stdout)[1][-3]
 
 
 def test_tensorboard_has_every_loss(straight: tuple[Path, dict[str, Result]]) -> None:
     root, _ = straight
-    scalars: dict[str, list[float]] = {}
-    images: set[str] = set()
-    for path in (root / "four").glob("events.out.tfevents*"):
-        events = EventAccumulator(str(path)).Reload()
-        scalars.update({tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]})
-        images.update(events.Tags()["images"])
+    scalars, images = events_of(root / "four")
     assert len(scalars["val_psnr"]) == len(scalars["val_ssim"]) == 2
     iterations = 4 * 2  # three phantoms, one of them for validation, two crops of each, two in a batch
     assert {name: len(scalars[name]) for name in LOSSES} == dict.fromkeys(LOSSES, iterations)
@@ -252,7 +205,7 @@ def test_evaluate(straight: tuple[Path, dict[str, Result]]) -> None:
     root, results = straight
     results["evaluate"].check_success()
     assert names(root / "evaluate") == ["phantoms", "scores.csv", "scores.md"]
-    check_scores(root / "evaluate", results["evaluate"], methods("small"))
+    check_scores(root / "evaluate", results["evaluate"], methods("small"), PROTOCOLS)
     assert scores_of(root / "evaluate") == scores_of(root / "four")
     assert content("vts", "evaluate")["crop"] == 256
 
@@ -292,7 +245,7 @@ def overlays(thin_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 def test_overlays_train(name: str, overlays: tuple[Path, dict[str, Result]]) -> None:
     root, results = overlays
     results[name].check_success()
-    check_scores(root / name, results[name], methods(name))
+    check_scores(root / name, results[name], methods(name), PROTOCOLS)
     own = {key: value for key, value in OVERLAYS[name].items() if key in ("patch_size", "network_def__channels")}
     if "network_def__channels" in own:
         own["network_def__channels"] = [4, 8, 16, 32]
@@ -379,13 +332,8 @@ def test_settings_of_the_paper(overlays: tuple[Path, dict[str, Result]]) -> None
 
 
 def test_subjects_of_ct_are_apart() -> None:
-    ct = content("vts", "ct")
-    groups = {name: set(ct[f"{name}_subjects"]) for name in ("training", "validation", "test")}
-    every = [(group, subject) for group, subjects in groups.items() for subject in subjects]
-    assert all(groups.values())
-    for group, subject in every:
-        assert not [other for other, name in every if other != group and name.startswith(subject)]
-    assert set(ct["body_parts"].values()) <= set(BODY_PARTS)
+    check_subjects_apart("vts")
+    assert set(content("vts", "ct")["body_parts"].values()) <= set(BODY_PARTS)
 
 
 def dataset(folder: Path, part: str, dataset_dir: Path | str, **options: object) -> Any:
@@ -468,7 +416,7 @@ def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
     result = run(Command(command.config, command.options, launcher=launcher))
     assert result.status == 0, result.stderr[-4000:]
     assert result.stdout.count("volumes that were not trained on") == 1
-    check_scores(tmp_path, result, methods("small"))
+    check_scores(tmp_path, result, methods("small"), PROTOCOLS)
     assert [path.name for path in tmp_path.rglob("model*.pt")] == ["model.pt"]
     network_of("small").load_state_dict(state(tmp_path / "model.pt"), strict=True)
     checkpoint = state(tmp_path / "checkpoint.pt")

@@ -30,6 +30,7 @@ from monai_sliceinterp.evaluation.methods import Method, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, curve_points, settings_in_words
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
 from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
+from monai_sliceinterp.inferers import SplineSliceInferer
 
 
 def save(path, seed=0, count=5, low=0.0, high=1000.0):
@@ -222,6 +223,13 @@ class TestRun:
             assert "has 2 slices, too few" in (tmp_path / "out" / name).read_text()
         assert "d: subsample x4" in (tmp_path / "out" / "report.md").read_text()
 
+    def test_picture_that_fails(self, heads, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, ["a: sweep by b: too hard"]))
+        result = run_evaluation(make_settings(heads, tmp_path), progress=False)
+        assert result.failures == ["a: sweep by b: too hard"] and len(result.scores) == 6
+        assert capsys.readouterr().err == "failed: a: sweep by b: too hard\n"
+        assert "sweep by b: too hard" in result.report.read_text()
+
     def test_all_fail(self, tmp_path, no_pictures):
         for name in "ab":
             save(tmp_path / "data" / f"{name}.nii", count=3)
@@ -349,6 +357,62 @@ class TestWords:
         assert words["left out for too few slices"] == "nothing"
 
 
+class TestPictures:
+    @pytest.fixture
+    def drawn(self, monkeypatch):
+        """What is asked of the pictures, by kind."""
+        asked = {name: [] for name in ("box_plots", "cost_plot", "panel", "sweep_strip")}
+        for name, calls in asked.items():
+            monkeypatch.setattr(presentation, name, lambda *args, calls=calls: calls.append(args))
+        return asked
+
+    def test_all_of_a_run(self, tmp_path, drawn, monkeypatch):
+        """The strip is of the first volume that was scored, by the methods that could make it."""
+        save(tmp_path / "data" / "a.nii", count=2)
+        for name in "bc":
+            save(tmp_path / "data" / f"{name}.nii", seed=1)
+
+        def linear(thick, factor):
+            return SplineSliceInferer(factor=factor, mode="linear")(thick[None])[0]
+
+        def lazy(thick, factor):
+            if factor != 2:
+                raise ValueError("only by 2")
+            return linear(thick, factor)
+
+        methods = [Method(run.__name__, "", torch.device("cpu"), run) for run in (linear, lazy)]
+        settings = make_settings(tmp_path / "data", tmp_path / "out", panels=2, sweep=4, protocols=["leave_one_out"])
+        (tmp_path / "out").mkdir()
+        results = [evaluate_volume(item, settings, methods) for item in settings.volumes()]
+        scores = [replace(score, vif=0.5, niqe=math.inf) for result in results for score in result.scores]
+        metrics = ["psnr", "vif", "niqe"]
+        pictures, failures = presentation._draw(results, settings, methods, scores, metrics)
+        assert [args[1] for args in drawn["box_plots"]] == ["psnr", "vif"]  # NIQE is infinite everywhere
+        assert [args[0] for args in drawn["cost_plot"]] == [scores]
+        assert [args[2] for args in drawn["panel"]] == ["b, leave-one-out", "b, leave-one-out from 1"]
+        for arrays, *_ in drawn["panel"]:
+            shown = list(dict.fromkeys(name.split("|")[0] for name in arrays))
+            assert shown == ["aspect", "input", "linear", "lazy", "truth"]
+        ((slices, fractions, path, title, aspect),) = drawn["sweep_strip"]
+        assert len(slices) == 5 and fractions == [0, 0.25, 0.5, 0.75, 1] and aspect == 1
+        assert title == "b: linear between two slices" and path == tmp_path / "out" / "pictures" / "sweep_0.png"
+        assert failures == [f"{tmp_path}/data/b.nii: sweep by lazy: only by 2"]
+        assert list(pictures) == ["PSNR (dB)", "VIF", "Time and memory", *(args[2] for args in drawn["panel"]), title]
+        assert len(set(pictures.values())) == len(pictures)
+
+    @pytest.mark.parametrize(
+        ("metric", "boxes"), [("niqe", ["psnr", "ssim", "niqe"]), ("vif", ["psnr", "ssim", "vif"])]
+    )
+    def test_metrics(self, heads, tmp_path, drawn, monkeypatch, metric, boxes):
+        settings = make_settings(heads, tmp_path, perceptual=["niqe"])
+        results = [evaluate_volume(item, settings, find_methods(["linear"])) for item in settings.volumes()]
+        for result in results:
+            result.scores = [replace(score, **{metric: 0.5}) for score in result.scores]
+        monkeypatch.setattr("monai_sliceinterp.evaluation.report.write_report", lambda *args: (args[-1], args[-1]))
+        presentation.present(results, settings, find_methods(["linear"]))
+        assert [args[1] for args in drawn["box_plots"]] == boxes
+
+
 class TestCurve:
     def scores(self, protocols=("p",)):
         return [
@@ -397,3 +461,5 @@ class TestCurve:
         assert [args[2] for args, _ in drawn] == ["PSNR (dB)", "SSIM"]
         assert [number for number, _ in drawn[0][0][0]["a"]] == [0.1, 1, 2]
         assert all(args[1] == "lambda" and kwargs == {"logx": True} for args, kwargs in drawn)
+        run_evaluation(make_settings(heads, tmp_path, methods), progress=False)
+        assert len(drawn) == 2  # no curve was asked for
