@@ -139,14 +139,14 @@ def main() -> None:
     parser.add_argument("--axis", type=int, help="slice axis; by default the one with the largest spacing")
     parser.add_argument("--thinned", action="store_true", help="leave slices out and compare with them")
     parser.add_argument("--ckpt", default="", help="weights; the bundle's by default")
-    parser.add_argument("--output", default="", help="docs/images/<method>.png by default")
+    parser.add_argument("--output", default="", help="bundles/<method>/docs/<method>.png by default")
     arguments = parser.parse_args()
     count = len(arguments.scans)
     factors = arguments.factor * (count if len(arguments.factor) == 1 else 1)
     positions = arguments.position * (count if len(arguments.position) == 1 else 1)
     method = METHODS[arguments.method]
     network = load_weights(method.network(), arguments.ckpt or f"bundles/{arguments.method}/models/model.pt").eval()
-    output = Path(arguments.output or f"docs/images/{arguments.method}.png")
+    output = Path(arguments.output or f"bundles/{arguments.method}/docs/{arguments.method}.png")
     columns = 6 if arguments.thinned else 4
     size = (2.75 * columns, 2.6 * count)
     figure, panels = plt.subplots(count, columns, figsize=size, squeeze=False, layout="constrained")

@@ -321,10 +321,13 @@ def mixed_by_pairs(
         made = []
         for position in positions:
             lower = min(math.floor(position), whole.shape[-1] - 2)
+            weight = position - lower
             pair, excess = (part[..., lower : lower + 2].movedim(-1, 0) for part in (inside, whole - inside))
             with torch.no_grad():
-                mixed = network.eval()(pair[None], alpha=position - lower)[0, 0].clamp(0, 1)
-            made.append(mixed + torch.lerp(*excess, position - lower))
+                codes = network.eval().encode(pair[:, None])
+                mixed = tuple((1 - weight) * code[:1] + weight * code[1:] for code in codes)
+                synthesised = network.decode(mixed, pair.shape[1:])[0, 0].clamp(0, 1)
+            made.append(synthesised + (1 - weight) * excess[0] + weight * excess[1])
         results.append(unscaled(torch.stack(made, dim=-1)[None, None], axis, window))
     return np.stack(results, axis=-1) if values.ndim == 4 else results[0]
 
