@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,7 +73,6 @@ def _growth() -> Iterator[list[int]]:
         raise ImportError(
             'the memory of a method is measured by psutil; install it by: pip install "monai_sliceinterp[evaluation]"'
         ) from error
-    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     process, ended = psutil.Process(), threading.Event()

@@ -180,11 +180,11 @@ class TestRun:
         panels = [f"panel_head_000_subsample_x{k}.png" for k in (2, 4)]
         boxes = [f"box_{metric}.png" for metric in ("psnr", "psnr_body", "ssim", "ssim_body")]
         assert pictures == [*boxes, "cost.png", *panels, "sweep_0.png", "sweep_1.png", "sweep_2.png"]
-        report = (out / "report.md").read_text()
+        report = (out / "report.md").read_text(encoding="utf-8")
         for name in pictures:
             assert f"(pictures/{name})" in report
         for words in ("1st to 99th percentile", "lanczos", "subsample x4", "PyTorch"):
-            assert words in report and words in result.report.read_text()
+            assert words in report and words in result.report.read_text(encoding="utf-8")
 
     def test_again(self, heads, tmp_path, no_pictures, monkeypatch):
         """Nothing is computed, and all is written once more."""
@@ -220,15 +220,15 @@ class TestRun:
             f"left out: {tmp_path}/data/d.nii: too few slices for subsample x4",
         ]
         for name in ("report.md", "report.html"):
-            assert "has 2 slices, too few" in (tmp_path / "out" / name).read_text()
-        assert "d: subsample x4" in (tmp_path / "out" / "report.md").read_text()
+            assert "has 2 slices, too few" in (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "d: subsample x4" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
     def test_picture_that_fails(self, heads, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, ["a: sweep by b: too hard"]))
         result = run_evaluation(make_settings(heads, tmp_path), progress=False)
         assert result.failures == ["a: sweep by b: too hard"] and len(result.scores) == 6
         assert capsys.readouterr().err == "failed: a: sweep by b: too hard\n"
-        assert "sweep by b: too hard" in result.report.read_text()
+        assert "sweep by b: too hard" in result.report.read_text(encoding="utf-8")
 
     def test_all_fail(self, tmp_path, no_pictures):
         for name in "ab":

@@ -132,8 +132,8 @@ def one_row(folder, means, metric="psnr", **values):
     """The last row of the table of means, from both files."""
     scores = [Score("v", "g", "p", method, 0.0, 0.0, 0.0) for method in means]
     text, page = write_report(scores, [], make_summaries(means, metric, **values), {}, {}, [], folder)
-    first = Page(page.read_text()).tables[0][-1]
-    second = Page(markdown.markdown(text.read_text(), extensions=["tables"])).tables[0][-1]
+    first = Page(page.read_text(encoding="utf-8")).tables[0][-1]
+    second = Page(markdown.markdown(text.read_text(encoding="utf-8"), extensions=["tables"])).tables[0][-1]
     assert first == second
     return first
 
@@ -176,7 +176,7 @@ class TestNumbers:
         """Sharper than the truth is no better than blurred."""
         means = {"a": 0.9, "b": 1.2, "c": 1.05}
         assert one_row(tmp_path, means, "sharpness")[3:] == ["0.900", "1.200", "*1.050*"]
-        assert "c has the best mean Sharpness, 1.050." in (tmp_path / "report.md").read_text()
+        assert "c has the best mean Sharpness, 1.050." in (tmp_path / "report.md").read_text(encoding="utf-8")
 
     def test_equal_as_shown(self, tmp_path):
         assert one_row(tmp_path, {"a": 31.501, "b": 31.499, "c": 31.0})[3:] == ["*31.50*", "*31.50*", "31.00"]
@@ -203,8 +203,10 @@ class TestNumbers:
         )
         rows = [Score("v", "g", "p", "m0", 0.0, 0.0, 0.0)]
         text, path = write_report(rows, tests, [], {}, {}, [], tmp_path)
-        page = Page(path.read_text())
-        assert page.tables[:3] == Page(markdown.markdown(text.read_text(), extensions=["tables"])).tables
+        page = Page(path.read_text(encoding="utf-8"))
+        assert (
+            page.tables[:3] == Page(markdown.markdown(text.read_text(encoding="utf-8"), extensions=["tables"])).tables
+        )
         head = ["group", "protocol", "method", "baseline", "n", "difference", "interval", "wins", "p"]
         assert page.tables[0][0] == [*head, "adjusted p"]
         words = ["g", "p", "m0", "linear", "5"]
@@ -216,7 +218,7 @@ class TestNumbers:
     def test_significance(self, tmp_path, p_adjusted, shown):
         rows = [Score("v", "g", "p", "m0", 0.0, 0.0, 0.0)]
         _, path = write_report(rows, make_tests(1, p_adjusted=p_adjusted), [], {}, {}, [], tmp_path)
-        assert Page(path.read_text()).tables[0][1][-1] == shown
+        assert Page(path.read_text(encoding="utf-8")).tables[0][1][-1] == shown
 
 
 class TestContent:
@@ -244,7 +246,7 @@ class TestContent:
             for baseline in ("linear", "cubic")
         ]
         text, path = write_report(rows, tests, make_summaries(means), {}, {}, [], tmp_path)
-        for shown in (Page(path.read_text()).text, text.read_text()):
+        for shown in (Page(path.read_text(encoding="utf-8")).text, text.read_text(encoding="utf-8")):
             assert "2 volumes, 1 protocol, 3 methods." in shown
             assert (
                 "g, p: saint has the best mean PSNR, 32.50 dB; over cubic +1.50 dB, better on 2 of 2 volumes, adjusted "
@@ -256,8 +258,8 @@ class TestContent:
         rows = [Score("v", "g", "p", name, 0.0, 0.0, 0.0) for name in means]
         summaries = make_summaries(means, "lpips") + make_summaries(means)
         _, path = write_report(rows, [], summaries, {}, {}, [], tmp_path)
-        assert "g, p: linear has the best mean LPIPS, 0.2500." in Page(path.read_text()).text
-        assert "best mean PSNR" not in Page(path.read_text()).text
+        assert "g, p: linear has the best mean LPIPS, 0.2500." in Page(path.read_text(encoding="utf-8")).text
+        assert "best mean PSNR" not in Page(path.read_text(encoding="utf-8")).text
 
     def test_one_method_is_not_the_best(self, tmp_path):
         page, _, _ = report(tmp_path, make_scores(methods=("saint",)))
@@ -365,7 +367,7 @@ class TestPage:
             assert not any(name.startswith("on") for name in attributes), tag
             for name in ("src", "href"):
                 assert attributes.get(name, "#").startswith(("#", "data:image/"))
-        text = (tmp_path / "report.html").read_text()
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "@import" not in text and "url(" not in text
         assert "default-src 'none'" in text
 
@@ -380,7 +382,7 @@ class TestPage:
         assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.attributes
         assert ("meta", {"charset": "utf-8"}) in page.attributes
         assert ("html", {"lang": "en"}) in page.attributes
-        text = (tmp_path / "report.html").read_text()
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "@media print" in text and "color-scheme: light" in text
         assert page.tags.count("table") == sum(
             tag == "div" and attributes.get("class") == "wide" for tag, attributes in page.attributes

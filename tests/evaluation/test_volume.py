@@ -268,7 +268,7 @@ class TestResume:
         path = heads / "head_000.nii.gz"
         result = evaluate_volume(make_item(path), make_settings(path, tmp_path), [oracle])
         (file,) = (tmp_path / "volumes").iterdir()
-        content = json.loads(file.read_text(), parse_constant=lambda text: pytest.fail(text))
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(text))
         (row,) = content["rows"].values()
         assert file.name.startswith("head_000-") and content["about"]["slices"] == 9
         assert content["about"]["path"] == str(path) and content["about"]["window_from"] == "1st to 99th percentile"
@@ -391,7 +391,8 @@ class TestFailures:
             save(path, rand(12, 12, 4) * np.float32(np.nan))
         result = evaluate_volume(make_item(path), make_settings(path, tmp_path / "out"), [Spy().method])
         assert not result.scores and len(result.failures) == 1 and result.axis is None
-        assert result.failures[0].count("a.nii") == 1 and "\n" not in result.failures[0]
+        assert f"{path}: {path}" not in result.failures[0] and str(path) in result.failures[0]
+        assert "\n" not in result.failures[0]
 
     @pytest.mark.parametrize(("count", "skipped"), [(2, 2), (3, 1), (4, 1), (5, 0)])
     def test_too_few_slices(self, tmp_path, count, skipped):

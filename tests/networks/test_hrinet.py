@@ -184,7 +184,7 @@ class TestArchitecture:
             layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
             assert len(layers) in (4 + 4 + 2 + 4 + 5, 7)
             for layer in layers:
-                std = math.sqrt(2 / (9 * layer.in_channels * (1 + slope**2)))
+                std = 1 / math.sqrt(9 * layer.in_channels * (1 + slope**2))
                 count = layer.weight.numel()
                 assert layer.weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * count))
                 assert (layer.bias == 0).all()
