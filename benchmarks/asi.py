@@ -27,47 +27,16 @@ import argparse
 
 import numpy as np
 import torch
+from latent import benchmark_latent
 from monai.networks.layers import gaussian_1d, separable_filtering
 from scipy import ndimage
-from timing import matmul_rate, peak_memory_mb, reset_peak_memory, seconds
-from torch.utils.flop_counter import FlopCounterMode
+from timing import seconds
 
-from monai_sliceinterp.geometry import OutputGrid
-from monai_sliceinterp.inferers import LatentSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.resampling import FWHM_PER_SIGMA
 from monai_sliceinterp.transforms import fwhm_downsample
 
 SIZE, SLICES, FACTOR = 256, 16, 4
-
-
-def benchmark_asi() -> None:
-    """Interpolate a volume with and without encoding every slice once."""
-    network = ASIAutoencoder().eval()
-    inferer = LatentSliceInferer(factor=FACTOR)
-    volume = torch.rand(1, 1, SIZE, SIZE, SLICES)
-    grid = OutputGrid.from_factor(SLICES, FACTOR)
-    slices = volume[0, 0].permute(2, 0, 1).contiguous()
-
-    def reencode() -> None:
-        with torch.no_grad():
-            for index in torch.nonzero(~grid.is_observed)[:, 0].split(2):
-                lower = grid.lower[index]
-                network(torch.stack([slices[lower], slices[lower + 1]], dim=1), grid.alpha[index])
-
-    rate = matmul_rate()
-    with FlopCounterMode(display=False) as counter:
-        inferer(volume, network)
-    reset_peak_memory()
-    once, twice = seconds(lambda: inferer(volume, network), reencode)
-    rate = max(rate, matmul_rate())
-    operations = counter.get_total_flops()
-    print(f"ASI, {SIZE} x {SIZE} x {SLICES} by {FACTOR}: {once:.2f} s, peak memory {peak_memory_mb():.0f} MB in all")
-    print(f"  re-encoding both neighbours for every slice: {twice:.2f} s, {twice / once:.2f} times as long")
-    print(
-        f"  {operations / 1e9:.0f} GFLOP at {operations / once / 1e9:.0f} GFLOP/s: "
-        f"{operations / once / rate:.2f} of the matrix-multiply rate ({rate / 1e9:.0f} GFLOP/s)"
-    )
 
 
 def benchmark_downsample() -> None:
@@ -102,5 +71,5 @@ if __name__ == "__main__":
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    benchmark_asi()
+    benchmark_latent("ASI", ASIAutoencoder(), SIZE, SLICES, FACTOR)
     benchmark_downsample()

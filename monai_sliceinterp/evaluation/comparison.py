@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from monai_sliceinterp.evaluation.protocols import degrade_by_protocol, protocol_titles
+from monai_sliceinterp.evaluation.protocols import can_score, degrade_by_protocol, protocol_titles
 from monai_sliceinterp.evaluation.scores import Score, format_scores, score_volume, write_scores
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
@@ -81,7 +81,7 @@ def compare(
         source = Path(str(thin.meta.get("filename_or_obj", number)))
         for protocol, title in zip(protocols, titles, strict=True):
             factor, restored = int(protocol["factor"]), "random" in protocol
-            if thin.shape[-1] - int(protocol.get("phase", 0)) < factor + 1:
+            if not can_score(thin.shape[-1], protocol):
                 continue
             thick, phase = degrade_by_protocol(thin, protocol, number)
             truth = thin[..., phase:]  # from the first kept slice on
