@@ -45,9 +45,8 @@ def benchmark_latent(
     once, twice = seconds(lambda: inferer(volume, network), reencode, repeats=repeats)
     rate = max(rate, matmul_rate())
     operations = counter.get_total_flops()
-    print(
-        f"{name}, {size} x {size} x {num_slices} by {factor}: {once:.2f} s, peak memory {peak_memory_mb():.0f} MB in all"
-    )
+    memory = peak_memory_mb()
+    print(f"{name}, {size} x {size} x {num_slices} by {factor}: {once:.2f} s, peak memory {memory:.0f} MB in all")
     print(f"  re-encoding both neighbours for every slice: {twice:.2f} s, {twice / once:.2f} times as long")
     print(
         f"  {operations / 1e9:.0f} GFLOP at {operations / once / 1e9:.0f} GFLOP/s: "
