@@ -81,6 +81,15 @@ from monai_sliceinterp.transforms.orientation import (
     move_axis_last,
     moved_axis,
 )
+from monai_sliceinterp.transforms.restoring import (
+    DisagreementMapD,
+    DisagreementMapd,
+    DisagreementMapDict,
+    RestoreVolumeD,
+    RestoreVolumed,
+    RestoreVolumeDict,
+    cast_to,
+)
 from monai_sliceinterp.transforms.sampling import (
     RandSlicePair,
     RandSlicePairD,
@@ -92,19 +101,7 @@ from monai_sliceinterp.transforms.sampling import (
     RandSlicePairsDict,
     slice_pair,
 )
-from monai_sliceinterp.transforms.saving import (
-    DisagreementMapD,
-    DisagreementMapd,
-    DisagreementMapDict,
-    RestoreVolumeD,
-    RestoreVolumed,
-    RestoreVolumeDict,
-    SaveVolumeD,
-    SaveVolumed,
-    SaveVolumeDict,
-    cast_to,
-    save_nifti,
-)
+from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
 from monai_sliceinterp.transforms.slice_axis import (
     RandThinAxisLast,
     RandThinAxisLastD,
