@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +66,9 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """
     missing = [-size % multiple for size in image.shape[2:]]
     padding = [amount for size in reversed(missing) for amount in (0, size)]
-    return F.pad(image, padding, mode="replicate") if any(missing) else image
+    # an exported network pads whatever size it is given later
+    exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return F.pad(image, padding, mode="replicate") if exporting or any(missing) else image
 
 
 class EncoderBlock(nn.Sequential):

@@ -127,7 +127,7 @@ def neighbor_triples(images: Tensor, begin: int = 0, end: int | None = None, edg
     """
     if edge not in EDGES:
         raise ValueError(f"unknown edge {edge!r}; expected one of {', '.join(EDGES)}.")
-    count = len(images)
+    count = images.shape[0]
     center = torch.arange(begin, count if end is None else end, device=images.device)
     index = torch.stack([center - 1, center, center + 1], dim=1)
     triples = images[index.clamp(0, count - 1)]

@@ -92,7 +92,7 @@ class LatentInterpolator(nn.Module):
 
     def synthesize(self, codes: Codes, alpha: float | Tensor, size: Sequence[int], reconstruct: bool = False) -> Tensor:
         """Mix and decode the codes of the earlier slices and, behind them, the later ones, see :meth:`forward`."""
-        pairs = len(codes[0]) // 2
+        pairs = codes[0].shape[0] // 2
         if isinstance(alpha, Tensor) and (alpha.ndim > 2 or (alpha.ndim and alpha.numel() > 1 and len(alpha) != pairs)):
             raise ValueError(
                 f"alpha must be a number, ({pairs},) or ({pairs}, T) for {pairs} pairs, got shape {tuple(alpha.shape)}."
@@ -107,7 +107,8 @@ class LatentInterpolator(nn.Module):
             alpha = places.T.flatten()
         mixed = self.mix(earlier, later, alpha)
         if not reconstruct:
-            return torch.cat(self.decode(mixed, size).chunk(count), dim=1)
+            decoded = self.decode(mixed, size)
+            return decoded if count == 1 else torch.cat(decoded.chunk(count), dim=1)
         # one decoder call for all, so that batch normalisation sees reconstructions and mixtures alike
         decoded = self.decode(tuple(torch.cat(parts) for parts in zip(codes, mixed, strict=True)), size)
         return torch.cat(decoded.chunk(2 + count), dim=1)

@@ -1,0 +1,164 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whether the parts of a bundle are in step: configs, metadata, weights and card."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_sliceinterp.engines import load_weights
+from monai_sliceinterp.zoo.metadata import check_metadata
+
+__all__ = ["check_bundle"]
+
+WEIGHTS = "model.pt"
+"""Weights that ``monai.bundle.load`` reads, and a config that names no others."""
+
+
+def check_bundle(name: str, files: Mapping[str, Path]) -> str:
+    """Check that a bundle can be published: its metadata is complete, its weights fit and its card tells of all.
+
+    - Every config is JSON, and the metadata has what MONAI's schema requires.
+    - The weights that ``inference.json`` reads are there. They load strictly into its network and into that of
+      ``train.json``; so does every other file of weights into the network of the overlay that names it.
+    - The card names every config and every file of weights, none that are not there, and tells the number of parameters
+      of the network (or of each of its parts) and the scores in the metadata.
+
+    An overlay may name weights that are not shipped, for users to train.
+
+    Args:
+        name: name of the bundle.
+        files: its files, see :func:`monai_sliceinterp.zoo.bundle_files`.
+
+    Returns:
+        The version of the bundle.
+
+    Raises:
+        ValueError: with one line, if anything is missing or out of step.
+
+    Example:
+        See :func:`monai_sliceinterp.zoo.pack_bundles`.
+    """
+    if "_v" in name:
+        raise ValueError(f"{name}: is no name for a bundle in a zoo, where names and versions are split at '_v'.")
+    configs = {Path(path).stem: _read(files[path]) for path in files if re.fullmatch(r"configs/[^/]+\.json", path)}
+    metadata = configs.pop("metadata")
+    try:
+        check_metadata(metadata)
+    except ValueError as error:
+        raise ValueError(f"{files['configs/metadata.json']}: {error}") from error
+    network = _check_weights(files, configs)
+    _check_card(name, files, configs, metadata, network)
+    return metadata["version"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f"{path}: is no JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}; expected keys and values.")
+    return content
+
+
+def _check_weights(files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Load every file of weights into the networks that are to use it; return the network of inference."""
+    named = {name: config.get("weights", WEIGHTS) for name, config in configs.items()}
+    default = named["inference"]
+    if f"models/{default}" not in files:
+        raise ValueError(f"{files['configs/inference.json']}: reads models/{default}, which is missing; ship it.")
+    network = _load(files, ["inference"], default)
+    if "train" in configs:
+        _load(files, ["train"], default)
+    for name, file in named.items():
+        if name not in ("inference", "train") and "weights" in configs[name] and f"models/{file}" in files:
+            _load(files, [_base(name, configs), name], file)
+    for path in files:
+        if re.fullmatch(r"models/[^/]+\.pt", path) and path.removeprefix("models/") not in named.values():
+            raise ValueError(f"{files[path]}: no config reads it; name it in one, as its 'weights', or remove it.")
+    return network
+
+
+def _base(overlay: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what an overlay is laid over: training if it changes something inside a part that inference lacks."""
+    parts = {key.split("#")[0] for key in configs[overlay] if "#" in key}
+    return "inference" if parts <= configs["inference"].keys() else "train"
+
+
+def _load(files: Mapping[str, Path], names: Sequence[str], file: str) -> nn.Module:
+    """Load weights into the network that some configs define together."""
+    parser, path = ConfigParser(), files[f"models/{file}"]
+    try:
+        parser.read_config([files[f"configs/{name}.json"] for name in names])
+        network = parser.get_parsed_content("network_def")
+    except Exception as error:  # a config is a program: anything can come of it
+        lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{files[f'configs/{names[-1]}.json']}: {' + '.join(names)} gives no network_def ({lines[0]})."
+        ) from error
+    try:
+        load_weights(network, path)
+    except ValueError as error:
+        raise ValueError(f"{error} The network is that of {' + '.join(names)}.") from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.keys() != network.state_dict().keys():
+        raise ValueError(f"{path}: is the checkpoint of a training; expected the weights alone, which MONAI loads.")
+    if not all(value.isfinite().all() for value in state.values()):
+        raise ValueError(f"{path}: holds weights that are not finite.")
+    return network
+
+
+def _check_card(
+    name: str,
+    files: Mapping[str, Path],
+    configs: Mapping[str, Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+    network: nn.Module,
+) -> None:
+    path = files["docs/README.md"]
+    card = path.read_text(encoding="utf-8")
+    shipped = [Path(file).name for file in files if re.fullmatch(r"models/[^/]+\.pt", file)]
+    for config in sorted(configs):
+        if not _mentions(card, f"{config}.json"):
+            raise ValueError(f"{path}: does not mention {config}.json; tell what it is for.")
+    for file in shipped:
+        if not _mentions(card, file):
+            raise ValueError(f"{path}: does not mention models/{file}; tell how it was made.")
+    told = re.findall(r"(?<![\w/])models/[\w.-]+\.pt\b", card)
+    commands = re.findall(rf"(?<![\w/])(?:bundles/{re.escape(name)}|configs)/([\w-]+\.json)\b", card)
+    for file in (*told, *(f"configs/{config}" for config in commands)):
+        if file not in files:
+            raise ValueError(f"{path}: tells of {file}, which is not there.")
+    total, *parts = (_count(module) for module in (network, *network.children()))
+    if f"{total:,}" not in card and not (parts and all(f"{part:,}" in card for part in parts)):
+        raise ValueError(f"{path}: does not tell that the network has {total:,} parameters.")
+    for key, value in metadata.get("eval_metrics", {}).items():
+        if f"{value}" not in card:
+            raise ValueError(f"{path}: does not tell of {key} {value}, which is in metadata.json.")
+
+
+def _mentions(text: str, name: str) -> bool:
+    """Whether a text has a file name, not only as the end of another one."""
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?!\w)", text) is not None
+
+
+def _count(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())

@@ -1,0 +1,170 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Exported networks give what the networks themselves give: TorchScript, and ONNX where its packages are installed.
+
+A network is traced: what it is told by keywords beside the image stays as it is by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import monai.bundle
+import numpy as np
+import pytest
+import torch
+from bundle_commands import BUNDLES, content, parser_of
+from monai.data import load_net_with_metadata
+
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+
+TOLERANCE = 1e-4
+# the padding to a multiple, the number of images of a view and the batch are those of the trace
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is exported, for an image of which shape."""
+
+    bundle: str
+    overlay: str
+    shape: tuple[int, ...]
+
+    @property
+    def configs(self):
+        return ["inference", self.overlay] if self.overlay else ["inference"]
+
+    @property
+    def weights(self):
+        return BUNDLES / self.bundle / "models" / content(self.bundle, self.configs[-1])["weights"]
+
+    def options(self, path):
+        """Arguments that MONAI's exports share."""
+        folder = BUNDLES / self.bundle
+        return {
+            "net_id": "network_def",
+            "filepath": str(path),
+            "ckpt_file": str(self.weights),
+            "meta_file": str(folder / "metadata.json"),
+            "config_file": [str(folder / f"{name}.json") for name in self.configs],
+            "input_shape": self.shape,
+            "use_trace": True,
+        }
+
+    def eager(self, image, **keywords):
+        network = parser_of(self.bundle, *self.configs).get_parsed_content("network_def").eval()
+        network.load_state_dict(torch.load(self.weights, weights_only=True))
+        with torch.no_grad():
+            return network(image, **keywords)
+
+
+EXPORTS = {
+    "asi": Export("asi", "", (1, 2, 32, 40)),
+    "residual": Export("asi", "residual", (1, 2, 32, 40)),
+    "saint": Export("saint", "small", (1, 1, 12, 16, 4)),
+    "vts": Export("vts", "small", (1, 1, 16, 32, 48)),
+}
+SIZES = [
+    ("asi", (1, 2, 32, 40)),
+    ("asi", (1, 2, 24, 44)),
+    ("asi", (3, 2, 32, 40)),
+    ("asi", (2, 2, 37, 29)),
+    ("residual", (1, 2, 24, 44)),
+    ("residual", (2, 2, 37, 29)),
+    ("saint", (1, 1, 12, 16, 4)),
+    ("saint", (1, 1, 19, 9, 4)),
+    ("vts", (2, 1, 32, 16, 48)),
+    ("vts", (1, 1, 17, 19, 21)),
+]
+
+
+def image_of(shape):
+    """A smooth image in [0, 1] with some noise: what networks make of it is not constant."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    grid = torch.meshgrid(*(torch.linspace(0, 3, size) for size in shape), indexing="ij")
+    return 0.5 + 0.4 * torch.sin(sum(grid)) + 0.1 * torch.rand(shape, generator=generator)
+
+
+def assert_same(found, expected):
+    assert found.shape == expected.shape and expected.std() > 0.02
+    assert (found - expected).abs().max() < TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    """The exported files."""
+    paths = {name: tmp_path_factory.mktemp("ts") / f"{name}.ts" for name in EXPORTS}
+    for name, export in EXPORTS.items():
+        monai.bundle.ckpt_export(**export.options(paths[name]))
+    return paths
+
+
+@pytest.mark.parametrize(("name", "shape"), SIZES, ids=str)
+def test_torchscript_equals_eager(scripts, name, shape):
+    image = image_of(shape)
+    with torch.no_grad():
+        found = torch.jit.load(scripts[name], map_location="cpu")(image)
+    assert_same(found, EXPORTS[name].eager(image))
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_torchscript_tells_what_it_is(scripts, name):
+    """It holds metadata and configs."""
+    bundle = EXPORTS[name].bundle
+    _, metadata, more = load_net_with_metadata(str(scripts[name]), more_extra_files=("inference.json",))
+    assert metadata["version"] == content(bundle, "metadata")["version"]
+    assert metadata["network_data_format"] == content(bundle, "metadata")["network_data_format"]
+    assert b"network_def" in more["inference.json"]
+
+
+def export_onnx(export: Export, path: Path, dynamic: dict[int, str], **keywords):
+    """Export with axes of any size; return what runs it."""
+    runtime = pytest.importorskip("onnxruntime")
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": dynamic}}
+    monai.bundle.onnx_export(**export.options(path), converter_kwargs={**names, **keywords})
+    return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 2, 32, 40), (1, 2, 24, 44), pytest.param((2, 2, 37, 29))],
+    ids=str,
+)
+def test_onnx_of_asi_equals_eager(tmp_path, shape):
+    """The older exporter makes the place of the slice an input."""
+    session = export_onnx(EXPORTS["asi"], tmp_path / "asi.onnx", {0: "b", 2: "h", 3: "w"}, dynamo=False)
+    assert [value.name for value in session.get_inputs()] == ["image", "alpha"]
+    image = image_of(shape)
+    for alpha in (0.25, 0.5):
+        (found,) = session.run(None, {"image": image.numpy(), "alpha": np.array(alpha)})
+        assert_same(torch.tensor(found), EXPORTS["asi"].eager(image, alpha=alpha))
+
+
+@pytest.fixture(scope="module")
+def onnx_of_vts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "vts.onnx"
+    return export_onnx(EXPORTS["vts"], path, {2: "h", 3: "w", 4: "n"}, dynamo=True)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 16, 32, 48), (1, 1, 48, 16, 32), pytest.param((1, 1, 17, 19, 21))],
+    ids=str,
+)
+def test_onnx_of_vts_equals_eager(onnx_of_vts, shape):
+    """Height, width and the number of slices are those of the image."""
+    image = image_of(shape)
+    (found,) = onnx_of_vts.run(None, {"image": image.numpy()})
+    assert_same(torch.tensor(found), EXPORTS["vts"].eager(image))

@@ -1,0 +1,508 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``python -m monai_sliceinterp pack``: zip files of bundles as a model zoo hosts them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import monai.bundle
+import pytest
+import torch
+from torch import nn
+
+from monai_sliceinterp.__main__ import main
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.zoo import bundle_files, check_metadata, pack_bundles, write_archive
+from monai_sliceinterp.zoo import metadata as zoo_metadata
+
+ROOT = Path(__file__).resolve().parents[1]
+ASI = ROOT / "bundles" / "asi"
+TENSOR = {
+    "type": "image",
+    "format": "magnitude",
+    "num_channels": 1,
+    "spatial_shape": [30],
+    "dtype": "float32",
+    "value_range": [0, 1],
+}
+METADATA = {
+    "schema": "https://example.org/meta_schema_20240725.json",
+    "version": "0.2.0",
+    "changelog": {"0.1.0": "first", "0.2.0": "second"},
+    "monai_version": "1.6.1",
+    "pytorch_version": "2.13.0",
+    "numpy_version": "2.4.6",
+    "required_packages_version": {"scipy": "1.17.1"},
+    "task": "a line",
+    "description": "a line from a point",
+    "authors": "somebody",
+    "copyright": "somebody",
+    "eval_metrics": {"psnr": 31.25},
+    "network_data_format": {"inputs": {"image": TENSOR}, "outputs": {"pred": TENSOR}},
+}
+CARD = """# tiny
+The network has 1,240 parameters; PSNR 31.250 dB.
+Weights: `models/model.pt`, and `models/model_small.pt` of `small.json`.
+`wide.json` has no weights yet, `train.json` and `evaluate.json` make and score them.
+    python -m monai.bundle run --config_file bundles/tiny/inference.json
+"""
+
+
+def linear(in_features):
+    return {"_target_": "torch.nn.Linear", "in_features": in_features, "out_features": 40}
+
+
+CONFIGS = {
+    "metadata": METADATA,
+    "inference": {"width": 30, "weights": "model.pt", "network_def": linear("@width")},
+    "train": {"network_def": linear(30), "loss": {"_target_": "torch.nn.MSELoss"}},
+    "evaluate": {"weights": "model.pt", "loss#reduction": "sum"},
+    "small": {"width": 10, "weights": "model_small.pt"},
+    "wide": {"width": 90, "weights": "model_wide.pt"},
+}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def change(path, **values):
+    """Change keys of a JSON file, or remove those that are None."""
+    content = {**json.loads(path.read_text()), **values}
+    write(path, {key: value for key, value in content.items() if value is not None})
+
+
+def save(path, in_features, **extra):
+    torch.manual_seed(in_features)
+    torch.save(extra or nn.Linear(in_features, 40).state_dict(), path)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A bundle of a network of one layer, laid out as the bundles of this repository."""
+    bundle = tmp_path / "made" / "tiny"
+    for name, content in CONFIGS.items():
+        write(bundle / f"{name}.json", content)
+    write(bundle / "logging.conf", "[loggers]\nkeys=root\n")
+    (bundle / "configs").mkdir()
+    for path in [*bundle.glob("*.json"), bundle / "logging.conf"]:
+        link(bundle, path.name)
+    write(bundle / "LICENSE", "Apache-2.0")
+    write(bundle / "docs" / "README.md", CARD)
+    (bundle / "models").mkdir()
+    save(bundle / "models" / "model.pt", 30)
+    save(bundle / "models" / "model_small.pt", 10)
+    write(bundle / "output" / "scores.csv", "left by a run")
+    write(bundle / "models" / ".model.pt.part-x", "left by a killed run")
+    return bundle
+
+
+def link(bundle, name, target=""):
+    path = bundle / "configs" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(target or f"../{name}")
+
+
+def as_on_windows(bundle):
+    """Turn links into what a checkout without links has: files with the text of the link."""
+    for path in (bundle / "configs").iterdir():
+        target = os.readlink(path)
+        path.unlink()
+        path.write_bytes(target.encode())
+
+
+def members(path):
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+def test_layout_and_content(tiny, tmp_path):
+    """One folder in the layout of the specification, with the bytes of the sources; what runs left is not in it."""
+    (packed,) = pack_bundles([tiny], tmp_path / "new" / "dist")
+    assert packed.path == tmp_path / "new" / "dist" / "tiny_v0.2.0.zip"
+    assert (packed.name, packed.version, packed.key) == ("tiny", "0.2.0", "tiny_v0.2.0")
+    expected = {f"tiny/configs/{name}.json": (tiny / f"{name}.json").read_bytes() for name in CONFIGS}
+    for name in ("LICENSE", "docs/README.md", "models/model.pt", "models/model_small.pt"):
+        expected[f"tiny/{name}"] = (tiny / name).read_bytes()
+    expected["tiny/configs/logging.conf"] = (tiny / "logging.conf").read_bytes()
+    assert members(packed.path) == expected
+    assert sorted(os.listdir(packed.path.parent)) == ["model_info.json", "tiny_v0.2.0.zip"]
+
+
+def test_members_are_plain_files(tiny, tmp_path):
+    """Sorted, without folders and links, readable by all."""
+    (packed,) = pack_bundles([tiny], tmp_path)
+    with zipfile.ZipFile(packed.path) as archive:
+        infos = archive.infolist()
+    names = [info.filename for info in infos]
+    assert names == sorted(names)
+    for info in infos:
+        assert info.external_attr >> 16 == 0o100644 and info.create_system == 3
+        assert info.date_time == (1980, 1, 1, 0, 0, 0) and info.compress_type == zipfile.ZIP_STORED
+
+
+def test_members_are_sorted_whatever_the_order_of_the_files(tiny, tmp_path):
+    write_archive(tmp_path / "a.zip", "a", {"z": tiny / "LICENSE", "b/c": tiny / "train.json"})
+    assert list(members(tmp_path / "a.zip")) == ["a/b/c", "a/z"]
+
+
+def test_same_content_gives_the_same_bytes(tiny, tmp_path):
+    """From another place, with other dates and permissions, in another order of files, with or without links."""
+    copy, windows, plain = (tmp_path / name / "tiny" for name in ("copy", "windows", "plain"))
+    for other in (copy, windows):
+        shutil.copytree(tiny, other, symlinks=True)
+    for path in sorted(copy.rglob("*"), reverse=True):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+            path.chmod(0o755)
+            os.utime(path, (1e9, 1e9))
+    as_on_windows(windows)
+    (packed,) = pack_bundles([tiny], tmp_path / "dist")
+    with zipfile.ZipFile(packed.path) as archive:
+        archive.extractall(plain.parent)
+    found = packed.path.read_bytes()
+    for number, bundle in enumerate([tiny, copy, windows, plain]):
+        (again,) = pack_bundles([bundle], tmp_path / f"dist{number}")
+        assert again.path.read_bytes() == found, bundle
+        assert again.checksum == packed.checksum
+    write(tiny / "LICENSE", "Apache-2.1")
+    (other,) = pack_bundles([tiny], tmp_path / "dist")
+    assert other.checksum != packed.checksum
+
+
+def test_files_of_a_checkout_without_links(tiny):
+    as_on_windows(tiny)
+    assert (tiny / "configs" / "train.json").read_text() == "../train.json"
+    assert bundle_files(tiny)["configs/train.json"] == tiny / "train.json"
+
+
+def test_model_info(tiny, tmp_path):
+    """What is listed already stays; the version that is packed is replaced."""
+    info = tmp_path / "dist" / "model_info.json"
+    other = {"checksum": "1", "source": "https://example.org/tiny_v0.1.0.zip"}
+    write(info, {"tiny_v0.2.0": {"checksum": "2", "source": "there"}, "tiny_v0.1.0": other})
+    (packed,) = pack_bundles([tiny], info.parent)
+    checksum = hashlib.sha1((info.parent / "tiny_v0.2.0.zip").read_bytes()).hexdigest()
+    assert packed.checksum == checksum
+    assert json.loads(info.read_text()) == {"tiny_v0.1.0": other, "tiny_v0.2.0": {"checksum": checksum, "source": ""}}
+    pack_bundles([tiny], info.parent, source="https://example.org/zips/")
+    assert json.loads(info.read_text())["tiny_v0.2.0"]["source"] == "https://example.org/zips/tiny_v0.2.0.zip"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"tiny_v0.1.0": 1}'])
+def test_unusable_model_info(tiny, tmp_path, content):
+    write(tmp_path / "dist" / "model_info.json", content)
+    with pytest.raises(ValueError, match=r"model_info\.json: is no (JSON|list of zip files)"):
+        pack_bundles([tiny], tmp_path / "dist")
+    assert os.listdir(tmp_path / "dist") == ["model_info.json"]
+
+
+def test_several_bundles(tiny, tmp_path):
+    """All are checked before any is written."""
+    second = tmp_path / "second"
+    shutil.copytree(tiny, second, symlinks=True)
+    card = CARD.replace("bundles/tiny", "bundles/second")
+    write(second / "docs" / "README.md", card)
+    packed = pack_bundles([tiny, second], tmp_path / "dist")
+    assert [item.key for item in packed] == ["tiny_v0.2.0", "second_v0.2.0"]
+    assert list(json.loads((tmp_path / "dist" / "model_info.json").read_text())) == ["second_v0.2.0", "tiny_v0.2.0"]
+    (second / "LICENSE").unlink()
+    with pytest.raises(ValueError, match="second: lacks LICENSE"):
+        pack_bundles([tiny, second], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="a bundle tiny is already to be packed"):
+        pack_bundles([tiny, f"{tiny}/"], tmp_path / "none")
+
+
+def tensor(**values):
+    return {"inputs": {"image": {**TENSOR, **values}}, "outputs": {"pred": TENSOR}}
+
+
+DEFECTS = {
+    "no metadata": (
+        lambda b: [(b / "metadata.json").unlink(), (b / "configs" / "metadata.json").unlink()],
+        r"tiny: lacks configs/metadata\.json; a bundle",
+    ),
+    "no license": (lambda b: (b / "LICENSE").unlink(), "tiny: lacks LICENSE;"),
+    "no card": (lambda b: (b / "docs" / "README.md").unlink(), r"lacks docs/README\.md;"),
+    "no weights": (lambda b: (b / "models" / "model.pt").unlink(), r"lacks models/model\.pt;"),
+    "missing keys": (
+        lambda b: change(b / "metadata.json", task=None, numpy_version=None),
+        r"metadata\.json: lacks numpy_version, task\.",
+    ),
+    "type of a key": (lambda b: change(b / "metadata.json", changelog="x"), "changelog 'x'; expected a dict"),
+    "empty key": (lambda b: change(b / "metadata.json", authors=""), "authors ''; expected a str that is not empty"),
+    "changelog": (lambda b: change(b / "metadata.json", version="0.3.0"), "version 0.3.0, which its changelog"),
+    "two digits": (
+        lambda b: change(b / "metadata.json", version="0.10.0", changelog={"0.10.0": ""}),
+        "version '0.10.0'; expected three digits",
+    ),
+    "local version": (
+        lambda b: change(b / "metadata.json", pytorch_version="2.13.0+cpu"),
+        r"version '2\.13\.0\+cpu' of pytorch_version",
+    ),
+    "required version": (
+        lambda b: change(b / "metadata.json", required_packages_version={"scipy": ">=1.1"}),
+        "version '>=1.1' of scipy",
+    ),
+    "no outputs": (
+        lambda b: change(b / "metadata.json", network_data_format={"inputs": {"image": TENSOR}}),
+        "lacks network_data_format#outputs",
+    ),
+    "no tensor": (
+        lambda b: change(b / "metadata.json", network_data_format={"inputs": {"image": 1}, "outputs": {}}),
+        "network_data_format#inputs#image is 1",
+    ),
+    "tensor's type": (
+        lambda b: change(b / "metadata.json", network_data_format=tensor(num_channels="1")),
+        "network_data_format#inputs#image#num_channels '1'; expected a int",
+    ),
+    "tensor's key": (
+        lambda b: change(b / "metadata.json", network_data_format={**tensor(), "outputs": {"pred": {}}}),
+        "lacks network_data_format#outputs#pred#type, ",
+    ),
+    "no JSON": (lambda b: write(b / "wide.json", '{"width": 90,}'), r"wide\.json: is no JSON \(.*line 1"),
+    "no text": (lambda b: (b / "wide.json").write_bytes(b'{"\xff": 1}'), r"wide\.json: is no JSON"),
+    "no keys": (lambda b: write(b / "wide.json", "[1]"), r"wide\.json: holds a list; expected keys"),
+    "broken link": (lambda b: (b / "wide.json").unlink(), r"wide\.json: points to \.\./wide\.json, which is not there"),
+    "broken text": (
+        lambda b: [as_on_windows(b), (b / "wide.json").unlink()],
+        r"wide\.json: points to \.\./wide\.json, which is not there",
+    ),
+    "wrong link": (lambda b: link(b, "wide.json", "../small.json"), r"points to \.\./small\.json; expected \.\./wide"),
+    "broken link of weights": (
+        lambda b: (b / "models" / "model_far.pt").symlink_to("../../far.pt"),
+        r"model_far\.pt: points to \.\./\.\./far\.pt, which is not there",
+    ),
+    "no link": (lambda b: (b / "configs" / "train.json").unlink(), r"train\.json: is not in configs/"),
+    "two contents": (
+        lambda b: [(b / "configs" / "train.json").unlink(), write(b / "configs" / "train.json", {"a": 1})],
+        r"configs.train\.json: differs from .*train\.json",
+    ),
+    "other weights": (
+        lambda b: change(b / "inference.json", weights="model_best.pt"),
+        r"inference\.json: reads models/model_best\.pt, which is missing",
+    ),
+    "weights of another size": (
+        lambda b: save(b / "models" / "model.pt", 31),
+        r"model\.pt: is not a checkpoint of Linear: it has weight of shape .*The network is that of inference\.",
+    ),
+    "weights of an overlay": (
+        lambda b: save(b / "models" / "model_small.pt", 30),
+        r"model_small\.pt: is not a checkpoint of Linear.*that of inference \+ small\.",
+    ),
+    "weights for training": (
+        lambda b: change(b / "train.json", network_def=linear(31)),
+        r"models.model\.pt: is not a checkpoint of Linear.*that of train\.",
+    ),
+    "weights for scoring": (
+        lambda b: change(b / "evaluate.json", **{"network_def#in_features": 31}),
+        r"models.model\.pt: is not a checkpoint of Linear.*that of train \+ evaluate\.",
+    ),
+    "more weights": (
+        lambda b: save(b / "models" / "model.pt", 30, **nn.Linear(30, 40).state_dict(), more=torch.ones(1)),
+        r"model\.pt: .*has the unknown more",
+    ),
+    "truncated weights": (
+        lambda b: (b / "models" / "model.pt").write_bytes((b / "models" / "model.pt").read_bytes()[:900]),
+        r"model\.pt: not a readable checkpoint",
+    ),
+    "checkpoint": (
+        lambda b: save(b / "models" / "model.pt", 30, network=nn.Linear(30, 40).state_dict(), epoch=1),
+        r"model\.pt: is the checkpoint of a training",
+    ),
+    "weights not finite": (
+        lambda b: save(b / "models" / "model.pt", 30, weight=torch.full((40, 30), torch.nan), bias=torch.ones(40)),
+        r"model\.pt: holds weights that are not finite",
+    ),
+    "weights without a config": (
+        lambda b: save(b / "models" / "model_old.pt", 30),
+        r"model_old\.pt: no config reads it",
+    ),
+    "no network": (lambda b: change(b / "inference.json", network_def=None), r"inference\.json: .*no network_def"),
+    "no such class": (
+        lambda b: change(b / "inference.json", network_def={"_target_": "torch.nn.Linar"}),
+        r"inference\.json: inference gives no network_def \(",
+    ),
+    "card without a config": (
+        lambda b: write(b / "docs" / "README.md", CARD.replace("wide.json", "extrawide.json")),
+        r"README\.md: does not mention wide\.json",
+    ),
+    "card without weights": (
+        lambda b: write(b / "docs" / "README.md", CARD.replace("models/model_small.pt", "others")),
+        r"README\.md: does not mention models/model_small\.pt",
+    ),
+    "card with other weights": (
+        lambda b: write(b / "docs" / "README.md", CARD + "`models/model_wide.pt`"),
+        r"README\.md: tells of models/model_wide\.pt, which is not there",
+    ),
+    "card with another config": (
+        lambda b: write(b / "docs" / "README.md", CARD.replace("tiny/inference", "tiny/infer")),
+        r"README\.md: does not mention inference\.json",
+    ),
+    "card with an old config": (
+        lambda b: write(b / "docs" / "README.md", CARD + "configs/old.json"),
+        r"README\.md: tells of configs/old\.json, which is not there",
+    ),
+    "card with another size": (
+        lambda b: write(b / "docs" / "README.md", CARD.replace("1,240", "1,241")),
+        r"README\.md: does not tell that the network has 1,240 parameters",
+    ),
+    "card with other scores": (
+        lambda b: change(b / "metadata.json", eval_metrics={"psnr": 31.26}),
+        r"README\.md: does not tell of psnr 31\.26, which is in metadata\.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_refuses(tiny, tmp_path, capsys, defect):
+    """A bundle that is incomplete or out of step is refused in one line, and nothing is written."""
+    spoil, message = DEFECTS[defect]
+    spoil(tiny)
+    with pytest.raises(ValueError, match=message) as caught:
+        pack_bundles([tiny], tmp_path / "dist")
+    assert "tiny" in str(caught.value)  # says where
+    assert main(["pack", str(tiny), "--output_dir", str(tmp_path / "dist")]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    assert not (tmp_path / "dist").exists()
+
+
+def test_refuses_names_that_a_zoo_would_split(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "tiny_v2", symlinks=True)
+    with pytest.raises(ValueError, match="tiny_v2: is no name for a bundle"):
+        pack_bundles([tmp_path / "tiny_v2"], tmp_path / "dist")
+
+
+def test_card_may_tell_the_size_of_each_part(tiny, tmp_path):
+    """As the card of a network of two networks does."""
+    parts = [{**linear(30), "out_features": 5}, {**linear(5), "out_features": 40}]
+    for name in ("inference", "train"):
+        change(tiny / f"{name}.json", network_def="$torch.nn.Sequential(*@parts)", parts=parts)
+    change(tiny / "small.json", weights=None)
+    (tiny / "models" / "model_small.pt").unlink()
+    save(tiny / "models" / "model.pt", 30, **nn.Sequential(nn.Linear(30, 5), nn.Linear(5, 40)).state_dict())
+    card = CARD.replace("1,240", "155 and 240").replace("and `models/model_small.pt` of", "none of")
+    write(tiny / "docs" / "README.md", card)
+    pack_bundles([tiny], tmp_path / "dist")
+    write(tiny / "docs" / "README.md", card.replace("155", "156"))
+    with pytest.raises(ValueError, match="the network has 395 parameters"):
+        pack_bundles([tiny], tmp_path / "dist")
+
+
+@pytest.mark.parametrize("key", ["monai_sliceinterp", "monai-sliceinterp"])
+def test_version_of_the_package(monkeypatch, key):
+    """Where the metadata tells a version of this package, it is the one that packs."""
+    metadata = {**METADATA, "required_packages_version": {key: "0.1.0"}}
+    monkeypatch.setattr(zoo_metadata, "version", lambda name: {"monai_sliceinterp": "0.1.0"}[name])
+    check_metadata(metadata)
+    monkeypatch.setattr(zoo_metadata, "version", lambda name: "0.2.0")
+    with pytest.raises(ValueError, match="needs monai_sliceinterp 0.1.0, but 0.2.0 is what packs it"):
+        check_metadata(metadata)
+
+    def missing(name):
+        raise zoo_metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(zoo_metadata, "version", missing)
+    with pytest.raises(ValueError, match="which is not installed"):
+        check_metadata(metadata)
+    check_metadata(METADATA)
+
+
+def test_refuses_what_is_no_folder(tiny, tmp_path):
+    with pytest.raises(ValueError, match="LICENSE: no such folder; expected the folder of a bundle"):
+        pack_bundles([tiny / "LICENSE"], tmp_path / "dist")
+
+
+def test_killed_run_leaves_the_old_file(tiny, tmp_path, monkeypatch):
+    (packed,) = pack_bundles([tiny], tmp_path / "dist")
+    before = packed.path.read_bytes()
+    write(tiny / "LICENSE", "Apache-2.1")
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
+    with pytest.raises(OSError, match="disk full"):
+        pack_bundles([tiny], tmp_path / "dist")
+    assert packed.path.read_bytes() == before
+    assert sorted(os.listdir(tmp_path / "dist")) == ["model_info.json", "tiny_v0.2.0.zip"]
+
+
+@pytest.fixture(scope="module")
+def asi_zip(tmp_path_factory):
+    """The bundle asi, packed by the command as documented."""
+    folder = tmp_path_factory.mktemp("dist")
+    arguments = ["-m", "monai_sliceinterp", "pack", "bundles/asi", "--output_dir", str(folder)]
+    result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=200)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    version = json.loads((ASI / "metadata.json").read_text())["version"]
+    path = folder / f"asi_v{version}.zip"
+    assert str(path) in result.stdout and hashlib.sha1(path.read_bytes()).hexdigest() in result.stdout
+    return path
+
+
+def test_asi_has_what_is_in_the_repository(asi_zip):
+    found = members(asi_zip)
+    assert {name.removeprefix("asi/") for name in found} >= {f"configs/{path.name}" for path in ASI.glob("*.json")}
+    for name, content in found.items():
+        path = ASI / name.removeprefix("asi/")
+        assert content == path.read_bytes()
+        assert len(content) == path.stat().st_size > 20
+
+
+def test_asi_is_downloaded_and_loaded(asi_zip, tmp_path, monkeypatch):
+    """As a user does, from an address that needs no network."""
+    monai.bundle.download(name="asi", url=asi_zip.as_uri(), bundle_dir=tmp_path, progress=False)
+    bundle = tmp_path / "asi"
+    assert {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()} == set(
+        bundle_files(ASI)
+    )
+    assert not any(path.is_symlink() for path in bundle.rglob("*"))
+    monkeypatch.chdir(bundle)
+    network = monai.bundle.load("asi", bundle_dir=tmp_path, workflow_type="inference", device="cpu", progress=False)
+    expected = torch.load(ASI / "models" / "model.pt", weights_only=True)
+    assert type(network) is ASIAutoencoder and network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+    # weights alone, into a network of one's own
+    other = monai.bundle.load("asi", model=ASIAutoencoder(), bundle_dir=tmp_path, device="cpu", progress=False)
+    pair = torch.rand(1, 2, 20, 24)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(pair), other.eval()(pair))
+
+
+def test_command_tells_what_there_is(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert "pack" in printed and "monai_sliceinterp.evaluation" in printed and "monai.bundle run" in printed
+
+
+@pytest.mark.parametrize("options", [["pack"], ["unpack"], ["pack", "x", "--output"]])
+def test_wrong_options_are_told_in_one_line(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
