@@ -57,9 +57,11 @@ class CriticTrainer(Trainer):
         decollate: split batches before postprocessing.
         to_kwargs: passed to ``prepare_batch``.
         amp_kwargs: passed to ``torch.autocast``.
+        max_grad_norm: largest norm of a network's gradient; larger ones are scaled down, so that a critic that suddenly
+            finds a difference does not throw a network without normalisation off its course. None: no limit.
 
     Raises:
-        ValueError: if an optimizer belongs to no network.
+        ValueError: if an optimizer belongs to no network, or ``max_grad_norm`` is not positive.
     """
 
     def __init__(
@@ -81,7 +83,10 @@ class CriticTrainer(Trainer):
         decollate: bool = False,
         to_kwargs: dict[str, Any] | None = None,
         amp_kwargs: dict[str, Any] | None = None,
+        max_grad_norm: float | None = None,
     ) -> None:
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive, or None for no limit, got {max_grad_norm!r}.")
         unknown = set(optimizers) - set(networks)
         if unknown:
             raise ValueError(f"optimizers of unknown networks {sorted(unknown)}; expected some of {sorted(networks)}.")
@@ -103,6 +108,7 @@ class CriticTrainer(Trainer):
             amp_kwargs=amp_kwargs,
         )
         self.networks, self.optimizers = dict(networks), dict(optimizers)
+        self.max_grad_norm = max_grad_norm
         device_type = torch.device(device).type
         self.scalers = {
             name: torch.amp.GradScaler(device_type, enabled=amp and device_type == "cuda") for name in optimizers
@@ -118,6 +124,9 @@ class CriticTrainer(Trainer):
         optimizer, scaler = self.optimizers[name], self.scalers[name]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
+        if self.max_grad_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
 

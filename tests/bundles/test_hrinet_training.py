@@ -528,6 +528,7 @@ def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "never_validated": ({"stage2_epochs": 1, "val_interval": 2, "max_epochs": 2}, ("val_interval 2", "stage2_epochs")),
     "stages_unknown": ({"stages": "['one']"}, ("stages must be one or more of stage1, stage2", "'one'")),
     "steps_unknown": ({"steps": "['third']"}, ("steps must be one or more of unsupervised, supervised", "'third'")),
     "second_stage_untrained": ({"stages": SECOND}, ("stage2 needs what stage stage1", "pretrained")),

@@ -257,6 +257,34 @@ class TestUpdates:
         make_trainer(*alone, make_batches()[2:], rates=(0.0, 0.0), optimizer=torch.optim.SGD).run()
         torch.testing.assert_close(gradients[2][0], alone[0].head.weight.grad, rtol=1e-4, atol=1e-6)
 
+    @pytest.mark.parametrize("limit", [1e-3, 1e6, None])
+    def test_largest_gradient(self, limit):
+        """With plain gradient descent the step is the gradient."""
+        steps = []
+        for max_grad_norm in (None, limit):
+            networks = make_networks()
+            before = [torch.cat([value.flatten() for value in network.parameters()]).detach() for network in networks]
+            batches = make_batches(number=1)
+            rates = (1.0, 1.0)
+            make_trainer(*networks, batches, rates=rates, optimizer=torch.optim.SGD, max_grad_norm=max_grad_norm).run()
+            after = [torch.cat([value.flatten() for value in network.parameters()]).detach() for network in networks]
+            steps.append([new - old for new, old in zip(after, before, strict=True)])
+        generator, discriminator = steps[1]
+        if limit == 1e-3:
+            for limited, free in zip(*reversed(steps), strict=True):
+                assert free.norm() > 0.01
+                assert limited.norm().item() == pytest.approx(limit, rel=1e-2)
+            # the direction stays; that of the generator depends on the discriminator it meets
+            cosine = torch.nn.functional.cosine_similarity(discriminator, steps[0][1], dim=0)
+            assert cosine.item() == pytest.approx(1, abs=1e-3)
+        else:
+            torch.testing.assert_close(generator, steps[0][0])
+
+    @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+    def test_wrong_largest_gradient(self, limit):
+        with pytest.raises(ValueError, match=f"max_grad_norm must be positive, or None for no limit, got {limit}"):
+            make_trainer(*make_networks(), max_grad_norm=limit)
+
     def test_training_mode(self):
         """Each iteration sets it, also after a validation has left another one."""
         networks = make_networks()

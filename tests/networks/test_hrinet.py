@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy import fft
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
@@ -28,7 +29,17 @@ from monai_sliceinterp.networks.nets.hrinet import gaussian_divergence
 SMALL = {"channels": (4, 6), "latent_channels": (3, 5, 2)}
 ACAI = {"channels": (4, 6), "latent_channels": (3,)}
 BOTH = pytest.mark.parametrize("network_class", [HRINetAutoencoder, VariationalHRINetAutoencoder])
-FORMS = pytest.mark.parametrize("setting", [SMALL, ACAI, {"channels": (5,), "latent_channels": (2, 4)}])
+FORMS = pytest.mark.parametrize(
+    "setting",
+    [
+        SMALL,
+        ACAI,
+        {"channels": (5,), "latent_channels": (2, 4)},
+        {"channels": (4, 6), "latent_channels": (3, 2), "stem": 2, "shortcut": True},
+        {"channels": (4,), "latent_channels": (5,), "stem": 3},
+        {"channels": (4,), "latent_channels": (2, 2), "shortcut": True},
+    ],
+)
 
 
 def rand(*shape, seed=0):
@@ -42,6 +53,8 @@ def build(network_class=HRINetAutoencoder, seed=0, **kwargs):
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.bias, std=0.2)
+            if (module.weight == 0).all():  # beside a shortcut
+                nn.init.normal_(module.weight, std=0.2)
             module.weight.data *= 1.6
     return network
 
@@ -55,13 +68,28 @@ def pixels_padded(image, multiple):
     return image[..., rows, :][..., columns]
 
 
+def unshuffled(image, size):
+    """Blocks of ``size`` x ``size`` pixels as channels."""
+    batch, channels, height, width = image.shape
+    blocks = image.reshape(batch, channels, height // size, size, width // size, size)
+    return blocks.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * size**2, height // size, width // size)
+
+
+def shuffled(image, size):
+    batch, channels, height, width = image.shape
+    blocks = image.reshape(batch, channels // size**2, size, size, height, width)
+    return blocks.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // size**2, height * size, width * size)
+
+
 class Plain:
     """The network of Figure 2b in plain torch, that takes its convolutions one after another."""
 
-    def __init__(self, network, slope=0.2):
-        self.slope = slope
+    def __init__(self, network, slope=0.2, stem=1):
+        self.slope, self.stem = slope, stem
         self.state = network.state_dict()
         names = [name.removesuffix(".weight") for name in self.state if name.endswith(".weight")]
+        self.linear = [name for name in names if name.startswith("shortcut")]
+        names = [name for name in names if name not in self.linear]
         self.left = {part: [name for name in names if name.startswith(part)] for part in self.parts(names)}
 
     @staticmethod
@@ -85,13 +113,17 @@ class Plain:
         return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
     def encode(self, image, scales, levels):
-        x = pixels_padded(image, 2 ** (scales + levels - 1))
+        image = pixels_padded(image, self.stem * 2 ** (scales + levels - 1))
+        x = unshuffled(image, self.stem)
         for _ in range(scales):
             x = self.down(self.twice("encoder", x))
         maps = []
         for level in range(levels):
             x = self.twice("levels", self.down(x) if level else x)
             maps.append(self.conv("bottlenecks", x, active=False))
+        if self.linear:
+            blocks = unshuffled(image, self.stem * 2**scales)
+            maps[0] = maps[0] + F.conv2d(blocks, *(self.state[f"shortcut.analysis.{n}"] for n in ("weight", "bias")))
         return maps
 
     def decode(self, maps, scales):
@@ -100,8 +132,11 @@ class Plain:
             x = self.up(self.twice("joints", code if x is None else torch.cat([x, code], dim=1)))
         for scale in range(scales):
             x = self.twice("decoder", self.up(x) if scale else x)
-        x = self.conv("decoder", x, active=False)
+        x = shuffled(self.conv("decoder", x, active=False), self.stem)
         assert not any(self.left.values())  # all used
+        if self.linear:
+            blocks = F.conv2d(maps[0], *(self.state[f"shortcut.synthesis.{n}"] for n in ("weight", "bias")))
+            x = x + shuffled(blocks, self.stem * 2**scales)
         return x
 
 
@@ -163,7 +198,7 @@ class TestArchitecture:
     def test_in_plain_torch(self, setting, in_channels, size, slope):
         network = build(in_channels=in_channels, negative_slope=slope, **setting)
         image = 2 * rand(3, in_channels, *size) - 0.5
-        plain = Plain(network, slope)
+        plain = Plain(network, slope, setting.get("stem", 1))
         scales, levels = len(setting["channels"]), len(setting["latent_channels"])
         maps = plain.encode(image, scales, levels)
         for found, expected, count in zip(network.encode(image), maps, setting["latent_channels"], strict=True):
@@ -173,6 +208,29 @@ class TestArchitecture:
         assert decoded.std() > 1e-3
         torch.testing.assert_close(network.decode(network.encode(image)), decoded)
         torch.testing.assert_close(network.decode(network.encode(image), size), decoded[..., : size[0], : size[1]])
+
+    @pytest.mark.parametrize("stem", [1, 2])
+    @pytest.mark.parametrize("levels", [1, 2])
+    @torch.no_grad()
+    def test_untrained_with_a_shortcut_is_the_block_cosine_transform(self, stem, levels):
+        channels = (4, 4) if stem == 2 else (4, 4, 4)  # blocks of 8 x 8 pixels
+        network = HRINetAutoencoder(1, channels, (64, 3)[:levels], stem=stem, shortcut=True).eval()
+        image = rand(2, 1, 16, 32)
+        blocks = image.reshape(2, 2, 8, 4, 8).numpy()
+        spectrum = fft.dctn(blocks, axes=(2, 4), norm="ortho").transpose(0, 2, 4, 1, 3).reshape(2, 64, 2, 4)
+        found = np.sort(network.encode(image)[0].numpy(), axis=1)
+        np.testing.assert_allclose(found, np.sort(spectrum / 8**0.5, axis=1), atol=1e-5)  # all, in some order
+        torch.testing.assert_close(network(torch.cat([image, image], dim=1), 0.3), image)
+        few = HRINetAutoencoder(1, channels, (1,), stem=stem, shortcut=True).eval()
+        means = torch.from_numpy(blocks.mean(axis=(2, 4)))[:, None].repeat_interleave(8, 2).repeat_interleave(8, 3)
+        torch.testing.assert_close(few(torch.cat([image, image], dim=1)), means)
+
+    def test_variational_shortcut_leads_to_the_means(self):
+        torch.manual_seed(0)
+        setting = {"channels": (4,), "latent_channels": (3,), "shortcut": True}
+        network = VariationalHRINetAutoencoder(**setting).eval()
+        means, log_variances = network.feature_maps(rand(1, 1, 8, 8))[0].chunk(2, dim=1)
+        assert (means != 0).all() and (log_variances == 0).all()
 
     @pytest.mark.parametrize("slope", [0.2, 0.5])
     def test_initialisation(self, slope):

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
+from monai_sliceinterp.networks.blocks.block_cosine import BlockCosineShortcut, block_cosine_basis
 from monai_sliceinterp.networks.blocks.generated_filters import (
     FilterGenerator,
     apply_generated_filters,
