@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
+from scipy import interpolate, ndimage
 from torch import Tensor
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "INTERPOLATION_MODES",
     "SLAB_PROFILES",
     "apply_slice_weights",
+    "apply_to_slices",
     "interpolation_weights",
     "slab_weights",
 ]
@@ -43,6 +44,8 @@ FWHM_PER_SIGMA = float(np.sqrt(8.0 * np.log(2.0)))
 """Full width at half maximum of a Gaussian with standard deviation one."""
 
 _NARROWEST = 0.02  # standard deviation in gaps; below it no slice may be left with a weight that is not 0 in float64
+
+_NEGLIGIBLE = 1e-9  # the weights of a spline fall by 0.27 per slice: far slices need not be read
 
 _BLOCK = 16  # output slices per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
 
@@ -84,7 +87,31 @@ def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
     return torch.cat(blocks).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
 
 
-def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cubic") -> NDArray[np.float64]:
+def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
+    """Multiply the first axis of a stack with a banded matrix; only the slices with a weight are read.
+
+    Args:
+        slices: ``(N, ...)`` in any order in memory, any value range.
+        weights: matrix ``(N, M)``.
+
+    Returns:
+        ``(M, ...)``, see :func:`apply_slice_weights`.
+
+    Example:
+        >>> apply_to_slices(torch.tensor([[0.0], [4.0]]), [[1.0, 0.75], [0.0, 0.25]])
+        tensor([[0.],
+                [1.]])
+    """
+    matrix = np.asarray(weights, dtype=np.float64)
+    used = np.flatnonzero(matrix.any(axis=1))
+    rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
+    # a copy of these slices alone, so that a volume with slices last is not copied as a whole
+    return apply_slice_weights(slices[rows].contiguous().movedim(0, -1), matrix[rows]).movedim(-1, 0)
+
+
+def interpolation_weights(
+    num_slices: int, positions: ArrayLike, mode: str = "cubic", slice_positions: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """Weights that interpolate slices at given positions, aligned on slice centres.
 
     Args:
@@ -92,12 +119,15 @@ def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cu
         positions: M output positions in units of the gap, within [0, N - 1].
         mode: "linear"; "cubic": interpolating cubic B-spline with mirrored ends; "lanczos": three-lobed windowed sinc
             with replicated ends, normalised.
+        slice_positions: N ascending places of unevenly spaced slices, in any unit. The output positions remain
+            indices with fractions of the gaps. The cubic spline then has natural ends: a mirrored one has no slope
+            there, so that a ramp would not remain one, and one with not-a-knot ends swings out after a wide gap.
 
     Returns:
         Matrix ``(N, M)``; every column sums to one.
 
     Raises:
-        ValueError: for an unknown mode or positions outside the slices.
+        ValueError: for an unknown mode, positions outside the slices, or "lanczos" for unevenly spaced slices.
 
     Example:
         >>> interpolation_weights(3, [0.5], "linear").ravel().tolist()
@@ -106,6 +136,10 @@ def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cu
     places = np.asarray(positions, dtype=np.float64).reshape(-1)
     if places.size and not (places.min() >= 0 and places.max() <= num_slices - 1):
         raise ValueError(f"positions must lie within [0, {num_slices - 1}], got {places.min():g} to {places.max():g}.")
+    if slice_positions is not None and mode == "cubic":
+        return _uneven_spline_weights(np.asarray(slice_positions, dtype=np.float64), places)
+    if slice_positions is not None and mode == "lanczos":
+        raise ValueError("mode 'lanczos' needs evenly spaced slices, these are not; expected linear or cubic.")
     if mode == "linear":
         taps = np.arange(2)
         kernel, border = lambda x: np.maximum(1.0 - abs(x), 0.0), "replicate"
@@ -123,7 +157,17 @@ def interpolation_weights(num_slices: int, positions: ArrayLike, mode: str = "cu
         # the spline's coefficients are a recursive filter of the slices; its response falls by 0.27 per slice
         prefilter = ndimage.spline_filter1d(np.eye(num_slices), order=3, axis=0, mode="mirror")
         weights = prefilter.T @ weights
-        weights[abs(weights) < 1e-9] = 0.0
+        weights[abs(weights) < _NEGLIGIBLE] = 0.0
+    return weights / weights.sum(axis=0)
+
+
+def _uneven_spline_weights(slices: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights ``(N, M)`` of the natural cubic spline through slices at ``slices``, at places in index units."""
+    lower = np.clip(np.floor(places).astype(int), 0, len(slices) - 2)
+    wanted = slices[lower] + (places - lower) * np.diff(slices)[lower]
+    spline = interpolate.make_interp_spline(slices, np.eye(len(slices)), k=3, bc_type="natural")
+    weights = spline(wanted).T
+    weights[abs(weights) < _NEGLIGIBLE] = 0.0
     return weights / weights.sum(axis=0)
 
 

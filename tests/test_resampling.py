@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 
 from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.resampling import (
@@ -25,6 +26,7 @@ from monai_sliceinterp.resampling import (
     INTERPOLATION_MODES,
     SLAB_PROFILES,
     apply_slice_weights,
+    apply_to_slices,
     interpolation_weights,
     slab_weights,
 )
@@ -249,3 +251,57 @@ class TestApply:
         with pytest.raises(ValueError, match="do not fit a volume with 5 slices") as caught:
             apply_slice_weights(torch.rand(2, 5), np.ones(shape))
         assert "\n" not in str(caught.value)
+
+
+class TestUnevenSlices:
+    @pytest.mark.parametrize("num_slices", [2, 3, 4, 25])
+    def test_natural_spline(self, num_slices):
+        rng = np.random.default_rng(num_slices)
+        slices = np.cumsum(rng.uniform(0.3, 3.0, num_slices))
+        positions = np.sort(rng.uniform(0, num_slices - 1, 40))
+        weights = interpolation_weights(num_slices, positions, "cubic", slices)
+        places = np.interp(positions, np.arange(num_slices), slices)
+        expected = CubicSpline(slices, np.eye(num_slices), bc_type="natural")(places).T
+        np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(slices @ weights, places, rtol=0, atol=1e-6)
+
+    def test_far_slices_are_not_read(self):
+        weights = interpolation_weights(200, [100.5], "cubic", np.cumsum(np.tile([1.0, 2.0], 100)))
+        assert 10 < (weights != 0).sum() < 60
+
+    def test_linear_needs_no_positions(self):
+        positions = [0, 0.3, 1.25, 2]
+        uneven = interpolation_weights(3, positions, "linear", [0, 1, 5])
+        np.testing.assert_array_equal(uneven, interpolation_weights(3, positions, "linear"))
+
+    def test_refused(self):
+        with pytest.raises(ValueError, match="'lanczos' needs evenly spaced slices.*expected linear or cubic"):
+            interpolation_weights(3, [0.5], "lanczos", [0, 1, 5])
+        with pytest.raises(ValueError, match="unknown interpolation mode"):
+            interpolation_weights(3, [0.5], "nearest", [0, 1, 5])
+
+
+class TestApplyToSlices:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16])
+    @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+    def test_any_order_in_memory(self, dtype, order):
+        """Not a bit differs from the product with a contiguous volume."""
+        stack = (torch.randn(40, 7, 5, generator=torch.Generator().manual_seed(0)) * 100).to(dtype)
+        weights = interpolation_weights(40, np.linspace(3.1, 22.9, 50), "cubic")
+        inverse = [order.index(k) for k in range(3)]
+        laid_out = stack.permute(order).contiguous().permute(inverse)
+        found = apply_to_slices(laid_out, weights)
+        assert torch.equal(found, apply_slice_weights(stack.movedim(0, -1), weights).movedim(-1, 0))
+        assert found.shape == (50, 7, 5)
+
+    def test_only_slices_with_a_weight_are_read(self):
+        stack = torch.full((9, 2), float("nan"))
+        stack[3:5] = 6.0
+        assert apply_to_slices(stack, interpolation_weights(9, [3.25, 3.5], "linear")).tolist() == [[6, 6], [6, 6]]
+
+    def test_no_weights(self):
+        assert apply_to_slices(torch.ones(3, 4), np.zeros((3, 2))).tolist() == torch.zeros(2, 4).tolist()
+        assert apply_to_slices(torch.ones(3, 4), np.zeros((3, 0))).shape == (0, 4)
+        with pytest.raises(ValueError, match="do not fit a volume with 3 slices"):
+            apply_to_slices(torch.ones(3, 4), np.ones((4, 2)))

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
+from monai_sliceinterp.dicom.series import has_dicom
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
 from monai_sliceinterp.transforms.conditioning import BODY_PARTS
-from monai_sliceinterp.transforms.loading import dicom_series
 
 __all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
 
@@ -31,9 +31,9 @@ def find_volumes(
     """List the volumes a user means by a path.
 
     Args:
-        source: an image file; a folder of image files; a folder with DICOM files (one series, read as one volume); or
-            several of these.
-        recursive: also look into the folders below.
+        source: an image file or a multi-frame DICOM file; a folder of image files; a folder with DICOM files (one
+            series, read as one volume); or several of these. Image files go before DICOM files beside them.
+        recursive: also look into the folders below; each one with DICOM files is a volume.
         distinct: refuse files whose outputs would get the same name.
 
     Returns:
@@ -62,12 +62,14 @@ def find_volumes(
     if path.is_file():
         return [str(path)]
     entries = sorted(path.rglob("*") if recursive else path.iterdir())
-    files = [str(e) for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
-    if files:
-        return _distinct(files) if distinct else files
-    if dicom_series(path):
-        return [str(path)]
-    raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
+    files = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
+    folders = [path, *(e for e in entries if recursive and e.is_dir())]
+    with_files = {file.parent for file in files}
+    series = [folder for folder in folders if folder not in with_files and has_dicom(folder)]
+    volumes = [str(volume) for volume in sorted([*files, *series])]
+    if not volumes:
+        raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
+    return _distinct(volumes) if distinct else volumes
 
 
 def split_volumes(

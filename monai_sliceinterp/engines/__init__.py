@@ -23,6 +23,7 @@ from monai_sliceinterp.engines.inference import (
     exit_on_error,
     interpolate_volumes,
     load_weights,
+    output_check,
 )
 from monai_sliceinterp.engines.training import (
     AtomicCheckpointSaver,
@@ -34,4 +35,5 @@ from monai_sliceinterp.engines.training import (
     PrepareSlicePairs,
     PrepareViewImages,
     check_start,
+    check_validation,
 )

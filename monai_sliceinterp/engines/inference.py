@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 from monai.data import Dataset, list_data_collate
 from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
 from monai.utils import CommonKeys
 from torch import nn
 
@@ -36,6 +37,7 @@ __all__ = [
     "interpolate_volumes",
     "load_weights",
     "one_line",
+    "output_check",
 ]
 
 T = TypeVar("T")
@@ -51,11 +53,15 @@ def one_line(error: BaseException) -> str:
         >>> one_line(ValueError("first line.\nsecond line"))
         'first line.'
     """
-    while error.__cause__ is not None and not str(error).startswith(str(error.__cause__)[:20] or " "):
-        own = isinstance(error, ValueError | ImportError)
-        if own and (not isinstance(error.__cause__, ValueError) or str(error.__cause__) in str(error)):
-            break  # our own message, which says more than what raised it
-        error = error.__cause__
+    while (cause := error.__cause__) is not None:
+        # MONAI adds a line for each transform around the one that failed
+        if not str(error).startswith("applying transform "):
+            if str(error).startswith(str(cause)[:20] or " "):
+                break  # says what raised it, and more
+            own = isinstance(error, ValueError | ImportError)
+            if own and (not isinstance(cause, ValueError) or str(cause) in str(error)):
+                break  # our own message, which says more than what raised it
+        error = cause
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -223,13 +229,42 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
         raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
 
 
-def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: str = CommonKeys.PRED) -> list[str]:
+def output_check(postprocessing: Compose) -> Callable[[str], None]:
+    """Gather the checks of the steps that write outputs, for :func:`interpolate_volumes`.
+
+    Args:
+        postprocessing: steps, some of which may have a method ``check`` as
+            :class:`monai_sliceinterp.transforms.SaveVolumed` has.
+
+    Returns:
+        A function of the path of an input, which raises ValueError if one of its outputs cannot be written.
+
+    Example:
+        >>> output_check(Compose([]))("scan.nii.gz")
+    """
+    checks = [step.check for step in postprocessing.transforms if hasattr(step, "check")]
+
+    def check(source: str) -> None:
+        for step_check in checks:
+            step_check(source)
+
+    return check
+
+
+def interpolate_volumes(
+    evaluator: SupervisedEvaluator,
+    dataset: Dataset,
+    key: str = CommonKeys.PRED,
+    check: Callable[[str], object] | None = None,
+) -> list[str]:
     """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
 
     Args:
         evaluator: engine whose postprocessing writes the volumes.
         dataset: inputs ``{"image": path}`` and the preprocessing.
         key: key of the written volume in the engine's output.
+        check: called with the path of every input before anything is computed; raises ValueError for those that
+            cannot be done, see :meth:`monai_sliceinterp.transforms.SaveVolumed.check`.
 
     Returns:
         The files written.
@@ -242,21 +277,32 @@ def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: s
     """
     # ignite logs an exception before it raises it; here every failure is reported once, in one line
     evaluator.logger.setLevel(logging.CRITICAL)
+    names = [str(item[CommonKeys.IMAGE]) for item in dataset.data]
     written: list[str] = []
-    failures: list[str] = []
-    items: Sequence[Any] = dataset.data
-    for index, item in enumerate(items):
-        name = str(item[CommonKeys.IMAGE])
+    failures: dict[int, str] = {}
+
+    def fail(index: int, error: BaseException) -> None:
+        reason = one_line(error)
+        failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
+        print(f"[{index + 1}/{len(names)}] failed: {failures[index]}", file=sys.stderr, flush=True)
+
+    if check is not None:
+        for index, name in enumerate(names):
+            try:
+                check(name)
+            except INPUT_ERRORS as error:
+                fail(index, error)
+    for index, name in enumerate(names):
+        if index in failures:
+            continue
         try:
             evaluator.data_loader = [list_data_collate([dataset[index]])]
             evaluator.state.epoch_length = 1
             evaluator.run()
             result = evaluator.state.output[0][key]
         except INPUT_ERRORS as error:
-            reason = one_line(error)
-            failures.append(reason if name in reason else f"{name}: {reason}")
+            fail(index, error)
             evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
-            print(f"[{index + 1}/{len(items)}] failed: {failures[-1]}", file=sys.stderr, flush=True)
             continue
         finally:
             evaluator.state.batch = evaluator.state.output = None
@@ -264,7 +310,8 @@ def interpolate_volumes(evaluator: SupervisedEvaluator, dataset: Dataset, key: s
         frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
         size = "x".join(str(length) for length in result.shape[1:]) + frames
         spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-        print(f"[{index + 1}/{len(items)}] {name} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
+        print(f"[{index + 1}/{len(names)}] {name} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
     if failures:
-        raise SystemExit(f"error: {len(failures)} of {len(items)} inputs failed: " + " | ".join(failures))
+        reasons = " | ".join(failures[index] for index in sorted(failures))
+        raise SystemExit(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}")
     return written

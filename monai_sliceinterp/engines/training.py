@@ -63,6 +63,27 @@ def check_start(stages: Sequence[str], pretrained: str, ckpt: str, first: str = 
         )
 
 
+def check_validation(max_epochs: int, val_interval: int, names: Sequence[str] = ("max_epochs", "val_interval")) -> None:
+    """Check that a training is validated at least once, as validation chooses the weights.
+
+    Args:
+        max_epochs: number of epochs.
+        val_interval: epochs from one validation to the next.
+        names: what both are called in the config.
+
+    Raises:
+        ValueError: if the training would end before the first validation.
+
+    Example:
+        >>> check_validation(max_epochs=20, val_interval=10)
+    """
+    if not 1 <= val_interval <= max_epochs:
+        raise ValueError(
+            f"{names[1]} {val_interval} does not fit {names[0]} {max_epochs}: no validation would choose the weights; "
+            f"expected 1 to {max_epochs}."
+        )
+
+
 class AtomicCheckpointSaver(CheckpointSaver):
     """MONAI's ``CheckpointSaver``, with files written under a temporary name and renamed.
 

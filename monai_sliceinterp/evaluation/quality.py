@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SliceInterpolationInferer, SplineSliceInferer
-from monai_sliceinterp.metrics import slice_score, synthesized_pairs
+from monai_sliceinterp.metrics import SMALLEST_SLICE, slice_score, synthesized_pairs
 from monai_sliceinterp.transforms import FWHMDownsample
 
 __all__ = [
@@ -101,8 +101,8 @@ def leave_one_out_quality(
 class LeaveOneOutQualityd(MapTransform):
     """Write the quality of a method on a scan beside its output, as ``<output's stem>_quality.json``.
 
-    It has to come after :class:`monai_sliceinterp.transforms.SaveVolumed`. A scan of fewer than 3 slices has no such
-    score; the file then tells the reason.
+    It has to come after :class:`monai_sliceinterp.transforms.SaveVolumed`. A scan of fewer than 3 slices, or of slices
+    smaller than the window of SSIM, has no such score, nor has an unevenly spaced stack; the file then tells why.
 
     Args:
         keys: the written volume.
@@ -134,8 +134,9 @@ class LeaveOneOutQualityd(MapTransform):
         for key in self.key_iterator(result):
             quality: dict[str, Any] = {"method": self.method, "protocol": "leave-one-out"}
             image = result[self.image_key]
-            if image.shape[-1] < 3:
-                quality["reason"] = f"no score: {image.shape[-1]} slices, of which none can be left out"
+            reason = _no_score(image)
+            if reason:
+                quality["reason"] = f"no score: {reason}"
             else:
                 # the engine has set the network back to the mode it was in before
                 with eval_mode(*[self.network] if isinstance(self.network, nn.Module) else []):
@@ -147,6 +148,19 @@ class LeaveOneOutQualityd(MapTransform):
                 part.write_text(json.dumps(quality, indent=2) + "\n")
             result[key].meta["quality"] = quality
         return result
+
+
+def _no_score(image: Tensor) -> str:
+    """Tell why a scan ``(C, H, W, N)`` cannot be scored, if it cannot."""
+    *_, height, width, count = image.shape
+    needed = SMALLEST_SLICE["ssim"]
+    if count < 3:
+        return f"{count} slices, of which none can be left out"
+    if "slice_positions" in getattr(image, "meta", {}):
+        return "unevenly spaced slices"
+    if min(height, width) < needed:
+        return f"slices of {height} x {width} pixels; SSIM needs {needed} x {needed}"
+    return ""
 
 
 LeaveOneOutQualityD = LeaveOneOutQualityDict = LeaveOneOutQualityd

@@ -94,7 +94,7 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
         >>> thin.window, thin.window_from, thin.axis, tuple(thin.image.shape)
         ((-1024.0, 2976.0), 'HU', 2, (1, 12, 12, 4))
     """
-    loaded = LoadVolume()(path)
+    loaded = LoadVolume(for_training=True)(path)  # what is degraded has even slices
     try:
         image = ThroughPlaneLast(settings.axis)(loaded)
         if settings.window is not None:

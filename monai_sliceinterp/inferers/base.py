@@ -23,9 +23,11 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_sliceinterp.geometry import OutputGrid, SliceGeometry, slice_geometry
+from monai_sliceinterp.geometry import SLICE_POSITION_KEYS, OutputGrid, SliceGeometry, slice_geometry, slice_positions
 
 __all__ = ["SliceInterpolationInferer", "check_batch_size", "images_per_batch", "paste_observed"]
+
+_BLOCK = 16  # observed slices that are copied at once: bounds the memory, and reads volumes with slices last in runs
 
 
 def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
@@ -52,7 +54,9 @@ def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
             f"{image.shape[-1]} observed slices of {image.dtype} do not fit an output of {output.shape[-1]} slices of "
             f"{output.dtype}; expected {grid.num_slices} and {len(grid)} slices of one type."
         )
-    output[..., grid.is_observed.to(output.device)] = image[..., grid.observed_source.to(image.device)]
+    places, sources = grid.is_observed.nonzero()[:, 0], grid.observed_source
+    for place, source in zip(places.split(_BLOCK), sources.split(_BLOCK), strict=True):
+        output[..., place.to(output.device)] = image[..., source.to(image.device)]
     return output
 
 
@@ -60,8 +64,12 @@ class SliceInterpolationInferer(Inferer):
     """Base of the inferers that turn a volume ``(B, C, H, W, N)`` into one with more slices.
 
     It owns the output grid, the loop over samples and channels, the copying of observed slices and the progress bar.
-    A subclass defines :meth:`synthesize`, which fills one channel. Spacing is read from the input's affine; the output
-    carries the new one. Frames of a time series are channels and are interpolated one by one.
+    A subclass defines :meth:`synthesize`, which fills one channel. Spacing is read from the input's affine, and the
+    places of unevenly spaced slices from its metadata; the output, which is evenly spaced, carries the new affine.
+    Frames of a time series are channels and are interpolated one by one.
+
+    Beside the input and the output, memory holds what the method needs, and one limited copy of a channel of the input
+    where that exceeds ``value_range``.
 
     Args:
         factor: upsampling factor; or
@@ -107,7 +115,8 @@ class SliceInterpolationInferer(Inferer):
                 raise ValueError("a plain tensor has no spacing: give a factor, or a MetaTensor with its affine.")
             return OutputGrid.from_factor(num_slices, self.factor)
         geometry = slice_geometry(inputs.affine, axis=-1)
-        return OutputGrid.create(num_slices, geometry, self.factor, self.spacing, self.default_spacing)
+        places = slice_positions(inputs, axis=2)
+        return OutputGrid.create(num_slices, geometry, self.factor, self.spacing, self.default_spacing, places)
 
     @abstractmethod
     def synthesize(
@@ -122,7 +131,7 @@ class SliceInterpolationInferer(Inferer):
         """Compute the wanted slices of one channel.
 
         Args:
-            slices: ``(N, H, W)`` contiguous, within ``value_range``.
+            slices: ``(N, H, W)`` within ``value_range``, in any order in memory: mostly a view of the input.
             grid: the output grid.
             geometry: spacings of the input, None for a plain tensor.
             wanted: output indices to compute, ``(K,)`` int64, ascending.
@@ -155,7 +164,7 @@ class SliceInterpolationInferer(Inferer):
         ) as bar:
             for sample in range(batch):
                 for channel in range(channels):
-                    slices = plain[sample, channel].permute(2, 0, 1).contiguous()
+                    slices = plain[sample, channel].permute(2, 0, 1)
                     self._fill(slices, output[sample, channel], grid, geometry, wanted, network, bar)
         result = output.permute(0, 1, 3, 4, 2)
         if self.keep_observed:
@@ -180,15 +189,29 @@ class SliceInterpolationInferer(Inferer):
             output[indices.to(output.device)] = images.to(output.dtype)
             bar.update(len(indices))
 
-        inside = slices if self.value_range is None else slices.clamp(*self.value_range)
+        inside = slices if self.value_range is None else _limited(slices, *self.value_range)
         if len(wanted):
             self.synthesize(inside, grid, geometry, wanted, network, write)
         if inside is not slices:
-            excess = slices - inside
-            if excess.any():
-                lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices.dtype)
-                for index, first, weight in zip(wanted.tolist(), lower.tolist(), alpha.tolist(), strict=True):
-                    output[index] += torch.lerp(excess[first], excess[first + 1], weight)
+            _add_excess(output, slices, inside, grid, wanted)
+
+
+def _limited(slices: Tensor, low: float, high: float) -> Tensor:
+    """Limit intensities: ``slices`` itself where they are within the range, else a contiguous copy."""
+    if slices.amin() >= low and slices.amax() <= high:
+        return slices
+    return slices.clone(memory_format=torch.contiguous_format).clamp_(low, high)
+
+
+def _add_excess(output: Tensor, slices: Tensor, inside: Tensor, grid: OutputGrid, wanted: Tensor) -> None:
+    """Interpolate ``slices - inside`` linearly and add it to the wanted slices of ``output`` ``(M, H, W)``."""
+    lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices.dtype)
+    at, before, after = -2, slices[0], slices[0]
+    for index, first, weight in zip(wanted.tolist(), lower.tolist(), alpha.tolist(), strict=True):
+        if first != at:  # each slice's excess is computed once, as positions ascend
+            before = after if first == at + 1 else slices[first] - inside[first]
+            at, after = first, slices[first + 1] - inside[first + 1]
+        output[index] += torch.lerp(before, after, weight)
 
 
 def check_batch_size(batch_size: int) -> int:
@@ -225,6 +248,8 @@ def images_per_batch(batch_size: int, pixels: int, budget: Mapping[str, int], de
 def _with_affine(result: Tensor, inputs: MetaTensor, grid: OutputGrid) -> MetaTensor:
     """Give the output the input's metadata, with the new affine."""
     output = MetaTensor(result).copy_meta_from(inputs, copy_attr=True)
+    for key in SLICE_POSITION_KEYS:
+        output.meta.pop(key, None)
     affine = torch.as_tensor(grid.affine(inputs.affine), dtype=torch.float64)
     output.affine = affine.expand(inputs.affine.shape).clone() if inputs.affine.ndim == 3 else affine
     return output

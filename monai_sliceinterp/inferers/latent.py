@@ -87,7 +87,7 @@ class LatentSliceInferer(SliceInterpolationInferer):
         lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices)
         codes: Codes | None = None
         for begin in range(0, len(slices), count):
-            fresh = latent.encode(slices[begin : begin + count, None])
+            fresh = latent.encode(slices[begin : begin + count, None].contiguous())
             # the last code of the batch before is the earlier end of the gap between the two batches
             codes = fresh if codes is None else tuple(torch.cat(pair) for pair in zip(codes, fresh, strict=True))
             offset = begin + len(fresh[0]) - len(codes[0])

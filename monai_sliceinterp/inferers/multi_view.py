@@ -21,7 +21,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
+from monai_sliceinterp.geometry import AXIS_TIE, OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size, images_per_batch
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
 from monai_sliceinterp.networks.nets.saint import SAINT
@@ -36,6 +36,9 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
     """Interpolate every view of a volume in batches of its images, then fuse the views slice by slice.
 
     Memory is bounded by the views themselves (one copy of the output each) beside one batch.
+
+    The network makes its filters for one slice spacing. Where the slices are unevenly spaced, the gaps of one width (to
+    1 %) are done together, each width in a pass of its own.
 
     Args:
         factor: upsampling factor; or
@@ -125,9 +128,9 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         # fusion in 3D needs the observed slices, between which the others lie
         together = self.fuse and saint.rfn.spatial_dims == 3
         places = torch.arange(len(grid)) if together else wanted
-        lower, alpha = grid.lower[places], grid.alpha[places]
+        slices = slices.contiguous()  # small beside the views, which gather images across the slices
         views = [
-            self._interpolate_view(slices, direction, lower, alpha, geometry, saint)
+            self._interpolate_view(slices, direction, grid, places, geometry, saint)
             for direction in self.views or saint.directions
         ]
         if self.disagreement:
@@ -150,17 +153,43 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             self._maps[-1][indices.to(views.device)] = views.std(dim=0, correction=0)
 
     def _interpolate_view(
-        self, slices: Tensor, direction: str, lower: Tensor, alpha: Tensor, geometry: SliceGeometry, saint: SAINT
+        self, slices: Tensor, direction: str, grid: OutputGrid, places: Tensor, geometry: SliceGeometry, saint: SAINT
     ) -> Tensor:
-        """Synthesise slices ``(M, H, W)`` from one view."""
+        """Synthesise the output slices ``places`` ``(M, H, W)`` from one view."""
         images = to_view(slices, direction)
         along = view_spacing(direction, geometry.in_plane_spacing)
+        lower, alpha = grid.lower[places], grid.alpha[places]
+        groups = _by_gap_width(grid, places)
         count = images_per_batch(self.batch_size, images[0].numel(), _PIXELS_PER_BATCH, slices.device)
         # filled as slices, so that the views are fused without another copy
-        output = slices.new_empty(len(images), len(lower), images.shape[2])
+        output = slices.new_empty(len(images), len(places), images.shape[2])
         begins = range(0, len(images), count)
         for begin in tqdm(begins, desc=f"view of {direction}", unit="batch", disable=not self.progress, leave=False):
             end = min(begin + count, len(images))
             triples = neighbor_triples(images, begin, end, saint.edge)
-            output[begin:end] = saint.ami.interpolate(triples, lower, alpha, geometry.slice_spacing, along)
+            for width, chosen in groups:
+                output[begin:end, chosen] = saint.ami.interpolate(
+                    triples, lower[chosen], alpha[chosen], width * geometry.slice_spacing, along
+                )
         return from_view(output, direction, slices.shape[-2:])
+
+
+def _by_gap_width(grid: OutputGrid, places: Tensor) -> list[tuple[float, Tensor]]:
+    """Group output slices by the width of the gap in which they lie.
+
+    Args:
+        grid: the output grid.
+        places: output indices, ``(M,)`` int64.
+
+    Returns:
+        Groups whose gaps differ by less than 1 %: their mean width in units of the nominal gap, and which of ``places``
+        they are, ascending.
+    """
+    widths = grid.gap_width[places]
+    groups = []
+    left = torch.ones_like(widths, dtype=torch.bool)
+    while left.any():
+        chosen = left & (widths < widths[left].min() * (1.0 + AXIS_TIE))
+        groups.append((float(widths[chosen].unique().mean()), chosen.nonzero()[:, 0]))
+        left &= ~chosen
+    return groups

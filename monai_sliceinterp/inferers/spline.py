@@ -20,7 +20,7 @@ from torch import Tensor
 
 from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer
-from monai_sliceinterp.resampling import INTERPOLATION_MODES, apply_slice_weights, interpolation_weights
+from monai_sliceinterp.resampling import INTERPOLATION_MODES, apply_to_slices, interpolation_weights
 
 __all__ = ["SplineSliceInferer"]
 
@@ -33,7 +33,9 @@ class SplineSliceInferer(SliceInterpolationInferer):
     Args:
         factor: upsampling factor; or
         spacing: output slice spacing in mm. With neither the output is isotropic.
-        mode: "linear", "cubic" (interpolating cubic B-spline with mirrored ends) or "lanczos" (three lobes).
+        mode: "linear", "cubic" (interpolating cubic B-spline with mirrored ends) or "lanczos" (three lobes). Unevenly
+            spaced slices need one of the first two, see
+            :func:`monai_sliceinterp.resampling.interpolation_weights`.
         keep_observed: copy the observed slices. The kernels reproduce them to rounding anyway.
         progress: show a progress bar.
 
@@ -70,8 +72,8 @@ class SplineSliceInferer(SliceInterpolationInferer):
         write: Callable[[Tensor, Tensor], None],
     ) -> None:
         """Fill the wanted slices of one channel; no network is needed."""
-        weights = interpolation_weights(len(slices), [grid.positions[k] for k in wanted.tolist()], self.mode)
-        slices_last = slices.movedim(0, -1)
+        positions = [grid.positions[k] for k in wanted.tolist()]
+        weights = interpolation_weights(len(slices), positions, self.mode, grid.slice_positions)
         for begin in range(0, len(wanted), _BLOCK):
-            part = apply_slice_weights(slices_last, weights[:, begin : begin + _BLOCK])
-            write(wanted[begin : begin + _BLOCK], part.movedim(-1, 0))
+            block = slice(begin, begin + _BLOCK)
+            write(wanted[block], apply_to_slices(slices, weights[:, block]))

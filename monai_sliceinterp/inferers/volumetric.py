@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size
-from monai_sliceinterp.resampling import apply_slice_weights, interpolation_weights
+from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
 
 __all__ = ["VolumetricSliceInferer"]
 
@@ -97,13 +97,13 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         overlap = length // 4
         needed = torch.zeros(count, dtype=torch.bool)
         needed[wanted] = True
-        weights = interpolation_weights(len(slices), grid.positions, "cubic")
+        weights = interpolation_weights(len(slices), grid.positions, "cubic", grid.slice_positions)
         tail = slices.new_zeros(0, *slices.shape[1:])  # the last slices of the window before, to be blended
         begin = 0
         while True:
             end = min(begin + length, count)
             last = end == count
-            fine = apply_slice_weights(slices.movedim(0, -1), weights[:, begin:end])
+            fine = apply_to_slices(slices, weights[:, begin:end]).movedim(0, -1)
             result = self._restore(fine, network).movedim(-1, 0)
             if len(tail):
                 ramp = _ramp(len(tail)).to(result)[:, None, None]

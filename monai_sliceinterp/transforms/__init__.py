@@ -46,6 +46,7 @@ from monai_sliceinterp.transforms.degrader import (
     RandDegraderDict,
     degrade,
 )
+from monai_sliceinterp.transforms.dicom import SaveDicomSeriesD, SaveDicomSeriesd, SaveDicomSeriesDict
 from monai_sliceinterp.transforms.groups import (
     RandSliceGroup,
     RandSliceGroupD,
@@ -72,7 +73,22 @@ from monai_sliceinterp.transforms.intensity import (
     RandSigmoidContrastDict,
     sigmoid_curve,
 )
+from monai_sliceinterp.transforms.labels import (
+    InterpolateLabelD,
+    InterpolateLabeld,
+    InterpolateLabelDict,
+    LoadLabelD,
+    LoadLabeld,
+    LoadLabelDict,
+    interpolate_labels,
+)
 from monai_sliceinterp.transforms.loading import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict, dicom_series
+from monai_sliceinterp.transforms.missing import (
+    FillMissingD,
+    FillMissingd,
+    FillMissingDict,
+    fill_missing,
+)
 from monai_sliceinterp.transforms.orientation import (
     ThroughPlaneLast,
     ThroughPlaneLastD,
@@ -80,6 +96,12 @@ from monai_sliceinterp.transforms.orientation import (
     ThroughPlaneLastDict,
     move_axis_last,
     moved_axis,
+)
+from monai_sliceinterp.transforms.provenance import (
+    SaveProvenanceD,
+    SaveProvenanced,
+    SaveProvenanceDict,
+    provenance_labels,
 )
 from monai_sliceinterp.transforms.restoring import (
     DisagreementMapD,

@@ -23,11 +23,18 @@ from monai.transforms import Transform
 from monai.utils import TransformBackends
 from torch import Tensor
 
-from monai_sliceinterp.geometry import scaled_affine, slice_geometry
+from monai_sliceinterp.geometry import scaled_affine, slice_geometry, slice_positions
 from monai_sliceinterp.resampling import apply_slice_weights, slab_weights
 from monai_sliceinterp.transforms.mapping import ApplyToKeys
 
-__all__ = ["FWHMDownsample", "FWHMDownsampleD", "FWHMDownsampleDict", "FWHMDownsampled", "fwhm_downsample"]
+__all__ = [
+    "FWHMDownsample",
+    "FWHMDownsampleD",
+    "FWHMDownsampleDict",
+    "FWHMDownsampled",
+    "check_even",
+    "fwhm_downsample",
+]
 
 
 def fwhm_downsample(volume: Tensor, factor: int, fwhm: float, phase: int = 0) -> Tensor:
@@ -60,6 +67,23 @@ def fwhm_downsample(volume: Tensor, factor: int, fwhm: float, phase: int = 0) ->
     if fwhm == 0:
         return volume[..., phase :: int(factor)].clone()
     return apply_slice_weights(volume, slab_weights(num_slices, positions, fwhm))
+
+
+def check_even(image: Tensor, axis: int) -> None:
+    """Check that the slices of a volume are evenly spaced, so that every K-th of them is so, too.
+
+    Args:
+        image: ``(C, X, Y, Z)``.
+        axis: through-plane axis 0, 1 or 2.
+
+    Raises:
+        ValueError: if its metadata tells uneven positions, see :func:`monai_sliceinterp.geometry.slice_positions`.
+
+    Example:
+        >>> check_even(MetaTensor(np.zeros((1, 4, 4, 3))), axis=2)
+    """
+    if slice_positions(image, axis) is not None:
+        raise ValueError("the slices are unevenly spaced or some are missing; expected even gaps to thin out.")
 
 
 class FWHMDownsample(Transform):
@@ -98,6 +122,7 @@ class FWHMDownsample(Transform):
         """Apply the transform to ``img`` ``(C, H, W, N)``."""
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         geometry = slice_geometry(image.affine, axis=self.axis)
+        check_even(image, geometry.axis)
         fwhm = self.factor * geometry.slice_spacing if self.fwhm is None else self.fwhm
         slices_last = image.as_tensor().movedim(geometry.axis + 1, -1)
         kept = fwhm_downsample(slices_last, self.factor, fwhm / geometry.slice_spacing, self.phase)

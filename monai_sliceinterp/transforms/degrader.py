@@ -34,6 +34,7 @@ from monai_sliceinterp.resampling import (
     interpolation_weights,
     slab_weights,
 )
+from monai_sliceinterp.transforms.degradation import check_even
 
 __all__ = [
     "PROFILES",
@@ -231,6 +232,7 @@ class Degrader(Transform):
         _check_volume(img)
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         geometry = slice_geometry(image.affine, axis=self.axis)
+        check_even(image, geometry.axis)
         spacing = geometry.slice_spacing
         width = self.slab_width(spacing)
         plain = image.as_tensor().movedim(geometry.axis + 1, -1)

@@ -14,9 +14,11 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ from monai.data.utils import orientation_ras_lps
 from monai.transforms import Transform
 from monai.utils import MetaKeys, SpaceKeys, TransformBackends
 
+from monai_sliceinterp.dicom.errors import reason
+from monai_sliceinterp.dicom.reading import read_dicom
+from monai_sliceinterp.dicom.series import dicom_series, is_dicom
 from monai_sliceinterp.files import IMAGE_SUFFIXES
 from monai_sliceinterp.geometry import spatial_affine
 from monai_sliceinterp.transforms.mapping import ApplyToKeys
@@ -44,51 +49,32 @@ _SPACING_FIELDS = {
 _IN_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 _IN_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
-_UNEVEN = 0.05
-"""Gaps between DICOM slices may differ from their mean by this fraction; more means that slices are missing."""
-
 
 class _Unusable(ValueError):
     """What is wrong with a file that was read, without its name."""
 
 
-def dicom_series(folder: str | Path) -> dict[str, str]:
-    """List the DICOM series of a folder: series instance UID to description.
-
-    Args:
-        folder: folder whose files are looked at, not those of folders below it.
-
-    Example:
-        >>> dicom_series(".")
-        {}
-    """
-    series = {}
-    with _no_itk_warnings():  # a folder without DICOM files is not worth one
-        uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    for uid in uids:
-        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(names[0])
-        reader.ReadImageInformation()
-        text = reader.GetMetaData("0008|103e").strip() if reader.HasMetaDataKey("0008|103e") else ""
-        series[uid] = f"{text or 'no description'}, {len(names)} files"
-    return series
-
-
 class LoadVolume(Transform):
     """Load a volume with its affine, in the type it is stored in, and check that its slices can be interpolated.
 
-    NIfTI files are read by MONAI's ``NibabelReader``, others by SimpleITK; a folder is read as one DICOM series, whose
-    affine comes from the positions of its slices (also where a tilted gantry shears the stack). The affine is in mm
-    (RAS), whatever the file's units. A 4D file is a time series: its frames become the channels. The metadata gets
+    NIfTI files are read by MONAI's ``NibabelReader``, others by SimpleITK; a folder is read as one DICOM series and a
+    multi-frame DICOM file as one volume, see :func:`monai_sliceinterp.dicom.read_dicom`. The affine is in mm (RAS),
+    whatever the file's units. A 4D file is a time series: its frames become the channels. The metadata gets
     ``original_ndim``, ``stored_dtype`` and, where the file tells it, ``frame_spacing`` in seconds, with which
     :class:`monai_sliceinterp.transforms.SaveVolumed` writes the same kind of file. As torch computes with few unsigned
     types, uint16 and uint32 become the next larger signed type here.
 
+    Args:
+        spacing: voxel size in mm of files that tell none: one number for all axes, or three in the order of the array's
+            axes. A file with a spacing of its own is refused then.
+        allow_nan: take NaN voxels (outside the field of view, say). Infinite ones are refused in any case.
+        for_training: refuse unevenly spaced slices, which samples cut out of the volume would take for even ones, and
+            keep nothing in the metadata that has the length of the stack, which batches of several volumes cannot hold.
+
     Raises:
         ValueError: with one line that names the file, if it is missing or not an image, not three-dimensional (or 4D
-            with time), has a single slice along any axis, NaN or infinite voxels, no or zero spacing, or if the
-            folder holds no DICOM series or more than one, or a series whose slices are not evenly spaced.
+            with time), has a single slice along any axis, NaN or infinite voxels, no or zero spacing, or if a folder
+            or DICOM file does not hold one stack of slices.
 
     Example:
         >>> import tempfile
@@ -101,30 +87,26 @@ class LoadVolume(Transform):
 
     backend = [TransformBackends.NUMPY]
 
+    def __init__(
+        self, spacing: float | Sequence[float] | None = None, allow_nan: bool = False, for_training: bool = False
+    ) -> None:
+        self.spacing = None if spacing is None else _three_lengths(spacing)
+        self.allow_nan, self.for_training = allow_nan, for_training
+
     def __call__(self, filename: str | Path) -> MetaTensor:
-        """Load ``filename``: an image file or a DICOM folder; returns ``(C, X, Y, Z)``."""
+        """Load ``filename``: an image file, a DICOM folder or a multi-frame DICOM file; returns ``(C, X, Y, Z)``."""
         path = Path(filename)
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder.")
-        if path.is_dir():
-            series = dicom_series(path)
-            if len(series) != 1:
-                found = "; ".join(f"{uid} ({text})" for uid, text in series.items()) or "none"
-                raise ValueError(f"{path}: expected a folder with one DICOM series, found {len(series)}: {found}.")
-        try:
-            tells_spacing = _tells_spacing(path)
-            array, meta = _read(path) if tells_spacing else (np.zeros((2, 2, 2)), {})
-        except _Unusable as error:
-            raise ValueError(f"{path}: {error}") from error
-        except Exception as error:  # every reader has exceptions of its own
-            lines = [line for line in str(error).strip().splitlines() if line.strip()]
-            reason = lines[-1].strip().rstrip(".") if lines else type(error).__name__
-            known = ", ".join(IMAGE_SUFFIXES)
-            raise ValueError(
-                f"{path}: cannot be read as an image ({reason}); expected {known} or a DICOM folder."
-            ) from error
-        if not tells_spacing:
-            raise ValueError(f"{path}: the spacing is zero or missing in the header; expected voxel sizes in mm.")
+        if path.is_dir() or _is_dicom(path):
+            array, meta = read_dicom(path)
+            tells_spacing = True
+        else:
+            array, meta, tells_spacing = _read_file(path, self.spacing)
+        if self.for_training:
+            if "slice_positions" in meta:
+                raise ValueError(f"{path}: its slices are unevenly spaced or some are missing; expected even gaps.")
+            meta.pop("dicom_files", None)
         shape = " x ".join(map(str, array.shape))
         if array.ndim not in (3, 4):
             raise ValueError(f"{path}: has {array.ndim} dimensions ({shape}); expected a 3D volume, or 4D with time.")
@@ -132,21 +114,22 @@ class LoadVolume(Transform):
             raise ValueError(f"{path}: voxels of type {array.dtype} are not grey values; expected integers or floats.")
         if min(array.shape[:3]) < 2:
             raise ValueError(f"{path}: has a single slice ({shape}); interpolation needs at least 2.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            count = int((~np.isfinite(array)).sum())
-            raise ValueError(f"{path}: has {count} NaN or infinite voxels; expected finite intensities.")
+        _check_finite(path, array, self.allow_nan)
         stored_dtype = str(array.dtype.newbyteorder("="))
-        image = MetaTensor.ensure_torch_and_prune_meta(array.astype(stored_dtype, copy=False), meta)
+        channels_first = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
+        meta["original_channel_dim"] = 0  # MONAI takes the number of spatial axes from here
+        image = MetaTensor.ensure_torch_and_prune_meta(channels_first.astype(stored_dtype, copy=False), meta)
         try:
             spatial_affine(image.affine)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        if tells_spacing and self.spacing is not None:
+            own = " x ".join(f"{length:g}" for length in image.pixdim.tolist())
+            raise ValueError(f"{path}: has a spacing of its own ({own} mm); expected none to be given.")
         image.meta["filename_or_obj"] = str(path)
         image.meta["original_ndim"] = array.ndim
         image.meta["stored_dtype"] = stored_dtype
-        moved = image.movedim(3, 0) if array.ndim == 4 else image[None]
-        moved.meta["original_channel_dim"] = 0
-        return moved
+        return image
 
 
 class LoadVolumed(ApplyToKeys):
@@ -155,6 +138,9 @@ class LoadVolumed(ApplyToKeys):
     Args:
         keys: entries with an image file or a DICOM folder.
         allow_missing_keys: do not raise for keys that are not there.
+        spacing: voxel size in mm of files that tell none, see :class:`LoadVolume`.
+        allow_nan: take NaN voxels.
+        for_training: refuse unevenly spaced slices, and keep only metadata that batches can hold.
 
     Example:
         >>> LoadVolumed("image")({"image": "missing.nii.gz"})
@@ -165,25 +151,120 @@ class LoadVolumed(ApplyToKeys):
 
     backend = LoadVolume.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, LoadVolume(), allow_missing_keys)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        allow_missing_keys: bool = False,
+        spacing: float | Sequence[float] | None = None,
+        allow_nan: bool = False,
+        for_training: bool = False,
+    ) -> None:
+        super().__init__(keys, LoadVolume(spacing, allow_nan, for_training), allow_missing_keys)
 
 
-def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read voxels ``(X, Y, Z)`` or ``(X, Y, Z, frames)`` in the type they are stored in, and the metadata."""
+def _is_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a readable image file.") from error
+
+
+def _three_lengths(spacing: float | Sequence[float]) -> tuple[float, ...]:
+    try:
+        lengths = np.asarray(spacing, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        lengths = np.zeros(0)
+    if lengths.size not in (1, 3) or not (np.isfinite(lengths).all() and lengths.min() > 0):
+        raise ValueError(
+            f"the spacing is {spacing!r}; expected one positive number of mm, or three in the array's order."
+        )
+    return tuple(np.broadcast_to(lengths, 3).tolist())
+
+
+def _check_finite(path: Path, array: np.ndarray, allow_nan: bool) -> None:
+    if array.dtype.kind == "f":
+        if allow_nan and (count := int(np.isinf(array).sum())):
+            raise ValueError(f"{path}: has {count} infinite voxels; expected finite intensities or NaN.")
+        if not allow_nan and (count := int((~np.isfinite(array)).sum())):
+            raise ValueError(f"{path}: has {count} NaN or infinite voxels; expected finite intensities.")
+
+
+def _read_file(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, dict[str, Any], bool]:
+    """Read a file that is not DICOM: voxels ``(X, Y, Z[, frames])``, metadata, and whether it tells a spacing."""
+    try:
+        tells_spacing = _tells_spacing(path)
+        if tells_spacing or spacing is not None:
+            return *_read(path, None if tells_spacing else spacing), tells_spacing
+    except _Unusable as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # every reader has exceptions of its own
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(
+            f"{path}: cannot be read as an image ({reason(error)}); expected {known} or a DICOM folder."
+        ) from error
+    raise ValueError(
+        f"{path}: the spacing is zero or missing in the header; expected voxel sizes in mm, in the file or given."
+    )
+
+
+def _read(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read with MONAI or SimpleITK; ``spacing`` in mm stands in for the one that the header lacks."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
+        _check_compressed(path)
         with _no_itk_warnings():
-            return _read_dicom(path) if path.is_dir() else _from_itk(sitk.ReadImage(str(path)))
-    reader = NibabelReader()
-    array, meta = reader.get_data(reader.read(str(path)))
-    file: Any = nib.load(path)  # MONAI's reader alters header and affine where they contradict each other
-    space_unit, time_unit = file.header.get_xyzt_units()
-    affine = np.array(file.affine, dtype=np.float64)
-    affine[:3] *= _IN_MM.get(space_unit, 1.0)
-    meta[MetaKeys.AFFINE], meta[MetaKeys.ORIGINAL_AFFINE] = affine, affine.copy()
-    if array.ndim == 4:
-        meta["frame_spacing"] = float(file.header.get_zooms()[3]) * _IN_SECONDS.get(time_unit, 1.0)
-    return np.asarray(array), dict(meta)
+            array, meta = _from_itk(sitk.ReadImage(str(path)))
+        affine = meta[MetaKeys.AFFINE]
+        if spacing is not None:
+            affine[:3, :3] *= spacing  # the reader took 1 mm
+    else:
+        _check_whole(path)
+        reader = NibabelReader()
+        array, meta = reader.get_data(reader.read(str(path)))
+        file: Any = nib.load(path)  # MONAI's reader alters header and affine where they contradict each other
+        space_unit, time_unit = file.header.get_xyzt_units()
+        unit = _IN_MM.get(space_unit, 1.0)
+        if spacing is not None:
+            file.header["pixdim"][1:4] = np.divide(spacing, unit)
+        affine = np.array(file.affine if spacing is None else file.header.get_best_affine(), dtype=np.float64)
+        affine[:3] *= unit
+        if array.ndim == 4:
+            meta["frame_spacing"] = float(file.header.get_zooms()[3]) * _IN_SECONDS.get(time_unit, 1.0)
+    meta = {**meta, MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
+    return np.asarray(array), meta
+
+
+def _check_whole(path: Path) -> None:
+    """Check that a NIfTI file holds what its header claims, before memory is taken for it."""
+    size = path.stat().st_size
+    if path.name.lower().endswith(".gz"):  # the reader checks no sum, and stops before it
+        with gzip.open(path) as file:
+            size = sum(map(len, iter(lambda: file.read(1 << 20), b"")))
+    image: Any = nib.load(path)
+    claimed = image.dataobj.offset + math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
+    if size < claimed:
+        raise ValueError(f"it holds {size} bytes and its header tells of {claimed}")
+
+
+def _check_compressed(path: Path) -> None:
+    """Check the compressed voxels of a MetaImage, whose reader takes damaged ones for an image."""
+    if not path.name.lower().endswith((".mha", ".mhd")):
+        return
+    with path.open("rb") as file:
+        start = file.read(65536)
+    head = re.match(rb"(.*?^\s*ElementDataFile\s*=\s*(\S*)[^\n]*\n?)", start, re.DOTALL | re.MULTILINE | re.IGNORECASE)
+    if head is None or not re.search(rb"^\s*CompressedData\s*=\s*True", head[1], re.MULTILINE | re.IGNORECASE):
+        return
+    is_local = head[2].upper() == b"LOCAL"
+    stream = zlib.decompressobj(wbits=47)  # zlib or gzip
+    with (path if is_local else path.parent / head[2].decode()).open("rb") as file:
+        file.seek(len(head[1]) if is_local else 0)
+        try:
+            while not stream.eof and (chunk := file.read(1 << 20)):
+                stream.decompress(chunk)
+        except zlib.error as error:
+            raise ValueError(f"its compressed voxels are damaged: {error}") from error
+    if not stream.eof:
+        raise ValueError("its compressed voxels end early")
 
 
 def _from_itk(image: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
@@ -206,44 +287,6 @@ def _from_itk(image: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[:3]),
     }
-
-
-def _read_dicom(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read the one DICOM series of a folder, its affine from the positions of the slices."""
-    (uid,) = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-    if len(names) == 1:  # one file of many frames, or a single slice
-        return _from_itk(sitk.ReadImage(names[0]))
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    image = reader.Execute()
-
-    def tags(tag: str) -> list[str]:
-        return [reader.GetMetaData(k, tag).strip() if reader.HasMetaDataKey(k, tag) else "" for k in range(len(names))]
-
-    if not all(tags("0020|0032")) or not all(tags("0028|0030")):
-        raise _Unusable("slices without a position or pixel spacing; expected the DICOM tags (0020,0032), (0028,0030).")
-    positions, directions = (
-        np.array([text.split("\\") for text in tags(tag)], dtype=np.float64) for tag in ("0020|0032", "0020|0037")
-    )
-    if abs(directions - directions[0]).max() > 1e-3:
-        raise _Unusable("the slices of the DICOM series are not parallel; expected one stack.")
-    gaps = np.diff(positions @ np.cross(directions[0, :3], directions[0, 3:]))
-    mean = gaps.mean()
-    if not gaps.min() > 1e-3:
-        raise _Unusable("the DICOM series has several images at one position; expected one volume, not time frames.")
-    if abs(gaps - mean).max() > _UNEVEN * mean:
-        found = f"{gaps.min():g} to {gaps.max():g} mm"
-        raise _Unusable(f"the DICOM slices are {found} apart; expected even gaps, none missing.")
-    array, meta = _from_itk(image)
-    step = (positions[-1] - positions[0]) / (len(names) - 1)  # the reader takes it for perpendicular to the slices
-    for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE):
-        meta[key][:3, 2] = step * (-1, -1, 1) + 0.0  # LPS to RAS
-    thickness = set(tags("0018|0050"))
-    if len(thickness) == 1:
-        meta["0018|0050"] = thickness.pop()
-    return array, meta
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from monai.transforms import InvertibleTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
-from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.geometry import slice_geometry, slice_positions
 from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
 
 __all__ = [
@@ -100,14 +100,18 @@ class ThroughPlaneLast(InvertibleTransform):
         """Apply the transform to ``img`` ``(C, X, Y, Z)``.
 
         Raises:
-            ValueError: if the volume is not three-dimensional or its affine is unusable.
+            ValueError: if the volume is not three-dimensional, its affine is unusable, or its slices are unevenly
+                spaced along another axis.
         """
         if img.ndim != 4:
             raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(img.shape)}.")
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         axis = slice_geometry(image, axis=self.axis).axis
+        uneven = slice_positions(image, axis) is not None
         moved, matrix = move_axis_last(image, axis)
         moved.meta = deepcopy(image.meta)  # MONAI updates the entries in place, and those are the input's
+        if uneven:
+            moved.meta["slice_positions_axis"] = 2
         return self.push_transform(moved, affine=matrix, extra_info={"axis": axis}, orig_size=tuple(image.shape[1:]))
 
     def inverse(self, data: MetaTensor) -> MetaTensor:
@@ -120,6 +124,8 @@ class ThroughPlaneLast(InvertibleTransform):
         order.insert(axis, 2)
         moved: Any = data.permute(0, *(k + 1 for k in order))
         moved.meta = deepcopy(data.meta)
+        if "slice_positions_axis" in moved.meta:
+            moved.meta["slice_positions_axis"] = axis
         with self.trace_transform(False):
             return self.push_transform(moved, affine=matrix.T)  # a permutation's inverse
 

@@ -24,8 +24,10 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import CommonKeys
 from torch import Tensor
 
+from monai_sliceinterp.geometry import SLICE_POSITION_KEYS
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, paste_observed
 from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer
+from monai_sliceinterp.transforms.missing import has_missing, mark_missing
 from monai_sliceinterp.transforms.orientation import moved_axis
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "RestoreVolumed",
     "cast_to",
 ]
+
+_SLICES_AT_ONCE = 16  # bounds the copies in types on the way
 
 
 def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
@@ -57,6 +61,9 @@ def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
 class RestoreVolumed(MapTransform):
     """Undo the preprocessing of an interpolated volume: original units, type and axis order, observed slices pasted.
 
+    Slices are restored a few at a time, so that memory does not hold the volume in further types. Voxels of which
+    nothing is known, as the observed slices beside them are NaN there, become NaN.
+
     Args:
         keys: interpolated volumes ``(C, H, W, M)`` as the inferer returns them.
         transform: the preprocessing, whose invertible transforms are undone.
@@ -64,6 +71,9 @@ class RestoreVolumed(MapTransform):
         image_key: the inferer's input ``(C, H, W, N)``.
         observed_key: the volume as it was loaded, before any change of intensities; any axis order that
             :class:`monai_sliceinterp.transforms.ThroughPlaneLastd` has not touched.
+        release: nothing else needs the interpolated volume: the result takes over its memory where it can, and it is
+            empty afterwards. Large volumes then do not have to fit into memory twice.
+        allow_missing_keys: do not raise for keys that are not there.
 
     Example:
         See ``bundles/asi/inference.json``.
@@ -76,10 +86,11 @@ class RestoreVolumed(MapTransform):
         inferer: SliceInterpolationInferer,
         image_key: str = CommonKeys.IMAGE,
         observed_key: str = "observed",
+        release: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform, self.inferer = transform, inferer
+        self.transform, self.inferer, self.release = transform, inferer, release
         self.image_key, self.observed_key = image_key, observed_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -88,19 +99,61 @@ class RestoreVolumed(MapTransform):
         image, observed = result[self.image_key], result[self.observed_key]
         last = moved_axis(image) + 1
         grid = self.inferer.output_grid(image[None])
+        source = observed.as_tensor().movedim(last, -1)
+        missing = has_missing(source)
         for key in self.key_iterator(result):
-            restored = self.transform.inverse({self.image_key: result[key]})[self.image_key]
-            voxels = cast_to(restored.as_tensor(), observed.dtype)
-            stored = np.dtype(observed.meta.get("stored_dtype", "float32"))
+            volume = result[key]
+            voxels, affine = self._restore(volume, observed, last)
+            if missing:
+                mark_missing(voxels, source.to(voxels.device), grid)
+            if self.inferer.keep_observed:
+                paste_observed(voxels, source.to(voxels.device), grid)
+            output = MetaTensor(voxels.movedim(-1, last)).copy_meta_from(observed)
+            output.affine = affine
+            for entry in SLICE_POSITION_KEYS:  # those of the input; the output is evenly spaced
+                output.meta.pop(entry, None)
+            result[key] = output
+            if self.release:
+                volume.set_()
+        return result
+
+    def _restore(self, volume: MetaTensor, observed: MetaTensor, last: int) -> tuple[Tensor, Tensor]:
+        """Restore units, type and axis order; returns the volume with axis ``last`` at its end, and its affine."""
+        stored = np.dtype(observed.meta.get("stored_dtype", "float32"))
+        plain = volume.as_tensor()
+        count = plain.shape[-1]
+
+        def restore(begin: int, end: int) -> tuple[Tensor, Tensor]:
+            part = MetaTensor(plain[..., begin:end]).copy_meta_from(volume)
+            undone = self.transform.inverse({self.image_key: part})[self.image_key]
+            voxels = cast_to(undone.as_tensor(), observed.dtype)
             if stored.kind == "u" and stored.itemsize < voxels.element_size():  # read into a larger type
                 voxels.clamp_(0, int(np.iinfo(stored).max))
-            if self.inferer.keep_observed:
-                source = observed.as_tensor().to(voxels.device)
-                paste_observed(voxels.movedim(last, -1), source.movedim(last, -1), grid)
-            output = MetaTensor(voxels).copy_meta_from(observed)
-            output.affine = restored.affine
-            result[key] = output
-        return result
+            return voxels.movedim(last, -1), undone.affine
+
+        # a transform that moves slices, as a flip along them does, makes the affine depend on their number
+        (one, affine), (two, other) = restore(0, 1), restore(0, 2)
+        if (one.shape[-1], two.shape[-1]) != (1, 2) or not affine.equal(other):
+            return restore(0, count)
+        size = (*one.shape[:-1], count)
+        room = _own_memory(plain, size, one.dtype) if self.release else None
+        if room is None:  # slices come first in memory, as the inferers lay them out
+            room = one.new_empty(size[0], count, *size[1:-1]).movedim(1, -1)
+        for begin in range(0, count, _SLICES_AT_ONCE):
+            end = min(begin + _SLICES_AT_ONCE, count)
+            room[..., begin:end] = restore(begin, end)[0]
+        return room, affine
+
+
+def _own_memory(volume: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """Let a volume's memory hold another one whose slices take at most the room of its own, or None if it cannot.
+
+    Written from the first slice to the last, the other volume overwrites only slices that have been read.
+    """
+    stack = volume.movedim(-1, 1)
+    if len(volume) > 1 or volume.shape != size or dtype.itemsize > volume.element_size() or not stack.is_contiguous():
+        return None
+    return stack.view(-1).view(dtype)[: volume.numel()].view(stack.shape).movedim(1, -1)
 
 
 class DisagreementMapd(MapTransform):

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import ensure_tuple_rep
 
 from monai_sliceinterp.files import atomic_path, file_stem
 
@@ -68,10 +69,12 @@ class SaveVolumed(MapTransform):
     Args:
         keys: volumes ``(C, X, Y, Z)`` with their affine and ``filename_or_obj`` in the metadata.
         output_dir: folder, made if missing.
-        postfix: end of the file name.
+        postfix: end of the file name, one for all keys or one for each.
+        overwrite: replace files that exist. The file that a volume came from is never replaced.
         allow_missing_keys: do not raise for keys that are not there.
 
     Raises:
+        ValueError: if a file exists that must not be replaced, or two keys would get the same name.
         OSError: if the file cannot be written.
 
     Example:
@@ -85,21 +88,50 @@ class SaveVolumed(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, output_dir: str | Path, postfix: str = "interp", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        postfix: str | Sequence[str] = "interp",
+        overwrite: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir, self.postfix = Path(output_dir), postfix
+        self.output_dir, self.overwrite = Path(output_dir), overwrite
+        self.postfix = ensure_tuple_rep(postfix, len(self.keys))
+        if len(set(self.postfix)) < len(self.keys):
+            raise ValueError(f"the keys {self.keys} have the postfixes {self.postfix}; expected one for each.")
+
+    def check(self, source: str | Path) -> None:
+        """Check that the outputs of a file can be written, before they are computed.
+
+        Args:
+            source: the file or DICOM folder that the volumes come from.
+
+        Raises:
+            ValueError: if an output exists that must not be replaced.
+        """
+        for postfix in self.postfix:
+            self._free_path(source, postfix)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write every key; ``saved_to`` in its metadata tells where."""
         result = dict(data)
-        for key in self.key_iterator(result):
+        for key, postfix in self.key_iterator(result, self.postfix):
             image = result[key]
+            path = self._free_path(image.meta["filename_or_obj"], postfix)
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            path = self.output_dir / f"{file_stem(image.meta['filename_or_obj'])}_{self.postfix}.nii.gz"
             save_nifti(image, path, ndim=int(image.meta.get("original_ndim", 3)))
             image.meta["saved_to"] = str(path)
         return result
+
+    def _free_path(self, source: str | Path, postfix: str) -> Path:
+        path = self.output_dir / f"{file_stem(source)}_{postfix}.nii.gz"
+        if path.is_symlink() or path.exists():
+            if path.exists() and Path(source).exists() and path.samefile(source):
+                raise ValueError(f"{path}: is the input itself; expected another output_dir.")
+            if not self.overwrite:
+                raise ValueError(f"{path}: exists already; expected another output_dir, or --overwrite true.")
+        return path
 
 
 SaveVolumeD = SaveVolumeDict = SaveVolumed

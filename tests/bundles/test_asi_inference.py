@@ -36,7 +36,7 @@ from bundle_commands import (
     names,
     oblique,
     run,
-    run_named,
+    run_forked,
     save_scan,
 )
 from pydicom.uid import MRImageStorage, generate_uid
@@ -124,7 +124,7 @@ def outputs(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "not_kept": infer(weights, one, root / "not_kept", factor=3, keep_observed="false"),
         "quality": infer(weights, [str(one), str(folder / "itk.mha")], root / "quality", factor=3, quality="true"),
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 def test_folder_of_files(outputs: tuple[Path, dict[str, Result]]) -> None:
@@ -235,8 +235,7 @@ def save_bad_scans(folder: Path) -> dict[str, str]:
     array = np.zeros((6, 6, 4, 2, 3), np.float32)
     nib.save(nib.Nifti1Image(array, np.diag([1, 1, 4, 1.0])), folder / "five.nii.gz")
     for name, value in (("nan", np.nan), ("inf", np.inf)):
-        array = np.zeros((6, 6, 4), np.float32)
-        array[1, 2, 3] = value
+        array = np.full((6, 6, 4), value, np.float32)  # NaN in places is no data there; here there are none at all
         nib.save(nib.Nifti1Image(array, np.diag([1, 1, 4, 1.0])), folder / f"{name}.nii.gz")
     header = bytearray(save_scan(folder / "zero_spacing.nii").read_bytes())
     header[76 + 4 : 76 + 16] = struct.pack("<3f", 1.0, 1.0, 0.0)  # pixdim
@@ -252,8 +251,8 @@ def save_bad_scans(folder: Path) -> dict[str, str]:
         "flat.nii.gz": "2 dimensions (20 x 24)",
         "single_slice.nii.gz": "single slice",
         "five.nii.gz": "5 dimensions",
-        "nan.nii.gz": "NaN or infinite",
-        "inf.nii.gz": "NaN or infinite",
+        "nan.nii.gz": "no finite voxel",
+        "inf.nii.gz": "144 infinite voxels",
         "zero_spacing.nii": "spacing is zero",
         "thin.nii.gz": "the target spacing 3 mm is coarser than the input's 2 mm",
     }
@@ -312,7 +311,7 @@ def wrong_commands(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     for name, (options, _) in WRONG_COMMANDS.items():
         given = {"ckpt": weights, "input": scan, "output_dir": root / "out" / name, **options}
         commands[name] = bundle_command("asi", "inference", (), filled(given, root=root, scan=scan))
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 @pytest.mark.parametrize("name", WRONG_COMMANDS)

@@ -35,7 +35,7 @@ from bundle_commands import (
     filled,
     run,
     run_all,
-    run_named,
+    run_forked,
     save_scan,
     state,
     table_rows,
@@ -173,7 +173,7 @@ def overlays(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         "paper_mse": train(root / "paper_mse", "paper", loss__synthesis="mse", **paper),
         "pretrained": train(root / "pretrained", pretrained=weights, **{**short, "learning_rate": 0}),
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 def test_own_dataset_is_split_by_subject(overlays: tuple[Path, dict[str, Result]]) -> None:
@@ -282,6 +282,7 @@ def test_two_processes(tmp_path: Path) -> None:
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "never_validated": ({"max_epochs": 4, "val_interval": 5}, ("val_interval 5", "max_epochs 4", "expected 1 to 4")),
     "batch_size": ({"batch_size": 12}, ("batch_size 12", "samples_per_volume 8")),
     "dataset_missing": ({"dataset_dir": "{root}/nowhere"}, ("{root}/nowhere", "no such file or folder")),
     "dataset_with_nan": ({"dataset_dir": "{root}/nan"}, ("nan_", "NaN or infinite")),
@@ -305,7 +306,7 @@ def wrong_commands(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         )
         for name, (options, _) in WRONG_COMMANDS.items()
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 @pytest.mark.parametrize("name", WRONG_COMMANDS)

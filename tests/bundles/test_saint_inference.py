@@ -32,7 +32,7 @@ from bundle_commands import (
     names,
     parser_of,
     run,
-    run_named,
+    run_forked,
     save,
     save_piece,
     scaled,
@@ -98,7 +98,7 @@ def outputs(saint_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
         ),
         "mean": infer(saint_weights, axial, root / "mean", fuse="false", progress="False"),
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 def test_folder_with_a_broken_file(outputs: tuple[Path, dict[str, Result]]) -> None:
@@ -245,7 +245,7 @@ def wrong_commands(
         )
         for name, (options, _) in WRONG_COMMANDS.items()
     }
-    return places, run_named(commands)
+    return places, run_forked(commands)
 
 
 @pytest.mark.parametrize("name", WRONG_COMMANDS)

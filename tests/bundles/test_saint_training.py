@@ -34,7 +34,7 @@ from bundle_commands import (
     parameters,
     parser_of,
     run,
-    run_named,
+    run_forked,
     scores_of,
     state,
     table_rows,
@@ -120,7 +120,7 @@ def straight(thin_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
         "both": train(root / "both", "small", **options),
         "ami": train(root / "ami", "small", stages=AMI, **options),
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 def test_training_writes_what_is_documented(straight: tuple[Path, dict[str, Result]]) -> None:
@@ -182,7 +182,7 @@ def continued(
         "rfn_alone": train(root / "rfn_alone", "small", pretrained=done / "ami" / "model.pt", stages=RFN, **options),
         "ami_done": train(root / "ami_done", "small", ckpt=done / "ami" / "checkpoint.pt", **options),
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 @pytest.mark.parametrize("name", ["ami_resumed", "rfn_resumed", "rfn_alone"])
@@ -232,7 +232,7 @@ def overlays(
             root / "evaluate", "small", "evaluate", dataset_dir=thin_volumes, ckpt=saint_weights, crop=32
         ),
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 @pytest.mark.parametrize("name", ["plain", "four_views", "rfn_3d", "paper"])
@@ -313,6 +313,7 @@ def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "never_validated": ({"rfn_epochs": 1, "rfn_val_interval": 2}, ("rfn_val_interval 2", "rfn_epochs 1")),
     "dataset_missing": ({"dataset_dir": "{root}/nowhere"}, ("{root}/nowhere", "no such file or folder")),
     "output_below_a_file": ({"output_dir": "{root}/file/out"}, ("{root}/file/out", "cannot be written")),
     "ckpt_of_ami_for_rfn": (
@@ -353,7 +354,7 @@ def wrong_commands(
         )
         for name, (given, _) in WRONG_COMMANDS.items()
     }
-    return root, run_named(commands)
+    return root, run_forked(commands)
 
 
 @pytest.mark.parametrize("name", WRONG_COMMANDS)

@@ -426,6 +426,7 @@ def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "never_validated": ({"max_epochs": 2, "val_interval": 3}, ("val_interval 3", "max_epochs 2", "expected 1 to 2")),
     "body_part_unknown": ({"body_parts": "{{'torso':'thorax'}}"}, ("unknown body part 'thorax'", "chest")),
     "factor_zero": ({"factors": "[0,4]"}, ("factor", "got 0")),
     "sigma_negative": ({"sigma_range": "[-1,2]"}, ("sigma_range", "[-1, 2]")),

@@ -17,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 
 from monai_sliceinterp.data import find_volumes, split_volumes, training_volumes, volumes_per_batch
+from tests.dicom_series import write_series
 
 
 def touch(folder, *names):
@@ -79,6 +80,24 @@ class TestFindVolumes:
         write_dicom(tmp_path / "series")
         (tmp_path / "series" / "README.txt").write_text("hello")
         assert find_volumes(tmp_path / "series") == [str(tmp_path / "series")]
+
+    def test_dicom_folders_below(self, tmp_path):
+        """Each folder with a series is a volume; one with image files beside it is not."""
+        write_dicom(tmp_path / "a" / "ct")
+        write_dicom(tmp_path / "a" / "mr", uid="1.2.5")
+        write_dicom(tmp_path / "c")
+        files = touch(tmp_path, "b.nii", "c/z.nii", "a/notes.txt")
+        expected = [str(tmp_path / "a" / name) for name in ("ct", "mr")] + files[:2]
+        assert find_volumes(tmp_path, recursive=True) == expected
+        assert find_volumes(tmp_path / "a" / "ct", recursive=True) == expected[:1]
+        assert find_volumes(tmp_path / "c") == files[1:2] and find_volumes(tmp_path) == files[:1]
+        check_error("no image in this folder", find_volumes, tmp_path / "a")
+        assert training_volumes(tmp_path, tmp_path / "phantoms") == expected
+
+    def test_multi_frame_file(self, tmp_path):
+        (path,) = write_series(tmp_path, np.zeros((6, 7, 3)), np.diag([1, 1, 4, 1.0]), multi_frame=True)
+        assert find_volumes(path) == [str(path)]
+        assert find_volumes(tmp_path) == [str(tmp_path)]
 
     def test_list(self, tmp_path):
         touch(tmp_path, "folder/b.nii", "folder/a.nii", "z.mha")

@@ -12,9 +12,11 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -58,6 +60,18 @@ def chain(*errors):
     return last
 
 
+def fail_in_a_pipeline(*errors):
+    """Raise errors inside of nested MONAI pipelines; returns what comes out."""
+
+    def fail(data):
+        raise chain(*errors)
+
+    try:
+        Compose([Compose([Compose([fail])]), nn.Identity()])(0)
+    except RuntimeError as caught:
+        return caught
+
+
 class TestOneLine:
     @pytest.mark.parametrize(
         ("error", "line"),
@@ -75,10 +89,32 @@ class TestOneLine:
             ),
             (chain(ValueError(), RuntimeError("applying transform")), "ValueError"),
             (chain(RuntimeError("nms"), ImportError("needs lpips")), "needs lpips"),
+            (
+                chain(RuntimeError("CUDA out of memory"), RuntimeError("CUDA out of memory: 2 GB")),
+                "CUDA out of memory: 2 GB",
+            ),
         ],
     )
     def test_root_cause(self, error, line):
         assert one_line(error) == line
+
+    @pytest.mark.parametrize(
+        ("errors", "line"),
+        [
+            ((ValueError("out/a.nii: exists already"),), "out/a.nii: exists already"),
+            ((EOFError("end"), ValueError("a.nii: truncated")), "a.nii: truncated"),
+            ((RuntimeError("CUDA out of memory"),), "CUDA out of memory"),
+            ((OSError("No space left on device"),), "No space left on device"),
+            ((MemoryError(),), "MemoryError"),
+        ],
+    )
+    def test_nested_pipelines(self, errors, line):
+        error = fail_in_a_pipeline(*errors)
+        assert str(error).startswith("applying transform <monai.transforms.compose.Compose object at")
+        assert one_line(error) == line
+
+    def test_pipeline_that_raises_itself(self):
+        assert one_line(RuntimeError("applying transform nothing")) == "applying transform nothing"
 
 
 class TestExitOnError:
@@ -208,6 +244,18 @@ class TestLoadWeights:
         torch.save(build(), tmp_path / "model.pt")  # a pickled network
         self.check(tmp_path / "model.pt", "not a readable checkpoint")
 
+    @pytest.mark.parametrize("how", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+    def test_malicious_code_is_not_run(self, tmp_path, how):
+        class Malicious:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / "run",)
+
+        how({"network": Malicious()}, tmp_path / "model.pt")
+        self.check(tmp_path / "model.pt", "not a readable checkpoint")
+        assert not (tmp_path / "run").exists()
+        pickle.loads(pickle.dumps(Malicious()))
+        assert (tmp_path / "run").exists()  # it would have done harm
+
     @pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"epoch": 3}, {"network": None}, 7])
     def test_no_weights(self, tmp_path, content):
         torch.save(content, tmp_path / "model.pt")
@@ -289,10 +337,10 @@ def make_evaluator(output_dir, inferer, network=None):
     return evaluator, preprocessing
 
 
-def run(folder, output_dir, inferer, network=None):
+def run(folder, output_dir, inferer, network=None, check=None):
     evaluator, preprocessing = make_evaluator(output_dir, inferer, network)
     files = folder if isinstance(folder, list) else find_volumes(folder)
-    return interpolate_volumes(evaluator, Dataset([{"image": file} for file in files], preprocessing))
+    return interpolate_volumes(evaluator, Dataset([{"image": file} for file in files], preprocessing), check=check)
 
 
 class TestInterpolateVolumes:
@@ -386,6 +434,46 @@ class TestInterpolateVolumes:
             run(tmp_path, tmp_path / "out", Hungry(factor=2))
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_interp.nii.gz"]
         assert capsys.readouterr().err.count("\n") == 1
+
+    def test_check_comes_first(self, tmp_path, capsys):
+        """What cannot be written is refused before anything is computed; the rest is done."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        for folder in (scans, out):
+            folder.mkdir()
+        for name in "abcd":
+            write_scan(scans / f"{name}.nii")
+        (scans / "c.nii").write_text("no image")
+        for name in "bd":
+            (out / f"{name}_interp.nii.gz").write_text("old")
+        computed = []
+
+        class Recorder(SplineSliceInferer):
+            def __call__(self, inputs, network=None, *args, **kwargs):
+                computed.append(capsys.readouterr().err)
+                return super().__call__(inputs, network)
+
+        with pytest.raises(SystemExit) as caught:
+            run(scans, out, Recorder(factor=2), check=SaveVolumed("pred", out).check)
+        (refusals,) = computed  # of a alone, and both were told by then
+        lines = refusals.splitlines()
+        assert [line.split(":")[0] for line in lines] == ["[2/4] failed", "[4/4] failed"]
+        assert f"{scans / 'b.nii'}: {out / 'b_interp.nii.gz'}: exists already" in lines[0]
+        after = capsys.readouterr()
+        assert after.err.startswith("[3/4] failed: ") and after.err.count("\n") == 1
+        assert after.out.startswith("[1/4] ") and after.out.count("\n") == 1
+        parts = caught.value.code.removeprefix("error: 3 of 4 inputs failed: ").split(" | ")
+        assert [part.split(":")[0] for part in parts] == [str(scans / f"{name}.nii") for name in "bcd"]
+        assert [(out / f"{name}_interp.nii.gz").read_text() for name in "bd"] == ["old", "old"]
+        assert nib.load(out / "a_interp.nii.gz").shape == (16, 15, 9)
+
+    def test_errors_of_the_check_that_are_no_refusals(self, tmp_path):
+        write_scan(tmp_path / "a.nii")
+
+        def broken(name):
+            raise KeyError("bug")
+
+        with pytest.raises(KeyError, match="bug"):
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), check=broken)
 
     def test_exit_status(self, tmp_path):
         """A string as SystemExit's code is status 1 to the shell."""

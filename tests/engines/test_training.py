@@ -32,6 +32,7 @@ from monai_sliceinterp.engines import (
     PrepareSlicePairs,
     PrepareViewImages,
     check_start,
+    check_validation,
 )
 from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.losses import ASILoss
@@ -439,3 +440,15 @@ class TestCheckStart:
     def test_fusion_of_nothing(self):
         with pytest.raises(ValueError, match="needs what stage ami has trained"):
             check_start(["rfn"], "", "")
+
+
+class TestCheckValidation:
+    @pytest.mark.parametrize(("epochs", "interval"), [(1, 1), (20, 1), (20, 20)])
+    def test_validated_at_least_once(self, epochs, interval):
+        check_validation(epochs, interval)
+
+    @pytest.mark.parametrize(("epochs", "interval"), [(20, 21), (20, 0), (0, 1), (5, -1)])
+    def test_never_validated(self, epochs, interval):
+        message = f"rfn_interval {interval} does not fit rfn_epochs {epochs}: .* expected 1 to {epochs}"
+        with pytest.raises(ValueError, match=message):
+            check_validation(epochs, interval, ("rfn_epochs", "rfn_interval"))

@@ -134,6 +134,17 @@ class TestFile:
         written = self.save(tmp_path, scan(2), SplineSliceInferer())
         assert written["reason"] == "no score: 2 slices, of which none can be left out" and "psnr" not in written
 
+    def test_slices_smaller_than_the_window_of_ssim(self, tmp_path: Path) -> None:
+        volume = MetaTensor(torch.rand(1, 12, 10, 5), affine=AFFINE, meta={"filename_or_obj": "scan.nii"})
+        written = self.save(tmp_path, volume, SplineSliceInferer())
+        assert written["reason"] == "no score: slices of 12 x 10 pixels; SSIM needs 11 x 11" and "psnr" not in written
+
+    def test_unevenly_spaced_slices(self, tmp_path: Path) -> None:
+        volume = scan(5)
+        volume.meta.update(slice_positions=(0.0, 1.0, 3.0, 4.0, 5.0), slice_positions_axis=2)
+        written = self.save(tmp_path, volume, SplineSliceInferer())
+        assert written["reason"] == "no score: unevenly spaced slices" and "psnr" not in written
+
     def test_exact_results_are_valid_json(self, tmp_path: Path) -> None:
         ramp = torch.arange(5.0).expand(1, 12, 12, 5) / 8
         volume = MetaTensor(ramp.clone(), affine=AFFINE, meta={"filename_or_obj": "scan.nii"})

@@ -172,3 +172,10 @@ def check_error(named, call):
     with pytest.raises(ValueError, match=named) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_uneven_slices_are_refused():
+    meta = {"slice_positions": (0.0, 1.0, 3.0, 4.0, 5.0), "slice_positions_axis": 2}
+    volume = MetaTensor(torch.rand(1, 4, 4, 5), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])), meta=meta)
+    with pytest.raises(ValueError, match="the slices are unevenly spaced or some are missing; expected even gaps"):
+        FWHMDownsample(2)(volume)

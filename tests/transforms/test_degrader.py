@@ -1066,3 +1066,10 @@ class TestPipelines:
                 assert torch.equal(found["thin"].as_tensor(), halved.thick.as_tensor())
                 assert found["degradation"]["factor"] == 2.0
             assert len({found["drawn"]["seed"] for found in drawn}) == 3
+
+
+def test_uneven_slices_are_refused():
+    meta = {"slice_positions": (0.0, 1.0, 3.0, 4.0, 5.0), "slice_positions_axis": 2}
+    volume = MetaTensor(torch.rand(1, 4, 4, 5), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])), meta=meta)
+    with pytest.raises(ValueError, match="the slices are unevenly spaced or some are missing; expected even gaps"):
+        Degrader(factor=2)(volume)

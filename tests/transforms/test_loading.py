@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.data import list_data_collate
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.spatial.transform import Rotation
@@ -28,6 +30,7 @@ from scipy.spatial.transform import Rotation
 from monai_sliceinterp import transforms
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, dicom_series
+from tests.dicom_series import write_series
 
 SHAPE = (6, 7, 5)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -226,6 +229,7 @@ class TestItk:
         volume = LoadVolume()(tmp_path / f"scan{suffix}")
         np.testing.assert_array_equal(volume.numpy()[0], values)
         np.testing.assert_allclose(volume.affine, itk_affine(image), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(volume.pixdim, image.GetSpacing(), rtol=1e-9)
         # the physical position of a voxel is the one SimpleITK tells, in RAS
         place = np.asarray(volume.affine) @ [2, 3, 4, 1]
         np.testing.assert_allclose(place[:3], image.TransformIndexToPhysicalPoint((2, 3, 4)) * np.array([-1, -1, 1]))
@@ -330,9 +334,41 @@ class TestDicom:
         assert found == {first: "T1 axial, 5 files", second: "no description, 3 files"}
 
     def test_missing_slice(self, tmp_path):
+        """Every slice keeps its place, in units of the affine's step."""
         write_dicom(tmp_path / "s")
         (tmp_path / "s" / "002_0.dcm").unlink()
-        check_error(tmp_path / "s", "4 to 8 mm apart", "none missing")
+        with pytest.warns(UserWarning, match="s: the slices are 4 to 8 mm apart"):
+            volume = LoadVolume()(tmp_path / "s")
+        assert volume.shape == (1, 7, 6, 4) and slice_geometry(volume).slice_spacing == 4.0
+        assert volume.meta["slice_positions"] == (0.0, 1.0, 3.0, 4.0) and volume.meta["slice_positions_axis"] == 2
+
+    def test_for_training(self, tmp_path):
+        """Samples of stacks of different length make a batch; uneven ones are refused."""
+        scans = []
+        for count in (4, 6):
+            folder = tmp_path / str(count)
+            write_series(folder, np.arange(5 * 6 * count).reshape(5, 6, count), np.diag([-0.7, -0.9, 4, 1]))
+            scans.append(LoadVolumed("image", for_training=True)({"image": folder}))
+        patches = [{"image": scan["image"][:, :4, :4, :2]} for scan in scans]
+        assert list_data_collate(patches)["image"].shape == (2, 1, 4, 4, 2)
+        folder = tmp_path / "uneven"
+        write_series(folder, np.arange(150).reshape(5, 6, 5), np.diag([-0.7, -0.9, 4, 1]), drop=[2])
+        message = f"{re.escape(str(folder))}: its slices are unevenly spaced or some are missing; expected even gaps"
+        with pytest.warns(UserWarning, match="apart"), pytest.raises(ValueError, match=message):
+            LoadVolume(for_training=True)(folder)
+
+    @pytest.mark.parametrize("modality", ["CT", "MR"])
+    def test_multi_frame_file(self, tmp_path, modality):
+        """One file holds the whole stack; the folder it is in means the same."""
+        values = np.random.default_rng(0).integers(-1000, 1000, SHAPE)
+        (path,) = write_series(tmp_path / "s", values, oblique(), modality=modality, thickness=6.0, multi_frame=True)
+        for source in (path, path.parent):
+            volume = LoadVolume()(source)
+            assert volume.dtype == torch.int16 and volume.meta["stored_dtype"] == "int16"
+            np.testing.assert_array_equal(volume.numpy()[0], values)
+            np.testing.assert_allclose(volume.affine, oblique(), rtol=0, atol=1e-9)
+            assert volume.meta["dicom_files"] == [str(path)] and slice_geometry(volume).thickness == 6.0
+            assert volume.meta["filename_or_obj"] == str(source)
 
     def test_time_frames(self, tmp_path):
         write_dicom(tmp_path / "s", 6, positions=[(0, 0, 4.0 * (k // 2)) for k in range(6)])
@@ -523,6 +559,86 @@ class TestDictionary:
         for name in ("LoadVolume", "SaveVolume", "RestoreVolume"):
             dictionary = getattr(transforms, f"{name}d")
             assert getattr(transforms, f"{name}D") is dictionary and getattr(transforms, f"{name}Dict") is dictionary
+
+
+def without_spacing(path, values=None):
+    """A file whose header tells no spacing."""
+    values = voxels(np.int16) if values is None else values
+    if path.name.endswith((".nii", ".nii.gz")):
+        plain = path.with_name("plain.nii")
+        write_nifti(plain, values, np.diag([1.0, 2.0, 3.0, 1.0]))
+        content = bytearray(plain.read_bytes())
+        content[80:92] = bytes(12)
+        content[252:256] = bytes(4)  # qform_code, sform_code
+        path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    else:
+        write_itk(path, values)
+        keep = [x for x in path.read_bytes().split(b"\n") if not x.startswith((b"ElementSpacing", b"space directions"))]
+        path.write_bytes(b"\n".join(keep))
+    return path
+
+
+class TestGivenSpacing:
+    @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"])
+    @pytest.mark.parametrize(("spacing", "expected"), [((0.7, 0.9, 4.0), [0.7, 0.9, 4.0]), (2, [2.0, 2.0, 2.0])])
+    def test_used_where_the_file_tells_none(self, tmp_path, suffix, spacing, expected):
+        path = without_spacing(tmp_path / f"scan{suffix}")
+        check_error(path, "the spacing is zero or missing in the header")
+        volume = LoadVolume(spacing=spacing)(path)
+        np.testing.assert_array_equal(volume.numpy()[0], voxels(np.int16))
+        np.testing.assert_allclose(volume.pixdim, expected, rtol=1e-6)
+        again = LoadVolumed("image", spacing=spacing)({"image": path})["image"]
+        assert torch.equal(volume.affine, again.affine)
+
+    def test_direction_of_the_file_stays(self, tmp_path):
+        path = without_spacing(tmp_path / "scan.mha")
+        rotation = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix()
+        expected = LPS_TO_RAS[:3, :3] @ rotation @ np.diag([0.7, 0.9, 4.0])
+        np.testing.assert_allclose(LoadVolume([0.7, 0.9, 4.0])(path).affine[:3, :3], expected, atol=1e-6)
+
+    @pytest.mark.parametrize(("unit", "code"), [("micron", 3), ("meter", 1)])
+    def test_millimetres_whatever_the_units(self, tmp_path, unit, code):
+        path = without_spacing(tmp_path / "scan.nii")
+        content = bytearray(path.read_bytes())
+        content[123] = code
+        path.write_bytes(content)
+        assert nib.load(path).header.get_xyzt_units()[0] == unit
+        np.testing.assert_allclose(LoadVolume((0.7, 0.9, 4))(path).pixdim, [0.7, 0.9, 4], rtol=1e-6)
+
+    @pytest.mark.parametrize("name", ["scan.nii", "scan.mha", "series"])
+    def test_a_file_with_a_spacing(self, tmp_path, name):
+        path = tmp_path / name
+        if name == "series":
+            write_series(path, voxels(np.int8), np.diag([-0.7, -0.9, 4, 1]))
+        else:
+            write_nifti(path, voxels(np.int16)) if name == "scan.nii" else write_itk(path, voxels(np.int16))
+        with pytest.raises(ValueError, match=r"has a spacing of its own \(0.7 x 0.9 x 4 mm\); expected none") as caught:
+            LoadVolume(spacing=4.0)(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+    @pytest.mark.parametrize("spacing", [0, -1, np.nan, np.inf, (1, 1), (1, 1, 0), "", "x", (1, 1, 1, 1), []])
+    def test_not_a_spacing(self, spacing):
+        with pytest.raises(ValueError, match="expected one positive number of mm, or three"):
+            LoadVolume(spacing=spacing)
+
+
+class TestNaN:
+    @pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
+    def test_allowed(self, tmp_path, suffix):
+        values = voxels(np.float32)
+        values[1, 2, 3] = np.nan
+        path = tmp_path / f"scan{suffix}"
+        write_nifti(path, values) if suffix == ".nii.gz" else write_itk(path, values)
+        np.testing.assert_array_equal(LoadVolumed("image", allow_nan=True)({"image": path})["image"].numpy()[0], values)
+        check_error(path, "has 1 NaN or infinite voxels")
+
+    @pytest.mark.parametrize("value", [np.inf, -np.inf])
+    def test_infinite_ones_are_not(self, tmp_path, value):
+        values = voxels(np.float32)
+        values[1, 2, 3], values[0, 0, 0] = value, np.nan
+        path = write_nifti(tmp_path / "scan.nii", values)
+        with pytest.raises(ValueError, match="scan.nii: has 1 infinite voxels; expected finite intensities or NaN"):
+            LoadVolume(allow_nan=True)(path)
 
 
 def scans():

@@ -19,7 +19,7 @@ from monai.transforms import Compose
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp import transforms
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry
+from monai_sliceinterp.geometry import OutputGrid, slice_geometry, slice_positions
 from monai_sliceinterp.resampling import apply_slice_weights, interpolation_weights
 from monai_sliceinterp.transforms import ThroughPlaneLast, ThroughPlaneLastd, move_axis_last, moved_axis
 
@@ -150,6 +150,39 @@ class TestThroughPlaneLast:
             )
         with pytest.raises(ValueError, match="axis 3"):
             ThroughPlaneLast(axis=3)(make_scan(0))
+
+
+class TestUnevenSlices:
+    def make(self, axis):
+        scan = make_scan(axis)
+        count = SHAPE[axis]
+        scan.meta["slice_positions"] = tuple(np.cumsum([0.0, *([1.0, 2.0, 1.5] * 2)])[:count].tolist())
+        scan.meta["slice_positions_axis"] = axis
+        return scan
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_axis_follows(self, axis):
+        scan = self.make(axis)
+        to_last = ThroughPlaneLast()
+        moved = to_last(scan)
+        assert slice_positions(moved, 2) == slice_positions(scan, axis) is not None
+        back = to_last.inverse(moved)
+        assert slice_positions(back, axis) == slice_positions(scan, axis)
+        batch = decollate_batch({"image": list_data_collate([{"image": to_last(scan)}])["image"]})[0]["image"]
+        assert slice_positions(to_last.inverse(batch), axis) == slice_positions(scan, axis)
+
+    @pytest.mark.parametrize(("axis", "given"), [(2, 0), (0, 2), (1, -1), (2, 1)])
+    def test_another_axis(self, axis, given):
+        named = f"uneven slices along axis {axis} would lie in-plane; expected axis {axis}, not {given % 3}"
+        with pytest.raises(ValueError, match=named) as caught:
+            ThroughPlaneLast(given)(self.make(axis))
+        assert "\n" not in str(caught.value)
+
+    def test_even_slices_get_no_entries(self):
+        to_last = ThroughPlaneLast(0)
+        moved = to_last(make_scan(0))
+        assert "slice_positions_axis" not in moved.meta
+        assert "slice_positions_axis" not in to_last.inverse(moved).meta
 
 
 @pytest.mark.parametrize(

@@ -250,16 +250,75 @@ class TestSaveNifti:
 
 class TestSaveVolumed:
     def test_name_and_folder(self, tmp_path):
-        saved = SaveVolumed(["pred", "other"], tmp_path / "a" / "b", postfix="thin", allow_missing_keys=True)(
-            {"pred": make_image(), "image": 3}
-        )
+        save = SaveVolumed(["other", "pred"], tmp_path / "a" / "b", ["thick", "thin"], allow_missing_keys=True)
+        saved = save({"pred": make_image(), "image": 3})
         path = tmp_path / "a" / "b" / "scan_thin.nii.gz"
         assert saved["pred"].meta["saved_to"] == str(path) and path.is_file() and saved["image"] == 3
         assert SaveVolumed("pred", str(tmp_path))({"pred": make_image()})["pred"].meta["saved_to"] == str(
             tmp_path / "scan_interp.nii.gz"
         )
         with pytest.raises(KeyError, match="other"):
-            SaveVolumed(["pred", "other"], tmp_path)({"pred": make_image()})
+            SaveVolumed(["pred", "other"], tmp_path, ["a", "b"])({"pred": make_image()})
+
+    def test_a_name_for_each_key(self, tmp_path):
+        saved = SaveVolumed(["pred", "label"], tmp_path, ["interp", "label"])(
+            {"pred": make_image(), "label": make_image()}
+        )
+        assert [Path(saved[key].meta["saved_to"]).name for key in ("pred", "label")] == [
+            "scan_interp.nii.gz",
+            "scan_label.nii.gz",
+        ]
+        for postfix in ("interp", ["interp", "interp"]):
+            with pytest.raises(ValueError, match="expected one for each"):
+                SaveVolumed(["pred", "label"], tmp_path, postfix)
+        with pytest.raises(ValueError):
+            SaveVolumed(["pred", "label"], tmp_path, ["a", "b", "c"])
+
+    def test_overwrite(self, tmp_path):
+        """Nothing is replaced unless that is asked for."""
+        path = tmp_path / "scan_interp.nii.gz"
+        path.write_text("old")
+        refusal = f"{path}: exists already; expected another output_dir, or --overwrite true."
+        for save in (SaveVolumed("pred", tmp_path), SaveVolumed(["new", "pred"], tmp_path, ["new", "interp"])):
+            with pytest.raises(ValueError) as caught:
+                save.check("somewhere/scan.mha")
+            assert str(caught.value) == refusal
+            save.check("somewhere/other.mha")
+        with pytest.raises(ValueError) as caught:
+            SaveVolumed("pred", tmp_path)({"pred": make_image()})
+        assert str(caught.value) == refusal
+        assert path.read_text() == "old" and [file.name for file in tmp_path.iterdir()] == [path.name]
+        save = SaveVolumed("pred", tmp_path, overwrite=True)
+        save.check("somewhere/scan.nii")
+        save({"pred": make_image()})
+        np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), make_image().numpy()[0])
+
+    def test_check_writes_nothing(self, tmp_path):
+        SaveVolumed("pred", tmp_path / "out").check(tmp_path / "scan.nii")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("link", [os.symlink, os.link])
+    @pytest.mark.parametrize("overwrite", [True, False])
+    def test_input_is_never_replaced(self, tmp_path, link, overwrite):
+        source, path = tmp_path / "scan.nii.gz", tmp_path / "scan_interp.nii.gz"
+        source.write_text("input")
+        link(source, path)
+        save = SaveVolumed("pred", tmp_path, overwrite=overwrite)
+        for action in (
+            lambda: save.check(source),
+            lambda: save({"pred": make_image(filename_or_obj=str(source))}),
+        ):
+            with pytest.raises(ValueError) as caught:
+                action()
+            assert str(caught.value) == f"{path}: is the input itself; expected another output_dir."
+        assert source.read_text() == path.read_text() == "input"
+
+    def test_broken_link_in_the_way(self, tmp_path):
+        (tmp_path / "scan_interp.nii.gz").symlink_to(tmp_path / "gone")
+        source = tmp_path / "scan.nii.gz"
+        source.write_text("input")
+        with pytest.raises(ValueError, match="exists already"):
+            SaveVolumed("pred", tmp_path)({"pred": make_image(filename_or_obj=str(source))})
 
     @pytest.mark.parametrize(("ndim", "shape"), [(3, (5, 6, 4)), (4, (5, 6, 4, 1))])
     def test_single_frame(self, tmp_path, ndim, shape):
@@ -285,7 +344,7 @@ def chain(source, output_dir, inferer, network=None, axis=None):
             InvertibleScaleIntensityRangePercentilesd("image", lower=1, upper=99),
         ]
     )
-    post = Compose([RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir)])
+    post = Compose([RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir, overwrite=True)])
     data = preprocessing({"image": str(source)})
     observed, affine = data["observed"].as_tensor().clone(), data["observed"].affine.clone()
     data["pred"] = inferer(data["image"][None], network)[0]

@@ -1,0 +1,92 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Affines: matrices that take voxel indices to millimetres, column k being the step along array axis k."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+__all__ = ["AXIS_TIE", "scaled_affine", "spatial_affine", "through_plane_axis"]
+
+AXIS_TIE = 0.01
+"""Spacings that differ by less than this fraction count as equal."""
+
+
+def spatial_affine(affine: ArrayLike | Tensor) -> NDArray[np.float64]:
+    """Check an affine and return it as a 4x4 float64 array.
+
+    Args:
+        affine: 4x4 matrix in mm, or a stack of one or more identical ones ``(B, 4, 4)`` as a batch carries it.
+
+    Raises:
+        ValueError: if the matrix is not 4x4, has NaN or infinite entries, or spans no volume (a zero spacing).
+
+    Example:
+        >>> spatial_affine(np.diag([1, 1, 5, 1])).shape
+        (4, 4)
+    """
+    matrix = np.asarray(affine.detach().cpu() if isinstance(affine, Tensor) else affine, dtype=np.float64)
+    if matrix.ndim == 3 and len(matrix) and np.allclose(matrix, matrix[:1]):
+        matrix = matrix[0]
+    if matrix.shape != (4, 4):
+        raise ValueError(f"the affine must be one 4x4 matrix, got shape {matrix.shape}.")
+    if not np.isfinite(matrix).all():
+        raise ValueError("the affine has NaN or infinite entries; expected finite spacings in mm.")
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if lengths.min() <= 0:
+        raise ValueError(f"the spacing is zero or missing: {_in_mm(lengths)}; expected three positive spacings.")
+    if abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
+        raise ValueError("the affine is singular: two array axes point the same way; expected three directions.")
+    return matrix
+
+
+def through_plane_axis(affine: ArrayLike | Tensor) -> int:
+    """Return the array axis along which slices are stacked: the one with the largest spacing.
+
+    Spacings within 1 % of the largest are tied with it, and the last of the tied axes is taken.
+
+    Args:
+        affine: 4x4 matrix in mm.
+
+    Example:
+        >>> through_plane_axis(np.diag([5.0, 0.8, 0.8, 1.0]))
+        0
+        >>> through_plane_axis(np.eye(4))
+        2
+    """
+    lengths = np.linalg.norm(spatial_affine(affine)[:3, :3], axis=0)
+    return int(np.flatnonzero(lengths >= (1.0 - AXIS_TIE) * lengths.max())[-1])
+
+
+def scaled_affine(affine: ArrayLike | Tensor, axis: int, step: float, start: float = 0.0) -> NDArray[np.float64]:
+    """Return the affine after resampling one array axis.
+
+    Args:
+        affine: 4x4 matrix in mm of the input.
+        axis: the resampled spatial axis.
+        step: distance of the new samples in units of the old ones.
+        start: position of the first new sample in units of the old ones; 0 keeps the origin.
+
+    Example:
+        >>> scaled_affine(np.diag([1.0, 1.0, 4.0, 1.0]), axis=2, step=0.25)[2, 2]
+        np.float64(1.0)
+    """
+    result = spatial_affine(affine).copy()
+    result[:3, 3] += result[:3, axis] * start
+    result[:3, axis] *= step
+    return result
+
+
+def _in_mm(lengths: NDArray[np.float64]) -> str:
+    return " x ".join(f"{length:g}" for length in lengths) + " mm"

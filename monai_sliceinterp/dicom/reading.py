@@ -1,0 +1,132 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Read a DICOM series or a multi-frame object as one volume."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.utils import MetaKeys, SpaceKeys
+from numpy.typing import NDArray
+
+from monai_sliceinterp.dicom.decoding import read_voxels, rescaled, stored_pixels
+from monai_sliceinterp.dicom.errors import DicomError
+from monai_sliceinterp.dicom.frames import Frame, frames_of
+from monai_sliceinterp.dicom.series import description, series_headers
+from monai_sliceinterp.dicom.stack import differing_traits, main_plane, same_place, stack_geometry
+
+__all__ = ["read_dicom"]
+
+_COPY_MM = 1e-3
+"""A copy of an image lies within this distance of it."""
+
+
+def read_dicom(path: str | Path) -> tuple[NDArray, dict[str, Any]]:
+    """Read the one DICOM series of a folder, or a multi-frame file.
+
+    Slices are put in order by their position along the normal. Slopes and intercepts are applied slice by slice.
+    Localizers, a few images of another plane, and copies of images are left out, and a warning tells how many.
+
+    Args:
+        path: folder, without those below it, or file.
+
+    Returns:
+        The voxels ``(X, Y, Z)``, see :func:`monai_sliceinterp.dicom.decoding.read_voxels`, and metadata: ``affine``
+        (RAS, mm, sheared where a tilted gantry shifts the slices), ``dicom_files`` (paths in the order of the slices,
+        a multi-frame file once), ``SliceThickness`` in mm where the slices agree, and, where slices are missing or
+        unevenly spaced, ``slice_positions`` in units of the affine's step along ``slice_positions_axis`` 2. Nothing
+        that identifies the patient.
+
+    Raises:
+        ValueError: with one line that names the path, if there is not one series that makes up one stack of at least
+            two slices.
+
+    Example:
+        >>> read_dicom("tests")
+        Traceback (most recent call last):
+        ...
+        ValueError: tests: expected a folder with one DICOM series, found 0: none.
+    """
+    path = Path(path)
+    try:
+        return _read(path)
+    except DicomError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a readable DICOM series.") from error
+
+
+def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
+    series = series_headers(path)
+    if len(series) != 1:
+        found = "; ".join(f"{uid} ({description(headers)})" for uid, headers in series.items()) or "none"
+        raise DicomError(f"expected a folder with one DICOM series, found {len(series)}: {found}.")
+    (headers,) = series.values()
+    if len(headers) == 1 and int(headers[0][1].get("NumberOfFrames") or 1) == 1:
+        columns, rows = headers[0][1].Columns, headers[0][1].Rows
+        raise DicomError(
+            f"has a single slice ({columns} x {rows} x 1); interpolation needs at least 2, in one folder or one file."
+        )
+    frames = [frame for file, header in headers for frame in frames_of(header, file)]
+    stack = main_plane(frames)
+    if len(stack) < len(frames):
+        _warn(path, f"{len(frames) - len(stack)} localizers or images of another plane are left out.")
+    places = same_place(stack)
+    slices = _without_copies(places)
+    if len(slices) < 2:
+        raise DicomError("all images of the DICOM series are at one position; expected at least 2 slices.")
+    if len(slices) < len(stack):
+        _warn(path, f"{len(stack) - len(slices)} images are copies of others at the same position and are left out.")
+    affine, positions = stack_geometry(slices)
+    voxels = read_voxels(slices)
+    meta: dict[str, Any] = {
+        MetaKeys.AFFINE: affine,
+        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.SPATIAL_SHAPE: np.asarray(voxels.shape),
+        "dicom_files": list(dict.fromkeys(str(frame.path) for frame in slices)),
+    }
+    if positions is not None:
+        gaps = np.diff([frame.position @ slices[0].normal for frame in slices])
+        _warn(path, f"the slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart; each is taken at its own position.")
+        meta["slice_positions"], meta["slice_positions_axis"] = positions, 2
+    thickness = {frame.thickness for frame in slices}
+    if len(thickness) == 1 and None not in thickness:
+        meta["SliceThickness"] = thickness.pop()
+    return voxels, meta
+
+
+def _without_copies(places: Sequence[Sequence[Frame]]) -> list[Frame]:
+    """Take one image of each place, where the others are copies of it."""
+    for first, *others in places:
+        for other in others:
+            if np.linalg.norm(first.position - other.position) > _COPY_MM or not np.array_equal(
+                _values(first), _values(other)
+            ):
+                differing = ", ".join(differing_traits(places)) or "their pixels"
+                raise DicomError(
+                    f"the DICOM series has several images at one position, which differ in {differing}; "
+                    "expected one volume, not time frames or echoes."
+                )
+    return [place[0] for place in places]
+
+
+def _values(frame: Frame) -> NDArray:
+    return rescaled(stored_pixels(frame.path)[frame.index], frame.slope, frame.intercept)
+
+
+def _warn(path: Path, what: str) -> None:
+    warnings.warn(f"{path}: {what}", stacklevel=5)

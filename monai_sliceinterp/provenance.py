@@ -1,0 +1,246 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where an interpolated volume comes from: method, weights, grid and input, as one dictionary for a JSON sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from monai_sliceinterp.geometry import OutputGrid, slice_geometry, spatial_affine
+
+__all__ = ["SOFTWARE", "bundle_version", "describe_output", "file_sha256", "input_sha256", "synthesis_mask"]
+
+SOFTWARE = "monai_sliceinterp"
+
+_CHUNK = 1 << 20
+_DETACHED = (".mhd", ".nhdr")
+_DATA_FILES = re.compile(r"^\s*(?:ElementDataFile\s*=|data ?file:)(.*)", re.MULTILINE | re.IGNORECASE | re.DOTALL)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; the file is read in chunks.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: if the file is missing or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> _ = file.write_bytes(b"abc")
+        >>> file_sha256(file)[:16]
+        'ba7816bf8f01cfea'
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror or error}); expected a file to take the hash of."
+        ) from error
+    return digest.hexdigest()
+
+
+def input_sha256(path: str | Path, files: Sequence[str | Path] = ()) -> str:
+    """Return the SHA-256 of a scan, whether it is one file or several.
+
+    The hash of several files is that of their sorted hashes, so that neither their names nor their order matter:
+    ``sha256sum * | cut -c -64 | sort | sha256sum``. A MetaImage or NRRD header goes together with the data files it
+    names.
+
+    Args:
+        path: the image file, or the folder of a DICOM series.
+        files: the files of the series; empty: all files of the folder.
+
+    Raises:
+        ValueError: if a file is missing, or the folder holds none.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = [(folder / name).write_bytes(b"abc") for name in ("1.dcm", "2.dcm")]
+        >>> input_sha256(folder / "1.dcm")[:16], input_sha256(folder)[:16]
+        ('ba7816bf8f01cfea', 'ed9453257140de25')
+    """
+    source = Path(path)
+    found = [Path(file) for file in files]
+    if not found and source.is_dir():
+        found = [file for file in source.iterdir() if file.is_file()]
+        if not found:
+            raise ValueError(f"{path}: holds no file; expected the files of a scan.")
+    elif not found:
+        found = [source, *_data_files(source)]
+    hashes = sorted(file_sha256(file) for file in found)
+    return (
+        hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(f"{line}\n" for line in hashes).encode()).hexdigest()
+    )
+
+
+def _data_files(header: Path) -> list[Path]:
+    """Files with the voxels of a detached header."""
+    if header.suffix.lower() not in _DETACHED or not header.is_file():
+        return []
+    match = _DATA_FILES.search(header.read_text(errors="replace"))
+    names = [line.strip() for line in match[1].splitlines()] if match else []
+    return [header.parent / name for name in names if name and (header.parent / name).is_file()]
+
+
+def bundle_version(bundle_root: str | Path) -> dict[str, str]:
+    """Read name and version of a bundle from its metadata.
+
+    Args:
+        bundle_root: folder with ``metadata.json`` or ``configs/metadata.json``.
+
+    Returns:
+        "Name", that of the folder where the metadata has none, and "Version".
+
+    Raises:
+        ValueError: if there are no metadata, or they have no version.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> _ = (root / "metadata.json").write_text('{"name": "ASI", "version": "0.1.0"}')
+        >>> bundle_version(root)
+        {'Name': 'ASI', 'Version': '0.1.0'}
+    """
+    root = Path(bundle_root)
+    places = [file for file in (root / "metadata.json", root / "configs" / "metadata.json") if file.is_file()]
+    if not places:
+        raise ValueError(f"{root}: holds no metadata.json, nor configs/metadata.json; expected the folder of a bundle.")
+    try:
+        metadata = json.loads(places[0].read_text(encoding="utf-8"))
+        return {"Name": str(metadata.get("name") or root.resolve().name), "Version": str(metadata["version"])}
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{places[0]}: tells no version; expected the metadata of a MONAI bundle.") from error
+
+
+def synthesis_mask(grid: OutputGrid, keep_observed: bool = True) -> NDArray[np.uint8]:
+    """Tell the synthesised slices of an output from those that were copied.
+
+    Args:
+        grid: the output grid.
+        keep_observed: whether observed slices were copied; if not, every slice is synthesised.
+
+    Returns:
+        ``(len(grid),)`` uint8: 0 observed, 1 synthesised.
+
+    Example:
+        >>> synthesis_mask(OutputGrid.from_factor(3, 2)).tolist()
+        [0, 1, 0, 1, 0]
+    """
+    mask = np.ones(len(grid), dtype=np.uint8)
+    if keep_observed:
+        mask[grid.is_observed.numpy()] = 0
+    return mask
+
+
+def describe_output(
+    *,
+    source: str | Path,
+    source_sha256: str,
+    method: str,
+    grid: OutputGrid,
+    axis: int,
+    input_spacing: float,
+    output_affine: ArrayLike | Tensor,
+    keep_observed: bool = True,
+    factor: int | None = None,
+    spacing: float | None = None,
+    weights_sha256: str | None = None,
+    bundle: dict[str, str] | None = None,
+    time: datetime | None = None,
+) -> dict[str, Any]:
+    """Describe how an output was made, with BIDS keys where BIDS has them.
+
+    Nothing of the input's metadata goes in but its geometry, and of its path only the last part.
+
+    Args:
+        source: the input: an image file or a DICOM folder.
+        source_sha256: its hash, see :func:`input_sha256`.
+        method: name of the method.
+        grid: the output grid.
+        axis: through-plane axis of the output's array, 0, 1 or 2.
+        input_spacing: distance of the input's slices in mm.
+        output_affine: 4x4 matrix of the output, in mm.
+        keep_observed: whether observed slices were copied from the input.
+        factor: upsampling factor that was asked for.
+        spacing: slice spacing in mm that was asked for. With neither it was the method's choice.
+        weights_sha256: hash of the weights; None for a method that has none.
+        bundle: name and version of the bundle, see :func:`bundle_version`.
+        time: when the output was made, with its time zone; None: now.
+
+    Returns:
+        A dictionary that JSON can hold.
+
+    Raises:
+        ValueError: if the affine is not usable.
+
+    Example:
+        >>> description = describe_output(
+        ...     source="scans/a.nii.gz", source_sha256="", method="linear", grid=OutputGrid.from_factor(2, 2), axis=2,
+        ...     input_spacing=4.0, output_affine=np.diag([1, 1, 2, 1]),
+        ... )  # fmt: skip
+        >>> description["Sources"], description["SliceInterpolation"]["SliceSpacing"]
+        (['a.nii.gz'], {'Input': 4.0, 'Output': 2.0})
+    """
+    from monai_sliceinterp import __version__  # known once the whole package is imported
+
+    output_spacing = slice_geometry(output_affine, axis=axis).slice_spacing
+    kept = np.flatnonzero(synthesis_mask(grid, keep_observed) == 0).tolist()
+    moment = (time or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    generated: list[dict[str, Any]] = [
+        {"Name": SOFTWARE, "Version": __version__, "Description": f"slice interpolation, method {method}"}
+    ]
+    if bundle is not None:
+        generated.append({**bundle, "Description": "MONAI bundle with the network's configuration and weights"})
+    copied = f"{len(kept)} of them copied from the input" if keep_observed else "all of them synthesised"
+    return {
+        "Description": f"{len(grid)} slices interpolated from {grid.num_slices} along array axis {axis}, {copied}.",
+        "GeneratedBy": generated,
+        "Sources": [_last_part(source)],
+        "SliceInterpolation": {
+            "Method": method,
+            "WeightsSHA256": weights_sha256,
+            "SourceSHA256": source_sha256,
+            "Axis": axis,
+            "Factor": factor,
+            "Spacing": spacing,
+            "NumberOfSlices": {"Input": grid.num_slices, "Output": len(grid)},
+            "SliceSpacing": {"Input": input_spacing, "Output": output_spacing},
+            "KeepObserved": keep_observed,
+            "ObservedSlices": kept,
+            "ObservedSlicesInInput": grid.observed_source.tolist() if keep_observed else [],
+            "Affine": spatial_affine(output_affine).tolist(),
+            "DateTime": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        },
+    }
+
+
+def _last_part(path: str | Path) -> str:
+    """Name of a file or folder, also of "." and ".."."""
+    name = Path(path).name
+    return Path(path).resolve().name if name in ("", "..") else name

@@ -1,0 +1,156 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tell synthesised slices from observed ones, and where an output comes from, in files beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import CommonKeys
+
+from monai_sliceinterp.files import atomic_path, file_stem
+from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.provenance import bundle_version, describe_output, file_sha256, input_sha256, synthesis_mask
+from monai_sliceinterp.transforms.orientation import moved_axis
+from monai_sliceinterp.transforms.saving import save_nifti
+
+__all__ = ["SaveProvenanceD", "SaveProvenanceDict", "SaveProvenanced", "provenance_labels"]
+
+
+def provenance_labels(image: MetaTensor, mask: np.ndarray, axis: int) -> MetaTensor:
+    """Make a label volume from labels of slices.
+
+    Args:
+        image: ``(C, X, Y, Z)``, whose grid is taken.
+        mask: label of every slice, ``(M,)`` uint8.
+        axis: spatial axis along which the slices are stacked.
+
+    Returns:
+        ``(1, X, Y, Z)`` uint8. Its voxels share memory: it is for reading only.
+
+    Raises:
+        ValueError: if there is not one label for every slice.
+
+    Example:
+        >>> labels = provenance_labels(MetaTensor(torch.zeros(1, 4, 2, 5)), np.array([0, 1], np.uint8), axis=1)
+        >>> tuple(labels.shape), labels[0, 0, :, 0].tolist()
+        ((1, 4, 2, 5), [0, 1])
+    """
+    shape = tuple(image.shape[1:])
+    if mask.shape != (shape[axis],):
+        raise ValueError(f"expected one label for each of the {shape[axis]} slices along axis {axis}, got {mask.size}.")
+    along = [1, 1, 1, 1]
+    along[axis + 1] = -1
+    return MetaTensor(torch.from_numpy(mask).reshape(along).expand(1, *shape), affine=image.affine)
+
+
+class SaveProvenanced(MapTransform):
+    """Write, beside a saved volume, which of its slices are synthesised and how it was made.
+
+    For ``scan_interp.nii.gz`` (or the folder ``scan_interp`` of a DICOM series) these are
+    ``scan_interp_provenance.nii.gz``, a label volume on the output's grid with 0 = observed and 1 = synthesised, and
+    ``scan_interp.json``, see :func:`monai_sliceinterp.provenance.describe_output`. It has to come after
+    :class:`monai_sliceinterp.transforms.SaveVolumed`.
+
+    Args:
+        keys: saved volumes ``(C, X, Y, Z)``, in the input's axis order.
+        inferer: the inferer that made them.
+        method: name of the method, for the file.
+        weights: file of the network's weights; empty for a method that has none.
+        bundle_root: folder of the bundle; empty where there is none.
+        image_key: the inferer's input ``(C, H, W, N)``.
+        allow_missing_keys: do not raise for keys that are not there.
+
+    Raises:
+        ValueError: if the weights, the bundle's metadata or the input cannot be read.
+        OSError: if a file cannot be written.
+
+    Example:
+        >>> import os
+        >>> import tempfile
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
+        >>> from monai_sliceinterp.transforms import SaveVolumed
+        >>> folder = tempfile.mkdtemp()
+        >>> scan = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": f"{folder}/scan.nii.gz"})
+        >>> save_nifti(scan, f"{folder}/scan.nii.gz")
+        >>> inferer = SplineSliceInferer(factor=2)
+        >>> data = SaveVolumed("pred", f"{folder}/out")({"image": scan, "pred": inferer(scan[None])[0]})
+        >>> _ = SaveProvenanced("pred", inferer, method="cubic")(data)
+        >>> sorted(os.listdir(f"{folder}/out"))
+        ['scan_interp.json', 'scan_interp.nii.gz', 'scan_interp_provenance.nii.gz']
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        inferer: SliceInterpolationInferer,
+        method: str,
+        weights: str | Path = "",
+        bundle_root: str | Path = "",
+        image_key: str = CommonKeys.IMAGE,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.inferer, self.method, self.image_key = inferer, method, image_key
+        self.weights, self.bundle_root = str(weights), str(bundle_root)
+
+    @cached_property
+    def _made_by(self) -> dict[str, Any]:
+        """What is the same for all volumes."""
+        return {
+            "weights_sha256": file_sha256(self.weights) if self.weights else None,
+            "bundle": bundle_version(self.bundle_root) if self.bundle_root else None,
+        }
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write both files for every key; ``provenance`` in its metadata holds the description."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image, output = result[self.image_key], result[key]
+            axis = moved_axis(image)
+            grid = self.inferer.output_grid(image[None])
+            kept = self.inferer.keep_observed
+            source = output.meta["filename_or_obj"]
+            description = describe_output(
+                source=source,
+                source_sha256=input_sha256(source, output.meta.get("dicom_files", ())),
+                method=self.method,
+                grid=grid,
+                axis=axis,
+                input_spacing=slice_geometry(image, axis=-1).slice_spacing,
+                output_affine=output.affine,
+                keep_observed=kept,
+                factor=self.inferer.factor,
+                spacing=self.inferer.spacing,
+                **self._made_by,
+            )
+            labels = provenance_labels(output, synthesis_mask(grid, kept), axis)
+            saved = Path(output.meta["saved_to"])
+            stem = file_stem(saved)
+            save_nifti(labels, saved.with_name(f"{stem}_provenance.nii.gz"))
+            with atomic_path(saved.with_name(f"{stem}.json")) as part:
+                part.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            output.meta["provenance"] = description
+        return result
+
+
+SaveProvenanceD = SaveProvenanceDict = SaveProvenanced

@@ -1,0 +1,573 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Inputs and options that are wrong: each gives one line that names what is wrong, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import pickle
+import resource
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+import torch
+from bundle_commands import BUNDLES, Result, bundle_command, filled, names, run_forked, save, save_scan
+from monai.bundle import ConfigWorkflow
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLSLossless
+
+from tests.dicom_series import write_series
+
+SPACING = np.diag([1.0, 1.0, 4.0, 1.0])
+SHAPE = (12, 11, 4)
+GREY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+
+
+def attempt(weights: Path, **options: object) -> Result:
+    """What ``python -m monai.bundle run`` does, in this process; two underscores stand for the # of a key."""
+    stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    config = str(BUNDLES / "asi" / "inference.json")
+    given = {"ckpt": str(weights), "device": "$torch.device('cpu')", "progress": False, **options}
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            workflow = ConfigWorkflow(config, logging_file=False, workflow_type="inference", **filled(given))
+            for step in (workflow.initialize, workflow.run, workflow.finalize):
+                step()
+        except SystemExit as end:  # Python prints a text and ends with status 1
+            print(end.code, file=sys.stderr)
+            status = 1 if isinstance(end.code, str) else end.code
+    return Result(status, stdout.getvalue(), stderr.getvalue())
+
+
+def last_line(result: Result) -> str:
+    return result.stderr.splitlines()[-1]
+
+
+def check_error(result: Result, *parts: str, failed: int = 0) -> None:
+    """The last line names what is wrong; there is one more for every scan that failed, and nothing else."""
+    assert result.status == 1, result
+    *before, last = result.stderr.splitlines()
+    assert last.startswith("error: ") and "Traceback" not in result.stdout + result.stderr, result.stderr[-3000:]
+    assert [line for line in before if line.startswith("error: ")] == []
+    assert len([line for line in before if "] failed: " in line]) == failed, result.stderr[-3000:]
+    for part in parts:
+        assert part in last, f"{part!r} is not in {last!r}"
+
+
+def header_with(path: Path, changes: Mapping[int, bytes], values: np.ndarray = GREY) -> Path:
+    """Write a NIfTI file whose header has other bytes at some places."""
+    whole = bytearray(save(path.with_name("whole.nii"), values, SPACING).read_bytes())
+    path.with_name("whole.nii").unlink()
+    for offset, value in changes.items():
+        whole[offset : offset + len(value)] = value
+    path.write_bytes(gzip.compress(bytes(whole)) if path.name.endswith(".gz") else bytes(whole))
+    return path
+
+
+def nifti(changes: Mapping[int, bytes], values: np.ndarray = GREY) -> Callable[[Path], object]:
+    return lambda path: header_with(path, changes, values)
+
+
+def cut(length: int) -> Callable[[Path], object]:
+    """A NIfTI file of which only the beginning is there; negative: without the end."""
+    return lambda path: path.write_bytes(save_scan(path).read_bytes()[:length])
+
+
+def flipped(place: int) -> Callable[[Path], object]:
+    """A NIfTI file with one bit that is wrong."""
+
+    def write(path: Path) -> None:
+        whole = bytearray(save_scan(path).read_bytes())
+        whole[place] ^= 16
+        path.write_bytes(whole)
+
+    return write
+
+
+def voxels(values: np.ndarray, affine: np.ndarray = SPACING) -> Callable[[Path], object]:
+    return lambda path: save(path, values, affine)
+
+
+def with_one(value: float) -> np.ndarray:
+    values = np.ones(SHAPE, np.float32)
+    values[3, 2, 1] = value
+    return values
+
+
+def text(content: str | bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def meta_image(data: bytes = GREY.tobytes(), **fields: str | None) -> Callable[[Path], object]:
+    """A MetaImage; a field that is None is left out."""
+    known: dict[str, str | None] = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "ElementSpacing": "1 1 4",
+        "DimSize": "12 11 4",
+        "ElementType": "MET_SHORT",
+    }
+    last = fields.pop("ElementDataFile", "LOCAL")
+    lines = {**known, **fields, "ElementDataFile": last}
+    head = "".join(f"{key} = {value}\n" for key, value in lines.items() if value is not None)
+    return text(head.encode() + data)
+
+
+def nrrd(data: bytes = GREY.tobytes(), magic: str = "NRRD0004", **fields: str | None) -> Callable[[Path], object]:
+    """A NRRD file; underscores stand for blanks, a field that is None is left out."""
+    known: dict[str, str | None] = {
+        "type": "short",
+        "dimension": "3",
+        "space": "left-posterior-superior",
+        "sizes": "12 11 4",
+        "space_directions": "(1,0,0) (0,1,0) (0,0,4)",
+        "endian": "little",
+        "encoding": "raw",
+    }
+    lines = "".join(f"{key.replace('_', ' ')}: {v}\n" for key, v in {**known, **fields}.items() if v is not None)
+    return text(f"{magic}\n{lines}\n".encode() + data)
+
+
+def itk(values: np.ndarray, is_vector: bool = False) -> Callable[[Path], object]:
+    return lambda path: sitk.WriteImage(sitk.GetImageFromArray(values, isVector=is_vector), str(path))
+
+
+UNREADABLE = "cannot be read as an image"
+NO_FORM = {252: struct.pack("<2h", 0, 0)}
+
+
+def dims(*sizes: int) -> dict[int, bytes]:
+    return {40: struct.pack(f"<{len(sizes)}h", *sizes)}
+
+
+def steps(*lengths: float) -> dict[int, bytes]:
+    """Voxel sizes, with neither qform nor sform."""
+    return {80: struct.pack("<3f", *lengths), **NO_FORM}
+
+
+def rows(*values: float) -> dict[int, bytes]:
+    """The sform."""
+    return {252: struct.pack("<2h", 0, 1), 280: struct.pack("<12f", *values)}
+
+
+# file: what writes it, and what has to be said beside its name
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty.nii": (text(""), UNREADABLE),
+    "empty_gz.nii.gz": (text(""), UNREADABLE),
+    "text.nii": (text("this is no image"), UNREADABLE),
+    "text_gz.nii.gz": (text("this is no image"), UNREADABLE),
+    "compressed_text.nii.gz": (text(gzip.compress(b"this is no image")), UNREADABLE),
+    "long_text.nii": (text("this is no image\n" * 1000), ""),
+    "zeros.nii": (text(bytes(5000)), ""),
+    "header_cut.nii": (cut(100), UNREADABLE),
+    "no_data.nii": (cut(348), UNREADABLE),
+    "data_cut.nii": (cut(3000), UNREADABLE),
+    "last_byte_cut.nii": (cut(-1), UNREADABLE),
+    "head_of_gzip.nii.gz": (cut(5), UNREADABLE),
+    "gzip_cut_in_header.nii.gz": (cut(60), UNREADABLE),
+    "gzip_cut_in_data.nii.gz": (cut(2500), UNREADABLE),
+    "gzip_cut_at_end.nii.gz": (cut(-20), UNREADABLE),
+    "magic.nii": (nifti({344: b"xx1\0"}), UNREADABLE),
+    "no_dimension.nii": (nifti(dims(0)), ""),
+    "nine_dimensions.nii": (nifti(dims(9)), ""),
+    "minus_dimensions.nii": (nifti(dims(-3)), ""),
+    "negative_size.nii": (nifti(dims(3, 12, -11, 4)), ""),
+    "zero_size.nii": (nifti(dims(3, 12, 0, 4)), ""),
+    "huge.nii": (nifti(dims(3, 32767, 32767, 32767)), UNREADABLE),
+    "huge_gz.nii.gz": (nifti(dims(3, 32767, 32767, 32767)), UNREADABLE),
+    "larger.nii": (nifti(dims(3, 12, 11, 5)), UNREADABLE),
+    "offset.nii": (nifti({108: struct.pack("<f", 1e6)}), UNREADABLE),
+    "offset_nan.nii": (nifti({108: struct.pack("<f", np.nan)}), UNREADABLE),
+    "unknown_type.nii": (nifti({70: struct.pack("<2h", 999, 16)}), UNREADABLE),
+    "no_spacing.nii": (nifti(steps(1, 1, 0)), "spacing is zero"),
+    "nan_spacing.nii": (nifti(steps(1, 1, np.nan)), "affine has NaN or infinite entries"),
+    "infinite_spacing.nii": (nifti(steps(1, 1, np.inf)), "affine has NaN or infinite entries"),
+    "nan_affine.nii": (nifti(rows(1, 0, 0, 0, 0, np.nan, 0, 0, 0, 0, 4, 0)), "affine has NaN or infinite entries"),
+    "infinite_affine.nii": (nifti(rows(1, 0, 0, np.inf, 0, 1, 0, 0, 0, 0, 4, 0)), "NaN or infinite entries"),
+    "singular_affine.nii": (nifti(rows(1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 4, 0)), "affine is singular"),
+    "zero_column.nii": (nifti(rows(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)), "spacing is zero"),
+    "complex.nii": (voxels(GREY.astype(np.complex64)), "not grey values"),
+    "no_frames.nii": (nifti(dims(4, 12, 11, 4, 0)), ""),
+    "rgb.nii": (voxels(np.zeros(SHAPE, [(colour, "u1") for colour in "RGB"])), "not grey values"),
+    "flat.nii": (voxels(GREY[..., 0]), "2 dimensions (12 x 11)"),
+    "line.nii": (voxels(GREY[:, 0, 0]), "1 dimensions"),
+    "one_slice.nii": (voxels(GREY[..., :1]), "single slice"),
+    "one_row.nii": (voxels(GREY[:1]), "single slice"),
+    "one_voxel.nii": (voxels(GREY[:1, :1, :1]), "single slice"),
+    "five.nii": (voxels(np.zeros((*SHAPE, 2, 3), np.int16)), "5 dimensions"),
+    "all_nan.nii": (voxels(np.full(SHAPE, np.nan, np.float32)), "NaN"),
+    "infinite.nii": (voxels(with_one(np.inf)), "infinite"),
+    "minus_infinite.nii": (voxels(with_one(-np.inf)), "infinite"),
+    "coarse.nii": (voxels(GREY, np.diag([1, 1, 0.5, 1.0])), "coarser than the input's 1 mm"),
+    "empty_mha.mha": (text(""), ""),
+    "text_mha.mha": (text("this is no image"), ""),
+    "cut.mha": (meta_image(GREY.tobytes()[:-100]), UNREADABLE),
+    "no_raw.mhd": (meta_image(b"", ElementDataFile="nowhere.raw"), UNREADABLE),
+    "no_data_file.mhd": (meta_image(b"", ElementDataFile=None), UNREADABLE),
+    "element_type.mha": (meta_image(ElementType="MET_NOTHING"), UNREADABLE),
+    "zero_spacing.mha": (meta_image(ElementSpacing="1 1 0"), "spacing"),
+    "text_spacing.mha": (meta_image(ElementSpacing="a b c"), "spacing"),
+    "without_spacing.mha": (meta_image(ElementSpacing=None), "spacing is zero or missing"),
+    "two_sizes.mha": (meta_image(DimSize="12 11"), ""),
+    "no_size.mha": (meta_image(DimSize=None), ""),
+    "huge_mha.mha": (meta_image(DimSize="99999 99999 99999"), UNREADABLE),
+    "flat_mha.mha": (meta_image(NDims="2", DimSize="12 11", ElementSpacing="1 1"), "2 dimensions"),
+    "colours.mha": (itk(np.zeros((4, 6, 5, 3), np.uint8), is_vector=True), "not grey values"),
+    "empty_nrrd.nrrd": (text(""), ""),
+    "text_nrrd.nrrd": (text("this is no image"), ""),
+    "magic_nrrd.nrrd": (nrrd(magic="NRRX0004"), UNREADABLE),
+    "cut_nrrd.nrrd": (nrrd(GREY.tobytes()[:-100]), UNREADABLE),
+    "encoding.nrrd": (nrrd(encoding="telepathy"), UNREADABLE),
+    "gzip_garbage.nrrd": (nrrd(b"garbage" * 9, encoding="gzip"), UNREADABLE),
+    "no_sizes.nrrd": (nrrd(sizes=None), UNREADABLE),
+    "no_raw_nhdr.nhdr": (nrrd(b"", data_file="nowhere.raw"), UNREADABLE),
+    "no_directions.nrrd": (nrrd(space=None, space_directions=None), "spacing is zero or missing"),
+    "singular.nrrd": (nrrd(space_directions="(1,0,0) (1,0,0) (0,0,4)"), ""),
+    "nan.nrrd": (nrrd(space_directions="(1,0,0) (0,nan,0) (0,0,4)"), ""),
+    "text_dcm.dcm": (text("this is no image"), UNREADABLE),
+    "preamble.dcm": (text(bytes(128) + b"DICM"), ""),
+    "preamble_and_garbage.dcm": (text(bytes(128) + b"DICM" + b"\x08\x00garbage" * 50), ""),
+    "notes.txt": (text("this is no image"), UNREADABLE),
+    "array.npy": (lambda path: np.save(path, GREY), UNREADABLE),
+    "no_suffix": (text(b"\x89PNG\r\n\x1a\nrest"), UNREADABLE),
+}
+
+
+# likewise, where the readers notice nothing
+UNNOTICED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "claims_300_mb.nii.gz": (nifti(dims(3, 1000, 1000, 150)), ""),
+    "wrong_checksum.nii.gz": (flipped(-6), ""),
+    "bad_zip.mha": (meta_image(b"garbage" * 9, CompressedData="True", CompressedDataSize="63"), ""),
+}
+
+
+@pytest.fixture(scope="module")
+def files_run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, int]:
+    """All files in one run, between two good ones; and how much more memory was needed, in bytes."""
+    root = tmp_path_factory.mktemp("files")
+    scans = root / "scans"
+    for name in ("a_good.nii.gz", "z_good.nii.gz"):
+        save_scan(scans / name, SHAPE)
+    for name, (write, _) in FILES.items():
+        write(scans / name)
+    paths = [str(scans / name) for name in ("a_good.nii.gz", *FILES, "z_good.nii.gz")]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = attempt(weights, input=paths, output_dir=str(root / "out"), spacing=2)
+    return root, result, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def test_files_in_one_run(files_run: tuple[Path, Result, int]) -> None:
+    """The good ones are done, all others are told, and nothing else is written."""
+    root, result, _ = files_run
+    check_error(result, f"{len(FILES)} of {len(FILES) + 2} inputs failed", failed=len(FILES))
+    assert names(root / "out") == ["a_good_interp.nii.gz", "z_good_interp.nii.gz"]
+    for name in names(root / "out"):
+        assert nib.load(root / "out" / name).shape == (12, 11, 7)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file(name: str, files_run: tuple[Path, Result, int]) -> None:
+    root, result, _ = files_run
+    path = str(root / "scans" / name)
+    (line,) = [line for line in result.failed_lines if f"failed: {path}: " in line]
+    said = line.split(f"failed: {path}: ")[1]
+    assert FILES[name][1] in said and len(said.split()) > 2, line
+    assert line.split("failed: ")[1] in last_line(result)
+    assert len(line) < 2 * len(path) + 300
+
+
+def test_claimed_sizes_are_not_allocated(files_run: tuple[Path, Result, int]) -> None:
+    """Headers claim up to 64 TiB, where no file is larger than 20 KiB."""
+    assert files_run[2] < 5e8
+
+
+@pytest.mark.parametrize("name", UNNOTICED)
+def test_unnoticed_damage(name: str, weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    UNNOTICED[name][0](path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = attempt(weights, input=str(path), output_dir=str(tmp_path / "out"))
+    check_error(result, f"1 of 1 inputs failed: {path}: ", failed=1)
+    assert names(tmp_path / "out") == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e5  # KiB
+
+
+def series(**settings: Any) -> Callable[[Path], object]:
+    return lambda folder: write_series(folder, GREY, SPACING, **settings)
+
+
+def edited(edit: Callable[[list[Path]], object], **settings: Any) -> Callable[[Path], object]:
+    """A series whose files, in the order of the slices, are changed."""
+    return lambda folder: edit(write_series(folder, GREY, SPACING, **settings))
+
+
+def shorten(paths: list[Path], count: int, length: int) -> None:
+    for path in paths[:count]:
+        path.write_bytes(path.read_bytes()[:length])
+
+
+def garble(paths: list[Path]) -> None:
+    """Compressed pixels that no decoder understands."""
+    for path in paths:
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = JPEGLSLossless
+        data.PixelData = encapsulate([b"garbage!" * 9])
+        data["PixelData"].is_undefined_length = True
+        data.save_as(path)
+
+
+def remove(keyword: str) -> Callable[[Path], object]:
+    return series(tags={keyword: None})
+
+
+def two_series(folder: Path) -> None:
+    for uid, prefix in (("1.2.3.11", "A"), ("1.2.3.22", "B")):
+        write_series(folder, GREY, SPACING, series_uid=uid, prefix=prefix)
+
+
+def two_planes(folder: Path) -> None:
+    """Two stacks in one series."""
+    turned = SPACING[:, [1, 2, 0, 3]].copy()
+    for affine, prefix in ((SPACING, "A"), (turned, "B")):
+        write_series(folder, GREY, affine, prefix=prefix, series_uid="1.2.3.11", frame_uid="1.2.3", study_uid="1.2")
+
+
+def two_sizes(folder: Path) -> None:
+    for size, prefix in ((12, "A"), (10, "B")):
+        uids = {"series_uid": "1.2.3.11", "frame_uid": "1.2.3", "study_uid": "1.2"}
+        write_series(folder, GREY[:size], SPACING, prefix=prefix, **uids)
+
+
+def strip_pixels(path: Path) -> None:
+    data = pydicom.dcmread(path)
+    del data.PixelData
+    data.save_as(path)
+
+
+# folder of a DICOM series: what writes it, and what has to be said
+DICOM: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut_in_header": (edited(lambda paths: shorten(paths, 1, 300)), ""),
+    "all_cut_in_header": (edited(lambda paths: shorten(paths, 4, 300)), ""),
+    "cut_in_pixels": (edited(lambda paths: shorten(paths, 1, -50)), "pixels cannot be decoded"),
+    "no_position": (remove("ImagePositionPatient"), "without position"),
+    "no_orientation": (remove("ImageOrientationPatient"), "without position, orientation"),
+    "no_pixel_spacing": (remove("PixelSpacing"), "pixel spacing"),
+    "no_rows": (remove("Rows"), ""),
+    "position_is_short": (series(tags={"ImagePositionPatient": (1.0, 2.0)}), "ImagePositionPatient is not 3 numbers"),
+    "orientation_is_no_plane": (series(tags={"ImageOrientationPatient": (1, 0, 0, 1, 0, 0)}), "perpendicular"),
+    "zero_pixel_spacing": (series(tags={"PixelSpacing": (0.0, 1.0)}), "pixel spacing is zero or negative"),
+    "no_pixels": (edited(lambda paths: [strip_pixels(path) for path in paths]), "pixels cannot be decoded"),
+    "garbage_pixels": (edited(garble), "pixels cannot be decoded"),
+    "single_slice": (edited(lambda paths: [path.unlink() for path in paths[1:]]), "single slice"),
+    "one_place": (series(positions=[0.0] * 4, tags={"EchoTime": [1, 2, 3, 4]}), "at one position"),
+    "two_times": (series(duplicates=range(4), duplicate_offset=5), "several images at one position"),
+    "colour": (series(tags={"PhotometricInterpretation": "RGB"}), "RGB voxels are not grey"),
+    "inverted": (series(tags={"PhotometricInterpretation": "MONOCHROME1"}), "MONOCHROME1"),
+    "two_planes": (two_planes, "not parallel"),
+    "two_sizes": (two_sizes, "differ in size"),
+    "two_series": (two_series, "found 2: 1.2.3.11 (phantom, 4 files); 1.2.3.22 (phantom, 4 files)"),
+    "shifted": (series(tags={"ImagePositionPatient": [(9.0 * k * k, 0, 4.0 * k) for k in range(4)]}), "off a line"),
+    "text": (lambda folder: (folder.mkdir(), (folder / "a.dcm").write_text("text")), "no image in this folder"),
+    "frames_without_place": (series(multi_frame=True, tags={"PerFrameFunctionalGroupsSequence": None}), "position"),
+    "frames_cut": (edited(lambda paths: shorten(paths, 1, -100), multi_frame=True), "pixels cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize("name", DICOM)
+def test_dicom(name: str, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    DICOM[name][0](folder)
+    result = attempt(weights, input=str(folder), output_dir=str(tmp_path / "out"))
+    failed = int("inputs failed" in last_line(result))
+    check_error(result, str(folder), DICOM[name][1], failed=failed)
+    assert names(tmp_path / "out") == []
+    assert "Test" not in last_line(result) and "PHANTOM" not in last_line(result)  # the patient's name
+
+
+OPTIONS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "factor_0": ({"factor": 0}, ("factor", "got 0")),
+    "factor_negative": ({"factor": -1}, ("factor", "got -1")),
+    "factor_fraction": ({"factor": 1.5}, ("factor", "got 1.5")),
+    "factor_text": ({"factor": "x"}, ("factor", "got 'x'")),
+    "factor_list": ({"factor": [2, 2]}, ("factor", "got [2, 2]")),
+    "factor_infinite": ({"factor": float("inf")}, ("factor", "got inf")),
+    "factor_true": ({"factor": True}, ("factor", "got True")),
+    "spacing_0": ({"spacing": 0}, ("spacing", "got 0")),
+    "spacing_negative": ({"spacing": -1}, ("spacing", "got -1")),
+    "spacing_nan": ({"spacing": float("nan")}, ("spacing", "got nan")),
+    "spacing_text": ({"spacing": "fine"}, ("spacing", "got 'fine'")),
+    "spacing_coarse": ({"spacing": 4.5}, ("{scan}: ", "4.5 mm", "4 mm")),
+    "factor_and_spacing": ({"factor": 2, "spacing": 1}, ("not both", "factor 2", "spacing 1 mm")),
+    "axis_3": ({"axis": 3}, ("axis 3 is not a spatial axis",)),
+    "axis_text": ({"axis": "z"}, ("axis 'z' is not a spatial axis",)),
+    "batch_size": ({"batch_size": -1}, ("batch_size", "got -1")),
+    "keep_observed": ({"keep_observed": "maybe"}, ("keep_observed must be true or false, got 'maybe'",)),
+    "amp": ({"amp": "maybe"}, ("amp must be true or false, got 'maybe'",)),
+    "progress": ({"progress": 2}, ("progress must be true or false, got 2",)),
+    "quality": ({"quality": "good"}, ("quality must be true or false, got 'good'",)),
+    "input_missing": ({"input": "{root}/nowhere.nii.gz"}, ("{root}/nowhere.nii.gz: no such file",)),
+    "input_empty": ({"input": ""}, ("no input is given",)),
+    "input_none": ({"input": []}, ("no input is given",)),
+    "input_broken_link": ({"input": "{root}/link.nii.gz"}, ("{root}/link.nii.gz: no such file",)),
+    "input_empty_folder": ({"input": "{root}/nothing"}, ("{root}/nothing: no image in this folder",)),
+    "input_no_image": ({"input": "{root}/documents"}, ("{root}/documents: no image in this folder",)),
+    "input_folder_like_a_file": ({"input": "{root}/folder.nii.gz"}, ("{root}/folder.nii.gz: no image in this folder",)),
+    "input_of_a_killed_run": ({"input": "{root}/killed"}, ("{root}/killed: no image in this folder",)),
+    "input_same_names": ({"input": ["{scan}", "{root}/again/scan.nii"]}, ("again/scan.nii: would get the same",)),
+    "input_one_is_missing": ({"input": ["{scan}", "{root}/no.nii"]}, ("{root}/no.nii: no such file",)),
+    "ckpt_missing": ({"ckpt": "{root}/nowhere.pt"}, ("{root}/nowhere.pt: no such checkpoint",)),
+    "ckpt_folder": ({"ckpt": "{root}"}, ("{root}: no such checkpoint",)),
+    "ckpt_empty": ({"ckpt": "{root}/empty.pt"}, ("{root}/empty.pt: not a readable checkpoint",)),
+    "ckpt_cut": ({"ckpt": "{root}/cut.pt"}, ("{root}/cut.pt: not a readable checkpoint",)),
+    "ckpt_text": ({"ckpt": "{root}/text.pt"}, ("{root}/text.pt: not a readable checkpoint",)),
+    "ckpt_with_code": ({"ckpt": "{root}/code.pt"}, ("{root}/code.pt: not a readable checkpoint",)),
+    "ckpt_of_another": ({"ckpt": "{root}/other.pt"}, ("{root}/other.pt: is not a checkpoint of ASIAutoencoder",)),
+    "ckpt_no_weights": ({"ckpt": "{root}/number.pt"}, ("{root}/number.pt: holds no weights",)),
+    "output_is_a_file": ({"output_dir": "{scan}"}, ("{scan}: cannot be written to",)),
+    "output_below_a_file": ({"output_dir": "{scan}/out"}, ("{scan}/out: cannot be written to",)),
+}
+LABEL_OPTIONS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "label_missing": ({"label": "{root}/nowhere.nii"}, ("{root}/nowhere.nii: no such file",)),
+    "label_for_another_scan": ({"label": "{root}/nothing"}, ("{scan}: expected one label {root}/nothing/scan.nii.gz",)),
+    "label_shape": ({"label": "{root}/labels/shape.nii"}, ("{root}/labels/shape.nii: is 12 x 11 x 5 voxels large",)),
+    "label_place": ({"label": "{root}/labels/place.nii"}, ("place.nii: lies 12 mm away from {scan}",)),
+    "label_fractions": ({"label": "{root}/labels/fractions.nii"}, ("fractions.nii: has voxels that are not whole",)),
+    "label_frames": ({"label": "{root}/labels/frames.nii"}, ("frames.nii: has 4 dimensions",)),
+    "label_is_no_image": ({"label": "{root}/text.pt"}, ("{root}/text.pt: cannot be read as an image",)),
+    "overwrite": ({"overwrite": "maybe"}, ("overwrite must be true or false, got 'maybe'",)),
+}
+
+
+@pytest.fixture(scope="module")
+def places(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files that the options name."""
+    root = tmp_path_factory.mktemp("options")
+    scan = save(root / "scan.nii.gz", GREY, SPACING)
+    save(root / "again" / "scan.nii", GREY, SPACING)
+    for name in ("nothing", "documents", "folder.nii.gz", "killed"):
+        (root / name).mkdir()
+    (root / "documents" / "notes.txt").write_text("text")
+    (root / "killed" / ".scan_interp.part-x1.nii.gz").write_bytes(scan.read_bytes())
+    (root / "link.nii.gz").symlink_to(root / "gone.nii.gz")
+    (root / "empty.pt").write_bytes(b"")
+    (root / "text.pt").write_text("text")
+    (root / "cut.pt").write_bytes(weights.read_bytes()[:100_000])
+    (root / "code.pt").write_bytes(pickle.dumps({"weight": Malicious(root / "harm")}))
+    torch.save(torch.nn.Conv2d(1, 4, 3).state_dict(), root / "other.pt")
+    torch.save(7, root / "number.pt")
+    ones = np.ones(SHAPE, np.uint8)
+    save(root / "labels" / "shape.nii", np.ones((12, 11, 5), np.uint8), SPACING)
+    save(
+        root / "labels" / "place.nii",
+        ones,
+        SPACING @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]),
+    )
+    save(root / "labels" / "fractions.nii", ones * np.float32(0.5), SPACING)
+    save(root / "labels" / "frames.nii", np.stack([ones] * 2, -1), SPACING)
+    return {"root": str(root), "scan": str(scan)}
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def check_options(
+    weights: Path, places: dict[str, str], tmp_path: Path, options: Mapping[str, object], parts: tuple[str, ...]
+) -> None:
+    given: dict[str, Any] = {"input": "{scan}", "output_dir": str(tmp_path / "out"), **options}
+    if isinstance(given["input"], list):
+        given["input"] = [path.format(**places) for path in given["input"]]
+    result = attempt(weights, **filled(given, **places))
+    failed = int("inputs failed" in last_line(result))
+    check_error(result, *(part.format(**places) for part in parts), failed=failed)
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_option(name: str, weights: Path, places: dict[str, str], tmp_path: Path) -> None:
+    check_options(weights, places, tmp_path, *OPTIONS[name])
+    assert not Path(places["root"], "harm").exists()
+
+
+@pytest.mark.parametrize("name", LABEL_OPTIONS)
+def test_option_of_labels(name: str, weights: Path, places: dict[str, str], tmp_path: Path) -> None:
+    check_options(weights, places, tmp_path, *LABEL_OPTIONS[name])
+
+
+def test_existing_output(weights: Path, places: dict[str, str], tmp_path: Path) -> None:
+    """It is refused before anything is computed, and replaced on request."""
+    output = tmp_path / "out" / "scan_interp.nii.gz"
+    output.parent.mkdir()
+    output.write_text("old")
+    result = attempt(weights, input=places["scan"], output_dir=str(output.parent))
+    check_error(result, f"{output}: exists already; expected another output_dir, or --overwrite true.", failed=1)
+    assert output.read_text() == "old"
+    done = attempt(weights, input=places["scan"], output_dir=str(output.parent), factor=2, overwrite="true")
+    assert done.status == 0
+    assert nib.load(output).shape == (12, 11, 7) and names(output.parent) == [output.name]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
+def test_unreadable_folder(weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "secret"
+    folder.mkdir(mode=0)
+    check_error(attempt(weights, input=str(folder), output_dir=str(tmp_path / "out")), str(folder))
+
+
+@pytest.fixture(scope="module")
+def subprocesses(weights: Path, places: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """A few of these from the command line, where libraries may print what Python does not see."""
+    root = tmp_path_factory.mktemp("subprocesses")
+    for name in ("cut.mha", "no_raw.mhd", "encoding.nrrd", "huge.nii", "gzip_cut_in_data.nii.gz"):
+        (root / "files").mkdir(exist_ok=True)
+        FILES[name][0](root / "files" / name)
+    DICOM["garbage_pixels"][0](root / "dicom")
+    commands = {"files": {"input": root / "files"}, "dicom": {"input": root / "dicom"}}
+    for name in ("factor_text", "input_missing", "ckpt_with_code"):
+        commands[name] = filled(OPTIONS[name][0], **places)
+    given = {"ckpt": weights, "input": places["scan"], "output_dir": root / "out", "factor": 2}
+    return run_forked(
+        {name: bundle_command("asi", "inference", (), {**given, **options}) for name, options in commands.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "failed"),
+    [
+        ("files", "5 of 5 inputs failed", 5),
+        ("dicom", "pixels cannot be decoded", 1),
+        ("factor_text", "got 'x'", 0),
+        ("input_missing", "no such file", 0),
+        ("ckpt_with_code", "not a readable checkpoint", 0),
+    ],
+)
+def test_command(name: str, part: str, failed: int, subprocesses: dict[str, Result]) -> None:
+    check_error(subprocesses[name], part, failed=failed)

@@ -1,0 +1,166 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import Compose, CopyItemsd
+
+from monai_sliceinterp import __version__
+from monai_sliceinterp.dicom import read_dicom
+from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed, ThroughPlaneLastd
+from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
+from tests.dicom_series import PATIENT_ID, write_series
+
+AFFINE = np.array([[-0.5, 0, 0, 100], [0, -0.75, 0, 80], [0, 0, 4, -30], [0, 0, 0, 1.0]])
+
+
+def volume(*shape):
+    return np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
+
+
+def run(source, output_dir, inferer=None, axis=None, **options):
+    """Interpolate a series as the bundles do."""
+    inferer = inferer or SplineSliceInferer(factor=2)
+    before = Compose(
+        [LoadVolumed("image"), CopyItemsd("image", names="observed"), ThroughPlaneLastd("image", axis=axis)]
+    )
+    data = decollate_batch(list_data_collate([before({"image": str(source)})]))[0]
+    data["pred"] = inferer(data["image"][None].to(torch.float64))[0]
+    data = RestoreVolumed("pred", before, inferer)(data)
+    pred = SaveDicomSeriesd("pred", output_dir, inferer, **{"method": "cubic", **options})(data)["pred"]
+    return pred, [
+        pydicom.dcmread(path)
+        for path in sorted(pred.meta["saved_to"] and os.scandir(pred.meta["saved_to"]), key=lambda f: f.name)
+    ]
+
+
+@pytest.fixture
+def scan(tmp_path):
+    write_series(tmp_path / "scan", volume(6, 7, 4), AFFINE, thickness=5.0)
+    return tmp_path / "scan"
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_there_and_back(tmp_path, scan, axis):
+    """DICOM to DICOM: observed slices are the source's, bit for bit, at their places."""
+    pred, data = run(scan, tmp_path / "a" / "out", axis=axis)
+    assert pred.meta["saved_to"] == str(tmp_path / "a" / "out" / "scan_interp")
+    assert os.listdir(tmp_path / "a" / "out") == ["scan_interp"]
+    assert [item.InstanceNumber for item in data] == list(range(1, len(data) + 1))
+    assert [item.ImageType[3] for item in data] == ["OBSERVED", "SYNTHESISED"] * (len(data) // 2) + ["OBSERVED"]
+    if axis is None:
+        assert len(data) == 7
+        array, meta = read_dicom(tmp_path / "a" / "out" / "scan_interp")
+        source, source_meta = read_dicom(scan)
+        np.testing.assert_array_equal(array[..., ::2], source)
+        np.testing.assert_array_equal(array, pred[0].numpy())
+        np.testing.assert_allclose(meta["affine"], source_meta["affine"] @ np.diag([1, 1, 0.5, 1]), atol=1e-6)
+    else:
+        assert len(data) == 11 and {(item.Rows, item.Columns) for item in data} == {(4, 7)}
+
+
+def test_multi_frame(tmp_path):
+    (path,) = write_series(tmp_path, volume(6, 7, 4), AFFINE, multi_frame=True)
+    pred, data = run(path, tmp_path / "out")
+    assert len(data) == 7 and pred.meta["saved_to"].endswith("IM_0000_interp")
+    assert data[0].PatientID == PATIENT_ID and data[0].SOPClassUID == "1.2.840.10008.5.1.4.1.1.2"
+
+
+def test_derivation(tmp_path, scan):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    _, data = run(scan, tmp_path, method="asi", weights=tmp_path / "model.pt", postfix="thin")
+    digest = hashlib.sha256(b"weights").hexdigest()[:16]
+    start = f"slice interpolation by asi of monai_sliceinterp {__version__}, weights SHA-256 {digest}; "
+    assert {item.DerivationDescription[: len(start)] for item in data} == {start}
+    assert data[0].SeriesDescription == "phantom thin" and (tmp_path / "scan_thin").is_dir()
+    _, data = run(scan, tmp_path)
+    assert "SHA" not in data[0].DerivationDescription
+
+
+@pytest.mark.parametrize(
+    ("keep_observed", "thin", "thickness"),
+    [(True, None, 5.0), (False, None, 2.0), (True, True, 2.0), (False, False, 5.0)],
+)
+def test_thickness(tmp_path, scan, keep_observed, thin, thickness):
+    inferer = SplineSliceInferer(factor=2, keep_observed=keep_observed)
+    _, data = run(scan, tmp_path, inferer, thin=thin)
+    assert {float(item.SliceThickness) for item in data} == {thickness}
+    assert {item.SpacingBetweenSlices for item in data} == {2}
+    expected = {"OBSERVED", "SYNTHESISED"} if keep_observed else {"SYNTHESISED"}
+    assert {item.ImageType[3] for item in data} == expected
+
+
+def test_missing_slices(tmp_path):
+    """A slice that is missing is synthesised between those that are there."""
+    files = write_series(tmp_path / "scan", volume(6, 7, 5), AFFINE, drop=[2])
+    pred, data = run(tmp_path / "scan", tmp_path / "out", SplineSliceInferer(spacing=4.0, mode="linear"))
+    assert [float(item.ImagePositionPatient[2]) for item in data] == [-30, -26, -22, -18, -14]
+    assert [item.ImageType[3] == "OBSERVED" for item in data] == [True, True, False, True, True]
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in files]
+    assert [item.ReferencedSOPInstanceUID for item in data[2].SourceImageSequence] == uids[1:3]
+
+
+def test_overwrite(tmp_path, scan):
+    _, first = run(scan, tmp_path)
+    with pytest.raises(ValueError, match=r"scan_interp: exists already"):
+        run(scan, tmp_path)
+    _, second = run(scan, tmp_path, overwrite=True)
+    assert first[0].SeriesInstanceUID != second[0].SeriesInstanceUID
+
+
+def test_not_dicom(tmp_path):
+    inferer = SplineSliceInferer(factor=2)
+    image = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": "in/a.nii.gz"})
+    data = {"image": image, "pred": inferer(image[None])[0]}
+    with pytest.raises(
+        ValueError, match=r"in/a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"
+    ):
+        SaveDicomSeriesd("pred", tmp_path / "out", inferer, "cubic")(data)
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_time_series(tmp_path, scan):
+    inferer = SplineSliceInferer(factor=2)
+    meta = {"filename_or_obj": str(scan), "dicom_files": [str(path) for path in scan.iterdir()]}
+    image = MetaTensor(torch.rand(2, 4, 4, 3), meta=meta)
+    with pytest.raises(ValueError, match=r"scan: has shape \(2, 4, 4, 5\); expected one 3D volume"):
+        SaveDicomSeriesd("pred", tmp_path, inferer, "cubic")({"image": image, "pred": inferer(image[None])[0]})
+
+
+def test_missing_key(tmp_path):
+    save = SaveDicomSeriesd("pred", tmp_path, SplineSliceInferer(factor=2), "cubic", allow_missing_keys=True)
+    assert save({"image": 1}) == {"image": 1}
+    with pytest.raises(KeyError):
+        SaveDicomSeriesd("pred", tmp_path, SplineSliceInferer(factor=2), "cubic")({"image": 1})
+
+
+def test_check_before_anything_is_computed(tmp_path, scan):
+    inferer = SplineSliceInferer(factor=2)
+    save = SaveDicomSeriesd("pred", tmp_path, inferer, "cubic")
+    folder = Path(scan)
+    save.check(folder)
+    (tmp_path / f"{folder.name}_interp").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="_interp: exists already; expected another output_dir, or --overwrite true"):
+        save.check(folder)
+    SaveDicomSeriesd("pred", tmp_path, inferer, "cubic", overwrite=True).check(folder)
+    (tmp_path / "a.nii.gz").write_bytes(b"0" * 200)
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"):
+        save.check(tmp_path / "a.nii.gz")

@@ -1,0 +1,109 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.transforms import missing
+from monai_sliceinterp.transforms.missing import FillMissingd, fill_missing, has_missing, mark_missing
+
+NAN, INF = float("nan"), float("inf")
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+class TestHasMissing:
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("place", [0, 7, 500, 998, 999])
+    def test_one_voxel_anywhere(self, dtype, place):
+        volume = torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+        assert not has_missing(volume)
+        volume[place] = NAN
+        assert has_missing(volume) and has_missing(volume.reshape(10, 4, 25).permute(2, 0, 1))
+
+    def test_nothing_missing(self):
+        for volume in (torch.tensor([INF, 1.0, -INF]), torch.tensor([3, 4]), torch.zeros(0), torch.tensor([True])):
+            assert not has_missing(volume)
+        assert has_missing(torch.tensor([-INF, NAN, INF]))
+
+
+class TestFillMissing:
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_smallest_finite_value(self, dtype):
+        volume = torch.tensor([[NAN, 3.0, -5.0], [7.0, NAN, NAN]], dtype=dtype)
+        filled = fill_missing(volume)
+        assert filled.dtype == dtype and filled.tolist() == [[-5, 3, -5], [7, -5, -5]]
+        assert volume.isnan().sum() == 3  # a copy
+
+    def test_infinite_voxels_stay(self):
+        assert fill_missing(torch.tensor([INF, NAN, -INF, 2.0])).tolist() == [INF, 2.0, -INF, 2.0]
+
+    @pytest.mark.parametrize("volume", [torch.tensor([1.0, -2.0]), torch.tensor([1, -2]), torch.tensor([INF, 1.0])])
+    def test_nothing_missing_is_no_copy(self, volume):
+        assert fill_missing(volume) is volume
+
+    def test_metadata(self):
+        volume = MetaTensor(torch.tensor([NAN, 1.0]), affine=torch.eye(4) * 2, meta={"note": "kept"})
+        filled = fill_missing(volume)
+        assert isinstance(filled, MetaTensor) and filled.meta["note"] == "kept"
+        assert torch.equal(filled.affine, volume.affine) and filled.as_tensor().tolist() == [1, 1]
+
+    @pytest.mark.parametrize("values", [[NAN, NAN], [NAN, INF]])
+    def test_nothing_known(self, values):
+        with pytest.raises(ValueError, match=r"^the volume: has no finite voxel.*expected an image") as caught:
+            fill_missing(torch.tensor(values))
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match=r"^scan.nii.gz: has no finite voxel"):
+            fill_missing(MetaTensor(torch.tensor(values), meta={"filename_or_obj": "scan.nii.gz"}))
+
+    def test_dictionary(self):
+        data = {"image": torch.tensor([NAN, 1.0]), "other": torch.tensor([NAN, 1.0])}
+        filled = FillMissingd(["image", "none"], allow_missing_keys=True)(data)
+        assert filled["image"].tolist() == [1, 1] and filled["other"] is data["other"]
+        with pytest.raises(KeyError):
+            FillMissingd("none")(data)
+        assert missing.FillMissingD is missing.FillMissingDict is FillMissingd
+
+
+class TestMarkMissing:
+    def test_by_hand(self):
+        observed = torch.tensor([[1.0, NAN, 3.0, 4.0], [NAN, 2.0, 3.0, NAN], [1.0, 2.0, 3.0, 4.0]])
+        output = torch.zeros(3, 7)
+        assert mark_missing(output, observed, OutputGrid.from_factor(4, 2)) is output
+        expected = [[0, 1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 0]]
+        assert output.isnan().int().tolist() == expected
+
+    def test_slices_between(self):
+        """At 0.4 of the gap no output slice but the first is on a slice until 2.0."""
+        grid = OutputGrid.from_spacing(4, 5.0, 2.0)
+        output = mark_missing(torch.zeros(len(grid)), torch.tensor([1.0, 2.0, NAN, 4.0]), grid)
+        missing = {0: 0, 0.4: 0, 0.8: 0, 1.2: 1, 1.6: 1, 2.0: 1, 2.4: 1, 2.8: 1}
+        assert output.isnan().int().tolist() == list(missing.values())
+
+    def test_uneven_slices(self):
+        grid = OutputGrid.from_factor(3, 1, slice_positions=(0, 1, 3))
+        output = mark_missing(torch.zeros(2, 4), torch.tensor([[1.0, 2.0, NAN], [NAN, 2.0, 3.0]]), grid)
+        assert output.isnan().int().tolist() == [[0, 0, 1, 1], [1, 0, 0, 0]]
+
+    @pytest.mark.parametrize("factor", [1, 2, 3])
+    def test_random_against_linear_interpolation(self, factor):
+        """NaN is where linear interpolation of slices with NaN in them is."""
+        rng = np.random.default_rng(factor)
+        observed = np.where(rng.random((30, 6)) < 0.3, np.nan, 1.0)
+        grid = OutputGrid.from_factor(6, factor)
+        output = mark_missing(torch.zeros(30, len(grid)), torch.tensor(observed), grid)
+        for index, position in enumerate(grid.positions):
+            low, high = int(np.floor(position)), int(np.ceil(position))
+            np.testing.assert_array_equal(output[:, index].isnan(), np.isnan(observed[:, low] + observed[:, high]))

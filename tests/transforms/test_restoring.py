@@ -1,0 +1,239 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Flipd, SpatialPadd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from monai_sliceinterp.geometry import slice_geometry, slice_positions
+from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import (
+    InvertibleScaleIntensityRanged,
+    RestoreVolumed,
+    ThroughPlaneLastd,
+    cast_to,
+    moved_axis,
+)
+from monai_sliceinterp.transforms.missing import FillMissingd
+
+NAN = float("nan")
+
+
+def make_scan(axis=2, dtype=torch.int16, channels=1, num_slices=9, size=(5, 6), seed=0, **meta):
+    shape, spacing = list(size), [0.7, 0.9]
+    shape.insert(axis, num_slices)
+    spacing.insert(axis, 4.0)
+    values = torch.randn(channels, *shape, generator=torch.Generator().manual_seed(seed)) * 300
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    return MetaTensor(cast_to(values, dtype), affine=affine, meta=meta)
+
+
+def prepare(scan, inferer, network=None, axis=None, extra=()):
+    """Data as they reach the postprocessing, and the preprocessing they have gone through."""
+    steps = [*extra, ThroughPlaneLastd("image", axis=axis), InvertibleScaleIntensityRanged("image", -400, 500)]
+    preprocessing = Compose([FillMissingd("image"), *steps])
+    data = preprocessing({"image": scan.clone(), "observed": scan.clone()})
+    data["pred"] = inferer(data["image"][None], network)[0]
+    return data, preprocessing
+
+
+def by_whole(data, preprocessing, dtype):
+    """The volume restored in one piece."""
+    pred = MetaTensor(data["pred"].as_tensor().clone()).copy_meta_from(data["pred"])
+    restored = preprocessing.inverse({"image": pred})["image"]
+    return cast_to(restored.as_tensor(), dtype), restored.affine
+
+
+class Allocations(TorchDispatchMode):
+    """Sizes in bytes of the memory that torch's operations ask for."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        known = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if torch.is_tensor(x)}
+        for x in tree_leaves(result):
+            if torch.is_tensor(x) and x.untyped_storage().data_ptr() not in known:
+                self.sizes.append(x.untyped_storage().nbytes())
+        return result
+
+    def larger_than(self, size):
+        return [one for one in self.sizes if one > size]
+
+
+@pytest.mark.parametrize("release", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+class TestSlabs:
+    @pytest.mark.parametrize(
+        "dtype", [torch.uint8, torch.int16, torch.int64, torch.float16, torch.float32, torch.float64]
+    )
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_as_in_one_piece(self, axis, dtype, channels, release):
+        """33 slices, twice and a bit what is restored at once; nothing pasted."""
+        inferer = SplineSliceInferer(factor=4, keep_observed=False)
+        scan = make_scan(axis, dtype, channels)
+        data, preprocessing = prepare(scan, inferer)
+        expected, affine = by_whole(data, preprocessing, dtype)
+        before = data["pred"].as_tensor().clone()
+        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        assert result.dtype == dtype and torch.equal(result.as_tensor(), expected)
+        assert torch.equal(result.affine, affine)
+        assert data["pred"].numel() == 0 if release else torch.equal(data["pred"].as_tensor(), before)
+        assert torch.equal(data["observed"].as_tensor(), scan.as_tensor())
+
+    @pytest.mark.parametrize("axis", [0, 2])
+    def test_observed_slices(self, axis, channels, release):
+        inferer = SplineSliceInferer(spacing=1.6)
+        scan = make_scan(axis, torch.int32, channels)
+        data, preprocessing = prepare(scan, inferer)
+        expected, _ = by_whole(data, preprocessing, torch.int32)
+        expected.movedim(axis + 1, -1)[..., ::5] = scan.as_tensor().movedim(axis + 1, -1)[..., ::2]  # at 0, 8, ... mm
+        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        assert torch.equal(result.as_tensor(), expected)
+
+    def test_transforms_that_move_slices(self, channels, release):
+        """A flip along the slices or slices that were added cannot be undone a few at a time, padding in-plane can."""
+        inferer = SplineSliceInferer(factor=4, keep_observed=False)
+        plane, stack = SpatialPadd("image", (9, 8, -1)), SpatialPadd("image", (-1, -1, 11))
+        for extra, count in ((Flipd("image", 2), 33), (plane, 33), (stack, 39)):
+            data, preprocessing = prepare(make_scan(2, torch.int16, channels), inferer, extra=[extra])
+            expected, affine = by_whole(data, preprocessing, torch.int16)
+            result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+            assert tuple(result.shape[1:]) == (5, 6, count)
+            assert torch.equal(result.as_tensor(), expected) and torch.equal(result.affine, affine)
+
+    def test_stored_type(self, channels, release):
+        """What was read from uint16 into int32 stays within uint16."""
+        inferer = SplineSliceInferer(factor=2, keep_observed=False)
+        scan = make_scan(2, torch.int32, channels, stored_dtype="uint16")
+        data, preprocessing = prepare(scan, inferer)
+        expected, _ = by_whole(data, preprocessing, torch.int32)
+        assert expected.min() < 0
+        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        assert torch.equal(result.as_tensor(), expected.clamp(0, 65535))
+
+
+class TestMemory:
+    @pytest.mark.parametrize("axis", [0, 2])
+    @pytest.mark.parametrize("release", [False, True])
+    def test_restoring(self, axis, release):
+        """Only the result is as large as a tenth of a volume; with `release` it takes the memory that is there."""
+        inferer = SplineSliceInferer(factor=4, mode="linear")
+        data, preprocessing = prepare(make_scan(axis, num_slices=200, size=(20, 24)), inferer)
+        pred = data["pred"].as_tensor()
+        place, size = pred.untyped_storage().data_ptr(), 20 * 24 * 797
+        with Allocations() as allocations:
+            result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        assert allocations.larger_than(size * 2 // 10) == ([] if release else [size * 2])
+        assert (result.untyped_storage().data_ptr() == place) == release
+
+    @pytest.mark.parametrize("axis", [0, 2])
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_spline(self, axis, keep):
+        """Beside the output, only a few slices at a time."""
+        inferer = SplineSliceInferer(factor=4, mode="linear", keep_observed=keep)
+        data, _ = prepare(make_scan(axis, num_slices=1000, size=(20, 24)), inferer)
+        with Allocations() as allocations:
+            inferer(data["image"][None])
+        assert allocations.larger_than(20 * 24 * 1000 * 4 // 4) == [20 * 24 * 3997 * 4]
+
+    @pytest.mark.parametrize("value_range", [(-9.0, 9.0), (0.2, 0.6)])
+    def test_latent(self, value_range):
+        """One limited copy of the input, if it exceeds the range at all."""
+        inferer = LatentSliceInferer(factor=4, batch_size=8, value_range=value_range)
+        image = prepare(make_scan(num_slices=300), SplineSliceInferer(factor=1))[0]["image"][None]
+        with Allocations() as allocations, torch.no_grad():
+            inferer(image, ASIAutoencoder(1, (2,), 2).eval())
+        size = 5 * 6 * 4
+        copies = [] if value_range[0] < -1 else [size * 300]
+        assert sorted(allocations.larger_than(size * 299)) == [*copies, size * 1197]
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_two_thousand_slices(self, channels):
+        inferer = SplineSliceInferer(factor=4, mode="linear")
+        scan = make_scan(0, torch.int16, channels, num_slices=2000, size=(2, 3))
+        data, preprocessing = prepare(scan, inferer)
+        result = RestoreVolumed("pred", preprocessing, inferer, release=True)(data)["pred"].as_tensor()
+        assert tuple(result.shape) == (channels, 7997, 2, 3)
+        values = scan.as_tensor().double()
+        assert torch.equal(result[:, ::4], scan.as_tensor())
+        middle = (values[:, :-1] + values[:, 1:]) / 2
+        assert (result[:, 2::4] - middle).abs().max() <= 0.501
+
+
+class TestMissing:
+    @pytest.mark.parametrize("keep", [True, False])
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("release", [False, True])
+    def test_nan(self, axis, keep, release):
+        scan = make_scan(axis, torch.float32, num_slices=4)
+        slices = scan.as_tensor()[0].movedim(axis, -1)  # a view
+        slices[0, 0] = NAN  # outside of the field of view
+        slices[3, 1, 2] = NAN
+        payload = torch.tensor([0x7FC12345], dtype=torch.int32).view(torch.float32)  # a NaN with bits of its own
+        slices[4, 2, 1:2] = payload
+        inferer = SplineSliceInferer(factor=3, mode="linear", keep_observed=keep)
+        data, preprocessing = prepare(scan, inferer)
+        assert not data["pred"].isnan().any()
+        plain, _ = by_whole(data, preprocessing, torch.float32)
+        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"].as_tensor()
+        found, plain = result[0].movedim(axis, -1), plain[0].movedim(axis, -1)
+        expected = torch.zeros(5, 6, 10, dtype=torch.bool)
+        expected[0, 0] = True
+        expected[3, 1, 4:9] = True  # observed are 0, 3, 6, 9
+        expected[4, 2, 1:6] = True
+        assert torch.equal(found.isnan(), expected)
+        if keep:
+            bits = found[..., ::3].contiguous().view(torch.int32)
+            assert torch.equal(bits, slices.contiguous().view(torch.int32))
+            plain[..., ::3] = slices
+        assert torch.equal(found[~expected], plain[~expected])
+
+    def test_frames(self):
+        scan = make_scan(2, torch.float64, channels=3, num_slices=3)
+        scan[1, 2, 3, 0] = NAN
+        inferer = SplineSliceInferer(factor=2)
+        data, preprocessing = prepare(scan, inferer)
+        result = RestoreVolumed("pred", preprocessing, inferer)(data)["pred"].as_tensor()
+        assert result.isnan().nonzero().tolist() == [[1, 2, 3, 0], [1, 2, 3, 1]]
+
+
+class TestUnevenSlices:
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_way_of_a_volume(self, axis, keep):
+        places = (0.0, 1.0, 3.0, 4.0)
+        scan = make_scan(
+            axis, torch.int16, num_slices=4, slice_positions=places, slice_positions_axis=axis, note="kept"
+        )
+        scan.as_tensor()[:] = 0
+        ramp = torch.tensor([0, 100, 300, 400], dtype=torch.int16)
+        scan.as_tensor()[0].movedim(axis, -1)[:] = ramp
+        inferer = SplineSliceInferer(factor=2, mode="linear", keep_observed=keep)
+        data, preprocessing = prepare(scan, inferer)
+        assert slice_positions(data["image"], 2) == places and moved_axis(data["image"]) == axis
+        result = RestoreVolumed("pred", preprocessing, inferer)(data)["pred"]
+        assert result.shape[axis + 1] == 9 and result.meta["note"] == "kept"
+        found = result.as_tensor()[0].movedim(axis, -1)
+        assert torch.equal(found, torch.arange(0, 401, 50, dtype=torch.int16).expand(5, 6, 9))
+        assert not {"slice_positions", "slice_positions_axis"} & set(result.meta)
+        assert slice_positions(data["observed"], axis) == places
+        assert slice_geometry(result, axis=axis).slice_spacing == 2.0
+        np.testing.assert_array_equal(result.affine[:3, 3], 0)
