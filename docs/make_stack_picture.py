@@ -12,8 +12,8 @@
 
     python docs/make_stack_picture.py SCAN OUTPUT [--position 0.5] [--window -160 240]
 
-SCAN is what went into inference (a DICOM folder with missing slices, say), OUTPUT the NIfTI file that came out of it, with
-``--provenance true`` and ``--label FILE``, whose files lie beside it.
+SCAN is what went into inference (a DICOM folder with missing slices, say), OUTPUT the NIfTI file that came out of it
+with ``--provenance true`` and ``--label FILE``, whose files lie beside it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def main() -> None:
     stem = file_stem(arguments.output)
     scan = LoadVolume()(arguments.scan)
     result, provenance, label = (
-        LoadVolume()(arguments.output.with_name(f"{stem}{postfix}.nii.gz"))
-        for postfix in ("", "_provenance", "_label")
+        LoadVolume()(arguments.output.with_name(f"{stem}{postfix}.nii.gz")) for postfix in ("", "_provenance", "_label")
     )
     column = int(arguments.position * scan.shape[1])
     images = [np.asarray(image[0, column].T, dtype=float) for image in (scan, result, provenance, label)]

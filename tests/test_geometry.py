@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp.geometry import (
+    FLOAT32_TOLERANCE,
     GRID_TOLERANCE,
     OutputGrid,
     SliceGeometry,
@@ -239,9 +240,10 @@ class TestGrid:
         assert (np.diff(positions) > 0).all()
         assert abs(drift).max() <= 1.01 * GRID_TOLERANCE
         if grid.step != 1 / round(ratio):
-            moved = abs(drift) > 1e-8
+            # beyond the rounding of float32 affines, which is taken out
+            moved = abs(drift) > 1e-8 + FLOAT32_TOLERANCE * positions
             np.testing.assert_array_equal(positions[moved], positions[moved].round())
-            assert grid.step == pytest.approx(target / gap, rel=1e-12)
+            assert grid.step == pytest.approx(target / gap, rel=FLOAT32_TOLERANCE)
 
     @pytest.mark.parametrize(
         ("num_slices", "gap", "target", "positions"),

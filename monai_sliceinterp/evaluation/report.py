@@ -110,7 +110,7 @@ def write_report(
         >>> row = Score("v", "g", "subsample x2", "linear", 31.234, 0.9, 33.0)
         >>> mean = MethodSummary("psnr", "subsample x2", "g", "linear", 1, 31.234, float("nan"))
         >>> markdown, page = write_report([row], [], [mean], {}, {"window": "-1024 to 2976"}, [], tempfile.mkdtemp())
-        >>> "| g | subsample x2 | 1 | **31.23** |" in markdown.read_text()
+        >>> "| g | subsample x2 | 1 | **31.23** |" in markdown.read_text(encoding="utf-8")
         True
         >>> page.name
         'report.html'

@@ -96,8 +96,9 @@ def hrinet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = parser.get_parsed_content("network_def")
-        torch.nn.init.normal_(network.decoder[-1].weight, std=0.35)
-        torch.nn.init.constant_(network.decoder[-1].bias, 0.4)
+        last = [layer for layer in network.decoder if isinstance(layer, torch.nn.Conv2d)][-1]
+        torch.nn.init.normal_(last.weight, std=0.1)
+        torch.nn.init.constant_(last.bias, 0.1)
         torch.save(network.state_dict(), path)
     return path
 

@@ -36,6 +36,7 @@ from bundle_commands import (
     run,
     run_all,
     run_forked,
+    run_named,
     save_scan,
     state,
     table_rows,
@@ -173,7 +174,9 @@ def overlays(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         "paper_mse": train(root / "paper_mse", "paper", loss__synthesis="mse", **paper),
         "pretrained": train(root / "pretrained", pretrained=weights, **{**short, "learning_rate": 0}),
     }
-    return root, run_forked(commands)
+    without = {name: command for name, command in commands.items() if command.python_path}
+    with_all = {name: command for name, command in commands.items() if not command.python_path}
+    return root, {**run_named(without), **run_forked(with_all)}
 
 
 def test_own_dataset_is_split_by_subject(overlays: tuple[Path, dict[str, Result]]) -> None:
@@ -300,12 +303,10 @@ def wrong_commands(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         save_scan(root / "nan" / f"nan_{seed}.nii.gz", (32, 32, 5), float, seed=seed)
         nan = nib.load(root / "nan" / f"nan_{seed}.nii.gz")
         nib.save(nib.Nifti1Image(nan.get_fdata() * np.nan, nan.affine), root / "nan" / f"nan_{seed}.nii.gz")
-    commands = {
-        name: train(
-            **{"output_dir": root / "out" / name, "max_epochs": 1, **filled(options, root=root, weights=weights)}
-        )
-        for name, (options, _) in WRONG_COMMANDS.items()
-    }
+    commands = {}
+    for name, (options, _) in WRONG_COMMANDS.items():
+        given = {"output_dir": root / "out" / name, "max_epochs": 1, "val_interval": 1}
+        commands[name] = train(**{**given, **filled(options, root=root, weights=weights)})
     return root, run_forked(commands)
 
 

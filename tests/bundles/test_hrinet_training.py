@@ -127,8 +127,8 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         "handover": tiny(
             root / "handover",
             max_epochs=3,
+            stage2_epochs=2,
             val_interval=2,
-            refine__handlers__2__interval=1,
             refine__optimizer__lr=0,
             refine__constraint_optimizer__lr=0,
         ),
@@ -209,9 +209,9 @@ def test_second_stage_starts_from_the_best_of_the_first(straight: tuple[Path, di
         assert_identical(end[name], best)
     assert_identical(state(folder / "model.pt"), best)
     assert_identical(end["constraint_critic"], last["constraint_critic"])
-    # one unsupervised step, in which D2 sees a batch to learn from and one to judge
+    # two unsupervised steps, in each of which D2 sees a batch to learn from and one to judge
     counted = [value for key, value in statistics(end["patch_critic"]).items() if "num_batches" in key]
-    assert counted and all(value == 2 for value in counted)
+    assert counted and all(value == 4 for value in counted)
     assert moments(end["patch_optimizer"])
 
 
@@ -371,7 +371,7 @@ def test_losses_of_the_overlays(name: str, overlays: tuple[Path, dict[str, Resul
     if name == "vae":
         weight = content("hrinet", "vae")["divergence_weight"]
         content_loss, divergence, total = (np.array(scalars[key]) for key in ("content", "divergence", "loss"))
-        np.testing.assert_allclose(total - content_loss, weight * divergence, rtol=0.02, atol=1e-8)
+        np.testing.assert_allclose(total - content_loss, weight * divergence, rtol=0.02, atol=1.5e-7)
     if name not in ALONE:
         scalars, _ = events_of(root / name / "stage2")
         assert known & set(scalars) == set(STAGE2) - ({"supervised"} if name == "patchgan_only" else set())

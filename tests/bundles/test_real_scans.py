@@ -1,0 +1,103 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What all bundles do with clinical series: DICOM in and out, missing slices, labels, provenance, overwriting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from monai_sliceinterp.transforms import LoadVolume
+from tests.bundles.bundle_commands import Result, body, bundle_command, run_forked, voxels
+from tests.dicom_series import write_series
+
+AFFINE = np.diag([-1.2, -1.2, 5.0, 1.0])
+SHAPE, MISSING = (40, 36, 7), 2
+# shipped weights; the small networks where there are some
+BUNDLES = {"asi": (), "saint": ("small",), "vts": ("small",), "hrinet": ()}
+ALL = {"output_format": "['nifti','dicom']", "provenance": "true"}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+    """A series of which a slice is missing, a label of it, and what every bundle made of them."""
+    root = tmp_path_factory.mktemp("real")
+    write_series(root / "series", body(SHAPE, seed=3), AFFINE, drop=[MISSING], thickness=5.0)
+    with pytest.warns(UserWarning, match="5 to 10 mm apart"):
+        loaded = LoadVolume()(root / "series")
+    label = (loaded[0].numpy() > 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(label, loaded.affine.numpy()), root / "label.nii.gz")
+    commands = {}
+    for name, overlays in BUNDLES.items():
+        options = {"input": root / "series", "output_dir": root / name, "spacing": 2.5, "label": root / "label.nii.gz"}
+        commands[name] = bundle_command(name, "inference", overlays, {**options, **ALL})
+    again = {"input": root / "series", "output_dir": root / "asi", "spacing": 2.5}
+    commands["again"] = bundle_command("asi", "inference", (), again)
+    commands["replaced"] = bundle_command("asi", "inference", (), {**again, "overwrite": "true"})
+    return root, run_forked(commands)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_both_formats_agree(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
+    root, results = outputs
+    results[name].check_success()
+    assert "5 to 10 mm apart; each is taken at its own position" in results[name].stderr
+    written = nib.load(root / name / "series_interp.nii.gz")
+    assert written.shape == (*SHAPE[:2], 2 * (SHAPE[2] - 1) + 1)
+    np.testing.assert_allclose(written.affine, np.diag([-1.2, -1.2, 2.5, 1.0]), atol=1e-6)
+    series = LoadVolume()(root / name / "series_interp")
+    np.testing.assert_allclose(series.affine.numpy(), written.affine, atol=1e-4)
+    np.testing.assert_array_equal(series[0].numpy(), np.asanyarray(written.dataobj))
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_observed_slices_at_their_true_places(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
+    root, _ = outputs
+    source = LoadVolume()(root / "series")[0].numpy()
+    found = voxels(root / name / "series_interp.nii.gz")
+    places = [2 * k for k in range(SHAPE[2]) if k != MISSING]
+    restored = name == "vts"  # which restores the blurred slices, too
+    labels = voxels(root / name / "series_interp_provenance.nii.gz")
+    expected = np.ones(found.shape, np.uint8)
+    if not restored:
+        expected[..., places] = 0
+        np.testing.assert_array_equal(found[..., places], source)
+    np.testing.assert_array_equal(labels, expected)
+    told = json.loads((root / name / "series_interp.json").read_text())["SliceInterpolation"]
+    assert told["KeepObserved"] is not restored and told["NumberOfSlices"] == {"Input": 6, "Output": 13}
+    kinds = {}
+    for path in sorted((root / name / "series_interp").iterdir()):
+        data = pydicom.dcmread(path, stop_before_pixels=True)
+        kinds[round(float(data.ImagePositionPatient[2]) / 2.5)] = data.ImageType[3]
+    synthesised = {place: "SYNTHESISED" if expected[0, 0, place] else "OBSERVED" for place in range(13)}
+    assert kinds == synthesised
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_label_on_the_same_grid(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
+    root, _ = outputs
+    label = nib.load(root / name / "series_interp_label.nii.gz")
+    assert label.shape == nib.load(root / name / "series_interp.nii.gz").shape and label.get_data_dtype() == np.uint8
+    values = np.asanyarray(label.dataobj)
+    places = [2 * k for k in range(SHAPE[2]) if k != MISSING]
+    np.testing.assert_array_equal(values[..., places], voxels(root / "label.nii.gz"))
+    assert set(np.unique(values)) == {0, 1}
+
+
+def test_nothing_is_replaced_unasked(outputs: tuple[Path, dict[str, Result]]) -> None:
+    _, results = outputs
+    results["again"].check_error("series_interp.nii.gz: exists already", "--overwrite true", failed=1)
+    results["replaced"].check_success()
