@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from monai_sliceinterp.evaluation.ablation import ViewAblation
 from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison, compare
-from monai_sliceinterp.evaluation.protocols import degrade_by_protocol
+from monai_sliceinterp.evaluation.harness import Evaluation, run_evaluation
+from monai_sliceinterp.evaluation.methods import Method, find_method, find_methods
+from monai_sliceinterp.evaluation.protocols import degrade_by_protocol, make_protocols
 from monai_sliceinterp.evaluation.quality import (
     LeaveOneOutQualityD,
     LeaveOneOutQualityd,
@@ -31,6 +33,7 @@ from monai_sliceinterp.evaluation.scores import (
     write_rows,
     write_scores,
 )
+from monai_sliceinterp.evaluation.settings import EvaluationSettings
 from monai_sliceinterp.evaluation.significance import (
     bootstrap_interval,
     holm_correction,

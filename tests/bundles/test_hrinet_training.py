@@ -130,6 +130,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             stage2_epochs=2,
             val_interval=2,
             refine__optimizer__lr=0,
+            refine__lr_scheduler__eta_min=0,
             refine__constraint_optimizer__lr=0,
         ),
         "perceptual": tiny(
