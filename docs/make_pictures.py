@@ -38,7 +38,7 @@ from monai_sliceinterp.inferers import (
     SplineSliceInferer,
     VolumetricSliceInferer,
 )
-from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder, VTSGenerator
+from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder, HRINetAutoencoder, VTSGenerator
 from monai_sliceinterp.transforms import (
     FWHMDownsample,
     InvertibleScaleIntensityRange,
@@ -67,6 +67,14 @@ METHODS = {
     # 400 HU around 40 HU, and differences up to 200 HU
     "saint": Method(
         "SAINT", SAINT, MultiViewSliceInferer, InvertibleScaleIntensityRange(-1024, 2976), (0.216, 0.316), 0.05
+    ),
+    "hrinet": Method(
+        "HRINet",
+        lambda: HRINetAutoencoder(channels=(32, 64, 64), stem=2, shortcut=True),
+        LatentSliceInferer,
+        InvertibleScaleIntensityRange(-1024, 2976),
+        (0.216, 0.316),
+        0.05,
     ),
     "vts": Method(
         "VTS",

@@ -16,19 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from monai_sliceinterp.command_line import OneLineParser
 from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
 from monai_sliceinterp.zoo import MODEL_INFO, pack_bundles
 
 __all__ = ["main", "make_parser"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help tells the options)\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         >>> options.bundles, options.output_dir
         (['bundles/asi', 'bundles/vts'], 'zips')
     """
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m monai_sliceinterp",
         description="Slice interpolation of anisotropic medical volumes for MONAI.",
         epilog="Elsewhere: python -m monai.bundle run --config_file bundles/asi/inference.json interpolates scans (a "

@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from monai_sliceinterp.command_line import OneLineParser
 from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
 from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS
@@ -25,13 +25,6 @@ from monai_sliceinterp.evaluation.settings import PERCEPTUAL, EvaluationSettings
 from monai_sliceinterp.metrics.body import BODY_THRESHOLD
 
 __all__ = ["main", "make_parser"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help tells the options)\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         >>> options.methods, options.factors, options.protocols
         (['linear', 'asi'], [2, 4], ['subsample'])
     """
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m monai_sliceinterp.evaluation",
         description="Make thin-slice volumes thick, interpolate them back by several methods, score and test the "
         "results, and write a report. A run that is cut off goes on where it was when the command is given again; "

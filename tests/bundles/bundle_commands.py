@@ -43,6 +43,8 @@ from monai.data import MetaTensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from monai_sliceinterp.zoo.metadata import REQUIRED_KEYS, REQUIRED_KEYS_OF_A_TENSOR
+
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "bundles"
 
@@ -462,28 +464,6 @@ def check_scores(
                 assert cell == f"{means[0]:.2f} / {means[1]:.4f}"
 
 
-REQUIRED = {
-    "schema": str,
-    "version": str,
-    "changelog": dict,
-    "monai_version": str,
-    "pytorch_version": str,
-    "numpy_version": str,
-    "required_packages_version": dict,
-    "task": str,
-    "description": str,
-    "authors": str,
-    "copyright": str,
-    "network_data_format": dict,
-}
-REQUIRED_OF_A_TENSOR = {
-    "type": str,
-    "format": str,
-    "num_channels": int,
-    "spatial_shape": list,
-    "dtype": str,
-    "value_range": list,
-}
 DOCUMENTED = {"train", "inference", "evaluate", "multi_gpu_train", "paper", "metadata"}
 COMMON_KEYS = {
     "train": "dataset_dir output_dir max_epochs learning_rate batch_size val_interval device amp seed ckpt",
@@ -537,19 +517,19 @@ def check_weights(bundle: str, overlays: Sequence[str], file: str) -> nn.Module:
 def check_metadata(bundle: str, schema_file: Path) -> None:
     """Metadata has what the model zoo requires."""
     metadata = content(bundle, "metadata")
-    assert {key: type(metadata.get(key)) for key in REQUIRED} == REQUIRED
+    assert {key: type(metadata.get(key)) for key in REQUIRED_KEYS} == REQUIRED_KEYS
     for direction in ("inputs", "outputs"):
         tensors = metadata["network_data_format"][direction]
         assert list(tensors) == ["image" if direction == "inputs" else "pred"]
         for tensor in tensors.values():
-            assert {key: type(tensor.get(key)) for key in REQUIRED_OF_A_TENSOR} == REQUIRED_OF_A_TENSOR
+            assert {key: type(tensor.get(key)) for key in REQUIRED_KEYS_OF_A_TENSOR} == REQUIRED_KEYS_OF_A_TENSOR
             assert set(tensor["channel_def"]) == {str(k) for k in range(tensor["num_channels"])}
     assert re.fullmatch(r"https://github\.com/Project-MONAI/.*/meta_schema_\d{8}\.json", metadata["schema"])
     assert metadata["version"] in metadata["changelog"]
     assert all(re.fullmatch(r"\d\.\d\.\d", version) for version in metadata["changelog"])  # compared as strings
     assert not re.search(r"_v", bundle)  # names of release assets are split there
     # MONAI's own check; a schema that is already there is not downloaded
-    schema_file.write_text(json.dumps({"type": "object", "required": list(REQUIRED)}))
+    schema_file.write_text(json.dumps({"type": "object", "required": list(REQUIRED_KEYS)}))
     monai.bundle.verify_metadata(meta_file=str(BUNDLES / bundle / "metadata.json"), filepath=str(schema_file))
 
 
