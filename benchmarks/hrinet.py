@@ -29,7 +29,8 @@ from latent import benchmark_latent
 
 from monai_sliceinterp.networks.nets import HRINetAutoencoder
 
-BUNDLE_CHANNELS, PAPER_CHANNELS = (16, 32, 64, 64), (32, 64, 128, 256)
+BUNDLE = {"channels": (32, 64, 64), "stem": 2, "shortcut": True}
+PAPER = {"channels": (32, 64, 128, 256)}
 
 
 if __name__ == "__main__":
@@ -43,6 +44,7 @@ if __name__ == "__main__":
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    widths = PAPER_CHANNELS if arguments.paper else BUNDLE_CHANNELS
-    network = HRINetAutoencoder(channels=widths)
-    benchmark_latent(f"HRINet {widths}", network, arguments.size, arguments.slices, arguments.factor, repeats=3)
+    setting = PAPER if arguments.paper else BUNDLE
+    network = HRINetAutoencoder(**setting)
+    name = f"HRINet {setting['channels']}"
+    benchmark_latent(name, network, arguments.size, arguments.slices, arguments.factor, repeats=3)
