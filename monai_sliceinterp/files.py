@@ -19,9 +19,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem"]
+__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem", "last_part"]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+
+
+def last_part(path: str | Path) -> str:
+    """Name of a file or folder without those above it, also of "." and "..".
+
+    Example:
+        >>> last_part("scans/a.nii.gz"), last_part("scans/..") == Path.cwd().name
+        ('a.nii.gz', True)
+    """
+    name = Path(path).name
+    return Path(path).resolve().name if name in ("", "..") else name  # the folder one is in, or the one above
 
 
 def file_stem(path: str | Path) -> str:
@@ -31,9 +42,7 @@ def file_stem(path: str | Path) -> str:
         >>> file_stem("scans/a.b.nii.gz"), file_stem("scans/a.mha")
         ('a.b', 'a')
     """
-    name = Path(path).name
-    if name in ("", ".."):  # the folder one is in, or the one above
-        name = Path(path).resolve().name
+    name = last_part(path)
     for suffix in (*IMAGE_SUFFIXES, ".dcm"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

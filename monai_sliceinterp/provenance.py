@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from monai_sliceinterp.files import last_part
 from monai_sliceinterp.geometry import OutputGrid, slice_geometry, spatial_affine
 
 __all__ = ["SOFTWARE", "bundle_version", "describe_output", "file_sha256", "input_sha256", "synthesis_mask"]
@@ -221,7 +222,7 @@ def describe_output(
     return {
         "Description": f"{len(grid)} slices interpolated from {grid.num_slices} along array axis {axis}, {copied}.",
         "GeneratedBy": generated,
-        "Sources": [_last_part(source)],
+        "Sources": [last_part(source)],
         "SliceInterpolation": {
             "Method": method,
             "WeightsSHA256": weights_sha256,
@@ -238,9 +239,3 @@ def describe_output(
             "DateTime": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
     }
-
-
-def _last_part(path: str | Path) -> str:
-    """Name of a file or folder, also of "." and ".."."""
-    name = Path(path).name
-    return Path(path).resolve().name if name in ("", "..") else name
