@@ -216,7 +216,6 @@ def evaluate_bundle(bundle, overlays, data, out, **settings):
     }
     for key, value in {**given, **settings}.items():
         parser[key] = value
-    parser.get_parsed_content("initialize")
     parser.get_parsed_content("run")
     return read(out / "scores.csv")
 

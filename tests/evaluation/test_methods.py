@@ -53,8 +53,7 @@ def run_bundle(config, overlays, scan, folder, **settings):
     given = {"input": str(scan), "output_dir": str(folder / "out"), "device": torch.device("cpu"), "progress": False}
     for key, value in {**given, **settings}.items():
         parser[key] = value
-    for section in ("initialize", "run"):
-        parser.get_parsed_content(section)
+    parser.get_parsed_content("run")
     return np.asarray(nib.load(folder / "out" / f"{scan.name.removesuffix('.nii')}_interp.nii.gz").dataobj)
 
 
