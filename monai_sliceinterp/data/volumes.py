@@ -32,12 +32,15 @@ def find_volumes(
 
     Args:
         source: an image file or a multi-frame DICOM file; a folder of image files; a folder with DICOM files (one
-            series, read as one volume); or several of these. Image files go before DICOM files beside them.
+            series, read as one volume); a text file (``.txt``) with one of these on every line, from the current
+            directory, where empty lines and lines that begin with # do not count; or several of these. Image files go
+            before DICOM files beside them.
         recursive: also look into the folders below; each one with DICOM files is a volume.
         distinct: refuse files whose outputs would get the same name.
 
     Returns:
-        Paths of image files and DICOM folders, sorted within each folder.
+        Paths of image files and DICOM folders, sorted within each folder. Of what is missing in a list, the path as it
+        is: one of a thousand scans shall not keep the others from being read.
 
     Raises:
         ValueError: if a path is missing, a folder holds no image, or, with ``distinct``, two files would give the same
@@ -59,6 +62,9 @@ def find_volumes(
         raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
+    if path.is_file() and path.suffix.lower() == ".txt":
+        found = _listed_volumes(path, recursive)
+        return _distinct(found) if distinct else found
     if path.is_file():
         return [str(path)]
     entries = sorted(path.rglob("*") if recursive else path.iterdir())
@@ -70,6 +76,24 @@ def find_volumes(
     if not volumes:
         raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
     return _distinct(volumes) if distinct else volumes
+
+
+def _listed_volumes(path: Path, recursive: bool) -> list[str]:
+    """Read a list of volumes."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text; expected one path on every line.") from error
+    items = [line for line in lines if line and not line.startswith("#")]
+    if not items:
+        raise ValueError(f"{path}: lists nothing; expected one path on every line.")
+    found = []
+    for item in items:
+        try:
+            found += [item] if item.lower().endswith(".txt") else find_volumes(item, recursive, distinct=False)
+        except ValueError:  # whoever reads it tells what is wrong with it
+            found.append(item)
+    return list(dict.fromkeys(found))  # each scan once
 
 
 def split_volumes(

@@ -21,10 +21,9 @@ from monai_sliceinterp.engines.inference import (
     check_checkpoint,
     check_writable,
     exit_on_error,
-    interpolate_volumes,
     load_weights,
-    output_check,
 )
+from monai_sliceinterp.engines.interpolation import interpolate_volumes, output_files
 from monai_sliceinterp.engines.training import (
     AtomicCheckpointSaver,
     BestModelSaver,

@@ -9,22 +9,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Run an inference engine over scans: one that fails is reported, the others are still done."""
+"""What bundle configs ask of what a user gives: switches and words, folders, weights; errors in one line."""
 
 from __future__ import annotations
 
-import logging
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from monai.data import Dataset, list_data_collate
-from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose
-from monai.utils import CommonKeys
 from torch import nn
 
 __all__ = [
@@ -34,10 +28,8 @@ __all__ = [
     "check_checkpoint",
     "check_writable",
     "exit_on_error",
-    "interpolate_volumes",
     "load_weights",
     "one_line",
-    "output_check",
 ]
 
 T = TypeVar("T")
@@ -227,91 +219,3 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for truncated or foreign files
         raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
-
-
-def output_check(postprocessing: Compose) -> Callable[[str], None]:
-    """Gather the checks of the steps that write outputs, for :func:`interpolate_volumes`.
-
-    Args:
-        postprocessing: steps, some of which may have a method ``check`` as
-            :class:`monai_sliceinterp.transforms.SaveVolumed` has.
-
-    Returns:
-        A function of the path of an input, which raises ValueError if one of its outputs cannot be written.
-
-    Example:
-        >>> output_check(Compose([]))("scan.nii.gz")
-    """
-    checks = [step.check for step in postprocessing.transforms if hasattr(step, "check")]
-
-    def check(source: str) -> None:
-        for step_check in checks:
-            step_check(source)
-
-    return check
-
-
-def interpolate_volumes(
-    evaluator: SupervisedEvaluator,
-    dataset: Dataset,
-    key: str = CommonKeys.PRED,
-    check: Callable[[str], object] | None = None,
-) -> list[str]:
-    """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
-
-    Args:
-        evaluator: engine whose postprocessing writes the volumes.
-        dataset: inputs ``{"image": path}`` and the preprocessing.
-        key: key of the written volume in the engine's output.
-        check: called with the path of every input before anything is computed; raises ValueError for those that
-            cannot be done, see :meth:`monai_sliceinterp.transforms.SaveVolumed.check`.
-
-    Returns:
-        The files written.
-
-    Raises:
-        SystemExit: with status 1, after all volumes have been tried, if any failed.
-
-    Example:
-        See ``bundles/asi/inference.json``.
-    """
-    # ignite logs an exception before it raises it; here every failure is reported once, in one line
-    evaluator.logger.setLevel(logging.CRITICAL)
-    names = [str(item[CommonKeys.IMAGE]) for item in dataset.data]
-    written: list[str] = []
-    failures: dict[int, str] = {}
-
-    def fail(index: int, error: BaseException) -> None:
-        reason = one_line(error)
-        failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
-        print(f"[{index + 1}/{len(names)}] failed: {failures[index]}", file=sys.stderr, flush=True)
-
-    if check is not None:
-        for index, name in enumerate(names):
-            try:
-                check(name)
-            except INPUT_ERRORS as error:
-                fail(index, error)
-    for index, name in enumerate(names):
-        if index in failures:
-            continue
-        try:
-            evaluator.data_loader = [list_data_collate([dataset[index]])]
-            evaluator.state.epoch_length = 1
-            evaluator.run()
-            result = evaluator.state.output[0][key]
-        except INPUT_ERRORS as error:
-            fail(index, error)
-            evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
-            continue
-        finally:
-            evaluator.state.batch = evaluator.state.output = None
-        written.append(str(result.meta["saved_to"]))
-        frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
-        size = "x".join(str(length) for length in result.shape[1:]) + frames
-        spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-        print(f"[{index + 1}/{len(names)}] {name} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
-    if failures:
-        reasons = " | ".join(failures[index] for index in sorted(failures))
-        raise SystemExit(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}")
-    return written

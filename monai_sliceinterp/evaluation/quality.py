@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,15 @@ class LeaveOneOutQualityd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.inferer, self.network, self.method, self.image_key = inferer, network, method, image_key
 
+    def output_files(self, source: str | Path, before: Sequence[Path] = ()) -> list[Path]:
+        """List the file that will be written for an input.
+
+        Args:
+            source: the file or DICOM folder that the volumes come from.
+            before: what earlier steps write; the first is the output that is scored.
+        """
+        return [_beside(before[0])] if before else []
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Score the input and write the file; ``quality`` in the output's metadata holds the same."""
         result = dict(data)
@@ -143,8 +152,7 @@ class LeaveOneOutQualityd(MapTransform):
                     scores = leave_one_out_quality(image[None], self.inferer, self.network)
                 # JSON has no infinity; an exact result is told by null
                 quality |= {name: value if abs(value) < float("inf") else None for name, value in scores.items()}
-            saved = Path(result[key].meta["saved_to"])
-            with atomic_path(saved.with_name(f"{file_stem(saved)}_quality.json")) as part:
+            with atomic_path(_beside(Path(result[key].meta["saved_to"]))) as part:
                 part.write_text(json.dumps(quality, indent=2) + "\n")
             result[key].meta["quality"] = quality
         return result
@@ -161,6 +169,10 @@ def _no_score(image: Tensor) -> str:
     if min(height, width) < needed:
         return f"slices of {height} x {width} pixels; SSIM needs {needed} x {needed}"
     return ""
+
+
+def _beside(saved: Path) -> Path:
+    return saved.with_name(f"{file_stem(saved)}_quality.json")
 
 
 LeaveOneOutQualityD = LeaveOneOutQualityDict = LeaveOneOutQualityd

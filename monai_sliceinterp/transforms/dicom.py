@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,15 @@ class SaveDicomSeriesd(MapTransform):
         folder = self._folder(source)
         if folder.exists() and not self.overwrite:
             raise ValueError(f"{folder}: exists already; expected another output_dir, or --overwrite true.")
+
+    def output_files(self, source: str | Path, before: Sequence[Path] = ()) -> list[Path]:
+        """List the folder that will be written for an input.
+
+        Args:
+            source: the DICOM folder or multi-frame file that the volumes come from.
+            before: what earlier steps write.
+        """
+        return [self._folder(source)]
 
     def _folder(self, source: str | Path) -> Path:
         return self.output_dir / f"{file_stem(source)}_{self.postfix}"

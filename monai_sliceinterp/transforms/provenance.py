@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,15 @@ class SaveProvenanced(MapTransform):
             "bundle": bundle_version(self.bundle_root) if self.bundle_root else None,
         }
 
+    def output_files(self, source: str | Path, before: Sequence[Path] = ()) -> list[Path]:
+        """List the files that will be written for an input.
+
+        Args:
+            source: the file or DICOM folder that the volumes come from.
+            before: what earlier steps write; the first is the output that is described.
+        """
+        return list(_beside(before[0])) if before else []
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write both files for every key; ``provenance`` in its metadata holds the description."""
         result = dict(data)
@@ -144,13 +153,17 @@ class SaveProvenanced(MapTransform):
                 **self._made_by,
             )
             labels = provenance_labels(output, synthesis_mask(grid, kept), axis)
-            saved = Path(output.meta["saved_to"])
-            stem = file_stem(saved)
-            save_nifti(labels, saved.with_name(f"{stem}_provenance.nii.gz"))
-            with atomic_path(saved.with_name(f"{stem}.json")) as part:
+            labels_file, description_file = _beside(Path(output.meta["saved_to"]))
+            save_nifti(labels, labels_file)
+            with atomic_path(description_file) as part:
                 part.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             output.meta["provenance"] = description
         return result
+
+
+def _beside(saved: Path) -> tuple[Path, Path]:
+    stem = file_stem(saved)
+    return saved.with_name(f"{stem}_provenance.nii.gz"), saved.with_name(f"{stem}.json")
 
 
 SaveProvenanceD = SaveProvenanceDict = SaveProvenanced

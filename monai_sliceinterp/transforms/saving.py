@@ -110,28 +110,37 @@ class SaveVolumed(MapTransform):
         Raises:
             ValueError: if an output exists that must not be replaced.
         """
-        for postfix in self.postfix:
-            self._free_path(source, postfix)
+        for path in self.output_files(source):
+            self._check_free(path, source)
+
+    def output_files(self, source: str | Path, before: Sequence[Path] = ()) -> list[Path]:
+        """List the files that will be written for an input.
+
+        Args:
+            source: the file or DICOM folder that the volumes come from.
+            before: what earlier steps write.
+        """
+        return [self.output_dir / f"{file_stem(source)}_{postfix}.nii.gz" for postfix in self.postfix]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write every key; ``saved_to`` in its metadata tells where."""
         result = dict(data)
         for key, postfix in self.key_iterator(result, self.postfix):
             image = result[key]
-            path = self._free_path(image.meta["filename_or_obj"], postfix)
+            source = image.meta["filename_or_obj"]
+            path = self.output_files(source)[self.postfix.index(postfix)]
+            self._check_free(path, source)
             self.output_dir.mkdir(parents=True, exist_ok=True)
             save_nifti(image, path, ndim=int(image.meta.get("original_ndim", 3)))
             image.meta["saved_to"] = str(path)
         return result
 
-    def _free_path(self, source: str | Path, postfix: str) -> Path:
-        path = self.output_dir / f"{file_stem(source)}_{postfix}.nii.gz"
+    def _check_free(self, path: Path, source: str | Path) -> None:
         if path.is_symlink() or path.exists():
             if path.exists() and Path(source).exists() and path.samefile(source):
                 raise ValueError(f"{path}: is the input itself; expected another output_dir.")
             if not self.overwrite:
                 raise ValueError(f"{path}: exists already; expected another output_dir, or --overwrite true.")
-        return path
 
 
 SaveVolumeD = SaveVolumeDict = SaveVolumed

@@ -249,7 +249,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "text_dcm.dcm": (text("this is no image"), UNREADABLE),
     "preamble.dcm": (text(bytes(128) + b"DICM"), ""),
     "preamble_and_garbage.dcm": (text(bytes(128) + b"DICM" + b"\x08\x00garbage" * 50), ""),
-    "notes.txt": (text("this is no image"), UNREADABLE),
+    "notes.md": (text("this is no image"), UNREADABLE),
     "array.npy": (lambda path: np.save(path, GREY), UNREADABLE),
     "no_suffix": (text(b"\x89PNG\r\n\x1a\nrest"), UNREADABLE),
 }

@@ -107,6 +107,41 @@ class TestFindVolumes:
         assert find_volumes(sources) == [str(tmp_path / name) for name in expected]
         assert find_volumes(tuple(sources[:1])) == [str(tmp_path / "z.mha")]
 
+    def test_text_file_with_a_list(self, tmp_path, monkeypatch):
+        """A path on every line, from the current directory; what is missing stays, for whoever reads it to tell."""
+        files = touch(tmp_path, "one/b.nii", "two/a.nii.gz", "two/c.mha")
+        listed = tmp_path / "scans.TXT"
+        lines = [
+            "\ufeff# scans of today",
+            files[0],
+            "",
+            "  two  ",
+            "nowhere.nii",
+            f"{tmp_path / 'empty'}",
+            "more.txt",
+            files[0],
+        ]
+        listed.write_text("\n".join(lines), encoding="utf-8")
+        (tmp_path / "empty").mkdir()
+        touch(tmp_path, "more.txt")
+        monkeypatch.chdir(tmp_path)
+        in_folder = ["two/a.nii.gz", "two/c.mha"]
+        assert find_volumes(listed) == [files[0], *in_folder, "nowhere.nii", str(tmp_path / "empty"), "more.txt"]
+
+    def test_text_file_with_no_list(self, tmp_path):
+        listed = tmp_path / "scans.txt"
+        for content in (b"", b"# none\n\n"):
+            listed.write_bytes(content)
+            check_error("scans.txt: lists nothing; expected one path on every line.", find_volumes, listed)
+        listed.write_bytes(b"\xff\xfe\x00a")
+        check_error("scans.txt: is no text; expected one path on every line.", find_volumes, listed)
+
+    def test_text_file_with_the_same_output_name_twice(self, tmp_path):
+        files = touch(tmp_path, "one/a.nii", "two/a.nii.gz")
+        (tmp_path / "scans.txt").write_text("\n".join(files))
+        check_error("a_interp|same", find_volumes, tmp_path / "scans.txt")
+        assert find_volumes(tmp_path / "scans.txt", distinct=False) == files
+
     @pytest.mark.parametrize("source", ["", "  ", [], (), ["a", ""]])
     def test_nothing_given(self, source, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

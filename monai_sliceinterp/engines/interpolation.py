@@ -1,0 +1,140 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Run an inference engine over scans, in one process or several: one that fails is reported, the others are done."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import ignite.distributed as idist
+from monai.data import Dataset, list_data_collate
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
+from monai.utils import CommonKeys
+
+from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
+
+__all__ = ["interpolate_volumes", "output_files"]
+
+
+def output_files(postprocessing: Compose, source: str | Path) -> list[Path]:
+    """List the files and folders that postprocessing will write for an input.
+
+    Args:
+        postprocessing: steps, some of which may have a method ``output_files`` as
+            :class:`monai_sliceinterp.transforms.SaveVolumed` has.
+        source: the file or DICOM folder that is the input.
+
+    Example:
+        >>> from monai_sliceinterp.transforms import SaveVolumed
+        >>> [str(file) for file in output_files(Compose([SaveVolumed("pred", ".")]), "scans/a.nii.gz")]
+        ['a_interp.nii.gz']
+    """
+    files: list[Path] = []
+    for step in postprocessing.transforms:
+        if hasattr(step, "output_files"):
+            files += step.output_files(source, files)
+    return files
+
+
+def interpolate_volumes(
+    evaluator: SupervisedEvaluator,
+    dataset: Dataset,
+    postprocessing: Compose | None = None,
+    resume: bool = False,
+    key: str = CommonKeys.PRED,
+) -> list[str]:
+    """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
+
+    Where processes were started together (``torchrun``, Slurm), each takes every n-th volume of those that are left.
+    One volume is in memory at a time in every process.
+
+    Args:
+        evaluator: engine whose postprocessing writes the volumes.
+        dataset: inputs ``{"image": path}`` and the preprocessing.
+        postprocessing: the steps of ``evaluator`` that write. Those with a method ``check``, such as
+            :meth:`monai_sliceinterp.transforms.SaveVolumed.check`, are asked about every input before anything is
+            computed.
+        resume: leave out inputs whose outputs all exist, see :func:`output_files`.
+        key: key of the written volume in the engine's output.
+
+    Returns:
+        The files written by this process.
+
+    Raises:
+        SystemExit: with status 1, after all volumes have been tried, if any failed in any process.
+
+    Example:
+        See ``bundles/asi/inference.json``.
+    """
+    # ignite logs an exception before it raises it; here every failure is reported once, in one line
+    evaluator.logger.setLevel(logging.CRITICAL)
+    rank, processes = idist.get_rank(), idist.get_world_size()
+    names = [str(item[CommonKeys.IMAGE]) for item in dataset.data]
+    written: list[str] = []
+    failures: dict[int, str] = {}
+
+    def fail(index: int, error: BaseException) -> None:
+        reason = one_line(error)
+        failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
+        print(f"[{index + 1}/{len(names)}] failed: {failures[index]}", file=sys.stderr, flush=True)
+
+    steps = postprocessing.transforms if postprocessing is not None else ()
+    left: Sequence[int] = range(len(names))
+    if resume and postprocessing is not None:
+        left = [index for index in left if not _is_finished(postprocessing, names[index])]
+        if rank == 0 and len(left) < len(names):
+            print(f"{len(names) - len(left)} of {len(names)} inputs are finished already", flush=True)
+    if processes > 1:
+        idist.barrier()  # before any process writes, all have seen the same files
+    mine = []
+    for index in left[rank::processes]:
+        try:
+            for step in steps:
+                if hasattr(step, "check"):
+                    step.check(names[index])
+            mine.append(index)
+        except INPUT_ERRORS as error:
+            fail(index, error)
+    for index in mine:
+        try:
+            evaluator.data_loader = [list_data_collate([dataset[index]])]
+            evaluator.state.epoch_length = 1
+            evaluator.run()
+            result = evaluator.state.output[0][key]
+        except INPUT_ERRORS as error:
+            fail(index, error)
+            evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
+            continue
+        finally:
+            evaluator.state.batch = evaluator.state.output = None
+        written.append(str(result.meta["saved_to"]))
+        frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
+        size = "x".join(str(length) for length in result.shape[1:]) + frames
+        spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
+        print(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
+    if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
+        for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
+            failures = failures | others
+    if failures:
+        reasons = " | ".join(failures[index] for index in sorted(failures))
+        raise SystemExit(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}" if rank == 0 else 1)
+    return written
+
+
+def _is_finished(postprocessing: Compose, source: str) -> bool:
+    files = output_files(postprocessing, source)
+    return bool(files) and all(file.exists() for file in files)

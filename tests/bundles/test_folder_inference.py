@@ -1,0 +1,137 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A folder or a list of scans divided among processes: each scan once, and after a kill only what is left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+from bundle_commands import BUNDLES, Command, Result, bundle_command, content, names, run, save_scan
+
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+SCANS = 10
+OUTPUTS = ("_interp.nii.gz", "_interp.json", "_interp_provenance.nii.gz")
+
+
+def command(listed: Path, out: Path, weights: Path, **options: object) -> Command:
+    given = {"input": listed, "output_dir": out, "ckpt": weights, "factor": 4, "provenance": "true", **options}
+    return replace(bundle_command("asi", "inference", ["multi_gpu_inference"], given), launcher=LAUNCHER)
+
+
+def finished(out: Path) -> dict[str, int]:
+    """When the last file of each finished scan was written."""
+    found = {}
+    for scan in range(SCANS):
+        files = [out / f"{scan}{end}" for end in OUTPUTS]
+        if all(file.exists() for file in files):
+            found[f"{scan}"] = max(file.stat().st_mtime_ns for file in files)
+    return found
+
+
+def kill(pid: int) -> None:
+    """Kill a launcher and its processes at once, so that none can say goodbye."""
+    launcher = psutil.Process(pid)
+    processes = [*launcher.children(recursive=True), launcher]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A list of scans, one of which is missing and one of which is no image."""
+    folder = tmp_path_factory.mktemp("scans")
+    files = [save_scan(folder / f"{seed}.nii.gz", (112, 112, 12), seed=seed) for seed in range(SCANS)]
+    (folder / "text.nii.gz").write_text("no image")
+    lines = ["# scans", *files[:3], folder / "nowhere.nii.gz", "", *files[3:], folder / "text.nii.gz"]
+    listed = folder / "scans.txt"
+    listed.write_text("\n".join(map(str, lines)))
+    return listed, files
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("out")
+
+
+@pytest.fixture(scope="module")
+def killed(scans: tuple[Path, list[Path]], out: Path, weights: Path) -> dict[str, int]:
+    """What a run had finished that was killed at some moment."""
+    process = command(scans[0], out, weights).start()
+    try:
+        for _ in range(1200):
+            if len(finished(out)) >= 2 or process.poll() is not None:
+                break
+            time.sleep(0.05)
+    finally:
+        kill(process.pid)
+        process.communicate()
+    (out / "9_interp.nii.gz").write_text("without the files beside it, this scan is not finished")
+    return finished(out)
+
+
+@pytest.fixture(scope="module")
+def restarted(killed: dict[str, int], scans: tuple[Path, list[Path]], out: Path, weights: Path) -> Result:
+    return run(command(scans[0], out, weights, resume="true"))
+
+
+def done_lines(lines: Sequence[str]) -> list[str]:
+    """Names of the scans that a run says it has done."""
+    return sorted(Path(line.split()[1]).name.removesuffix(".nii.gz") for line in lines if " -> " in line)
+
+
+def test_only_what_is_left_is_done(killed: dict[str, int], restarted: Result, out: Path) -> None:
+    assert 2 <= len(killed) < SCANS  # else nothing was tested
+    assert f"{len(killed)} of {SCANS + 2} inputs are finished already" in restarted.stdout
+    every = [str(scan) for scan in range(SCANS)]
+    assert done_lines(restarted.stdout.splitlines()) == [scan for scan in every if scan not in killed]
+    after = finished(out)
+    assert sorted(after) == every
+    assert {scan: after[scan] for scan in killed} == killed
+
+
+def test_every_scan_is_right(restarted: Result, scans: tuple[Path, list[Path]], out: Path) -> None:
+    for file in scans[1]:
+        observed, scan = nib.load(file), file.name.removesuffix(".nii.gz")
+        image = nib.load(out / f"{scan}_interp.nii.gz")
+        assert image.shape == (112, 112, 45)
+        np.testing.assert_array_equal(np.asarray(image.dataobj)[..., ::4], np.asarray(observed.dataobj))
+        told = json.loads((out / f"{scan}_interp.json").read_text())
+        assert told["Sources"] == [file.name]
+    expected = sorted(f"{scan}{end}" for scan in range(SCANS) for end in OUTPUTS)
+    assert [name for name in names(out) if not name.startswith(".")] == expected
+
+
+def test_failures_are_told_once(restarted: Result, scans: tuple[Path, list[Path]]) -> None:
+    """Each in a line when it happens, and all of all processes at the end."""
+    folder = scans[0].parent
+    assert restarted.status == 1
+    (last,) = (line for line in restarted.error_lines if line.startswith("error: "))  # the launcher tells, too
+    assert last.startswith(f"error: 2 of {SCANS + 2} inputs failed: {folder / 'nowhere.nii.gz'}: ")
+    assert f" | {folder / 'text.nii.gz'}: " in last
+    assert sorted(line.split("]")[0] for line in restarted.failed_lines if line.startswith("[")) == ["[12/12", "[4/12"]
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
+def test_overlay_is_that_of_every_bundle(bundle: str) -> None:
+    """It runs what the bundle's inference runs, after the processes have met."""
+    overlay, inference = content(bundle, "multi_gpu_inference"), content(bundle, "inference")
+    assert overlay == content("asi", "multi_gpu_inference")
+    assert overlay["run"][2:] == inference["run"] and set(inference["imports"]) <= set(overlay["imports"])

@@ -1,0 +1,289 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Scans are interpolated one by one: what fails is told, what is finished is left, the rest is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import Dataset
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose, CopyItemsd
+from torch import nn
+
+from monai_sliceinterp.data import find_volumes
+from monai_sliceinterp.engines import interpolate_volumes, output_files
+from monai_sliceinterp.evaluation import LeaveOneOutQualityd
+from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import (
+    InvertibleScaleIntensityRangePercentilesd,
+    LoadVolumed,
+    RestoreVolumed,
+    SaveDicomSeriesd,
+    SaveProvenanced,
+    SaveVolumed,
+    ThroughPlaneLastd,
+)
+
+
+def build():
+    torch.manual_seed(0)
+    return ASIAutoencoder(channels=(4,), latent_channels=8)
+
+
+def write_scan(path, spacing=4.0, seed=0, dtype=np.int16, shape=(16, 15, 5)):
+    values = np.random.default_rng(seed).integers(0, 1000, shape).astype(dtype)
+    nib.save(nib.Nifti1Image(values, np.diag([1, 1, spacing, 1.0])), path)
+    return values
+
+
+def make_evaluator(output_dir, inferer, network=None, overwrite=False):
+    preprocessing = Compose(
+        [
+            LoadVolumed("image"),
+            CopyItemsd("image", names="observed"),
+            ThroughPlaneLastd("image"),
+            InvertibleScaleIntensityRangePercentilesd("image"),
+        ]
+    )
+    post = Compose(
+        [RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir, overwrite=overwrite)]
+    )
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=[],
+        network=network or nn.Identity(),
+        inferer=inferer,
+        postprocessing=post,
+    )
+    return evaluator, preprocessing, post
+
+
+def run(folder, output_dir, inferer, network=None, steps=None, overwrite=False, **options):
+    """Interpolate scans; ``steps`` are the steps that are asked instead of those that write."""
+    evaluator, preprocessing, postprocessing = make_evaluator(output_dir, inferer, network, overwrite)
+    files = folder if isinstance(folder, list) else find_volumes(folder)
+    dataset = Dataset([{"image": file} for file in files], preprocessing)
+    return interpolate_volumes(evaluator, dataset, postprocessing if steps is None else Compose(steps), **options)
+
+
+class TestInterpolateVolumes:
+    def test_good_and_bad_volumes(self, tmp_path, capsys):
+        """Good volumes are done, whatever fails before them and wherever; the bad ones are listed."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        scans.mkdir()
+        good = {name: write_scan(scans / f"{name}.nii.gz", seed=k) for k, name in enumerate("bdfhj")}
+        (scans / "a.nii").write_text("not an image")
+        values = np.zeros((8, 8, 3), np.float32)
+        values[0, 0, 0] = np.nan
+        nib.save(nib.Nifti1Image(values, np.diag([1, 1, 4, 1.0])), scans / "c.nii.gz")
+        write_scan(scans / "e.nii.gz", spacing=1.2)  # finer than what is asked for: the inferer refuses it
+        write_scan(scans / "g.nii.gz", spacing=1.5)
+        write_scan(scans / "i.nii.gz")  # something is in the way of its result
+        (out / "i_interp.nii.gz" / "full").mkdir(parents=True)
+        with pytest.raises(SystemExit) as caught:
+            run(scans, out, SplineSliceInferer(spacing=2.0), steps=[])
+        message = caught.value.code
+        assert isinstance(message, str) and "\n" not in message  # printed; the exit status is 1
+        assert message.startswith("error: 5 of 10 inputs failed: ")
+        parts = message.removeprefix("error: 5 of 10 inputs failed: ").split(" | ")
+        named = {"a.nii": "cannot be read", "c.nii.gz": "NaN", "e.nii.gz": "coarser", "g.nii.gz": "coarser"}
+        for part, (name, reason) in zip(parts, {**named, "i.nii.gz": ""}.items(), strict=True):
+            assert part.startswith(str(scans / name)) and reason in part
+            assert part.count(str(scans / name)) == 1
+        # what is there is whole and right, and nothing else is there
+        names = sorted(path.name for path in out.iterdir())
+        assert names == sorted([f"{name}_interp.nii.gz" for name in good] + ["i_interp.nii.gz"])
+        for name, observed in good.items():
+            image = nib.load(out / f"{name}_interp.nii.gz")
+            assert image.shape == (16, 15, 9) and image.get_data_dtype() == np.int16
+            np.testing.assert_array_equal(np.asarray(image.dataobj)[..., ::2], observed)
+        captured = capsys.readouterr()
+        done, failed = captured.out.splitlines(), captured.err.splitlines()
+        assert [line.split("]")[0] for line in done] == [f"[{k}/10" for k in (2, 4, 6, 8, 10)]
+        assert [line.split(":")[0] for line in failed] == [f"[{k}/10] failed" for k in (1, 3, 5, 7, 9)]
+        assert "b.nii.gz -> " in done[0] and "b_interp.nii.gz (16x15x9, 1 x 1 x 2 mm)" in done[0]
+
+    def test_all_good(self, tmp_path, capsys):
+        values = [write_scan(tmp_path / f"{k}.nii", seed=k, shape=(12, 12, 3 + k)) for k in range(3)]
+        torch.manual_seed(0)
+        inferer = LatentSliceInferer(factor=3, value_range=(0.0, 1.0))
+        written = run(tmp_path, tmp_path / "out", inferer, build().eval())
+        assert written == [str(tmp_path / "out" / f"{k}_interp.nii.gz") for k in range(3)]
+        for path, observed in zip(written, values, strict=True):
+            found = np.asarray(nib.load(path).dataobj)
+            assert found.shape == (12, 12, 3 * (observed.shape[2] - 1) + 1)
+            np.testing.assert_array_equal(found[..., ::3], observed)
+        assert capsys.readouterr().err == ""
+
+    def test_reports_frames(self, tmp_path, capsys):
+        write_scan(tmp_path / "cine.nii", shape=(12, 12, 4, 5))
+        (path,) = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
+        assert nib.load(path).shape == (12, 12, 7, 5)
+        assert "(12x12x7x5, 1 x 1 x 2 mm)" in capsys.readouterr().out
+
+    def test_only_the_failed_file_is_named(self, tmp_path):
+        """A message without the file's name gets it in front."""
+        write_scan(tmp_path / "x.nii")
+        with pytest.raises(SystemExit) as caught:
+            run([str(tmp_path / "x.nii")], tmp_path / "out", LatentSliceInferer(factor=2), nn.Identity())
+        expected = f"error: 1 of 1 inputs failed: {tmp_path / 'x.nii'}: expected a network with encode, mix and decode"
+        assert caught.value.code.startswith(expected)
+        assert not (tmp_path / "out").exists()
+
+    def test_killed_while_writing(self, tmp_path, monkeypatch):
+        """What is not whole never gets the final name."""
+        write_scan(tmp_path / "x.nii")
+
+        def killed(image, path):
+            with open(path, "wb") as file:
+                file.write(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(nib, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run([str(tmp_path / "x.nii")], tmp_path / "out", SplineSliceInferer(factor=2))
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_out_of_memory_is_one_failure(self, tmp_path, capsys):
+        class Hungry(SplineSliceInferer):
+            def __call__(self, inputs, network=None, *args, **kwargs):
+                if inputs.shape[-1] > 4:
+                    raise MemoryError
+                return super().__call__(inputs, network)
+
+        write_scan(tmp_path / "a.nii", shape=(12, 12, 9))
+        write_scan(tmp_path / "b.nii", shape=(12, 12, 3))
+        with pytest.raises(SystemExit, match=r"1 of 2 inputs failed: .*a\.nii: MemoryError"):
+            run(tmp_path, tmp_path / "out", Hungry(factor=2))
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_interp.nii.gz"]
+        assert capsys.readouterr().err.count("\n") == 1
+
+    def test_check_comes_first(self, tmp_path, capsys):
+        """What cannot be written is refused before anything is computed; the rest is done."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        for folder in (scans, out):
+            folder.mkdir()
+        for name in "abcd":
+            write_scan(scans / f"{name}.nii")
+        (scans / "c.nii").write_text("no image")
+        for name in "bd":
+            (out / f"{name}_interp.nii.gz").write_text("old")
+        computed = []
+
+        class Recorder(SplineSliceInferer):
+            def __call__(self, inputs, network=None, *args, **kwargs):
+                computed.append(capsys.readouterr().err)
+                return super().__call__(inputs, network)
+
+        with pytest.raises(SystemExit) as caught:
+            run(scans, out, Recorder(factor=2), steps=[SaveVolumed("pred", out)])
+        (refusals,) = computed  # of a alone, and both were told by then
+        lines = refusals.splitlines()
+        assert [line.split(":")[0] for line in lines] == ["[2/4] failed", "[4/4] failed"]
+        assert f"{scans / 'b.nii'}: {out / 'b_interp.nii.gz'}: exists already" in lines[0]
+        after = capsys.readouterr()
+        assert after.err.startswith("[3/4] failed: ") and after.err.count("\n") == 1
+        assert after.out.startswith("[1/4] ") and after.out.count("\n") == 1
+        parts = caught.value.code.removeprefix("error: 3 of 4 inputs failed: ").split(" | ")
+        assert [part.split(":")[0] for part in parts] == [str(scans / f"{name}.nii") for name in "bcd"]
+        assert [(out / f"{name}_interp.nii.gz").read_text() for name in "bd"] == ["old", "old"]
+        assert nib.load(out / "a_interp.nii.gz").shape == (16, 15, 9)
+
+    def test_errors_of_the_check_that_are_no_refusals(self, tmp_path):
+        write_scan(tmp_path / "a.nii")
+
+        class Broken(nn.Identity):
+            def check(self, name):
+                raise KeyError("bug")
+
+        with pytest.raises(KeyError, match="bug"):
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), steps=[Broken()])
+
+
+class TestResume:
+    def test_finished_inputs_are_left(self, tmp_path, capsys):
+        """What is there stays; what is not, or is not all there, is made."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        for folder in (scans, out):
+            folder.mkdir()
+        for name in "abc":
+            write_scan(scans / f"{name}.nii")
+        for name in ("a_interp.nii.gz", "a_again.nii.gz", "b_interp.nii.gz"):
+            (out / name).write_text("old")
+        steps = [SaveVolumed("pred", out, overwrite=True), SaveVolumed("pred", out, "again", overwrite=True)]
+        written = run(scans, out, SplineSliceInferer(factor=2), steps=steps, overwrite=True, resume=True)
+        # the evaluator of this test writes the first of both alone
+        assert [Path(path).name for path in written] == ["b_interp.nii.gz", "c_interp.nii.gz"]
+        assert (out / "a_interp.nii.gz").read_text() == "old"
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "1 of 3 inputs are finished already"
+        assert [line.split()[0] for line in lines[1:]] == ["[2/3]", "[3/3]"]
+
+    def test_without_it_all_are_done(self, tmp_path, capsys):
+        write_scan(tmp_path / "a.nii")
+        first = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
+        with pytest.raises(SystemExit, match="1 of 1 inputs failed: .*exists already"):
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
+        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == []
+        assert "1 of 1 inputs are finished already" in capsys.readouterr().out
+        Path(first[0]).unlink()
+        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == first
+
+    def test_steps_that_write_nothing_finish_nothing(self, tmp_path):
+        write_scan(tmp_path / "a.nii")
+        written = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), steps=[nn.Identity()], resume=True)
+        assert len(written) == 1
+
+
+class TestOutputFiles:
+    def test_of_all_steps(self, tmp_path):
+        """Files that go beside an output have its name."""
+        inferer = SplineSliceInferer(factor=2)
+        steps = [
+            nn.Identity(),
+            SaveVolumed(["pred", "other"], tmp_path, ["interp", "map"]),
+            SaveDicomSeriesd("pred", tmp_path, inferer, method="cubic"),
+            SaveProvenanced("pred", inferer, method="cubic"),
+            LeaveOneOutQualityd("pred", inferer, None, method="cubic"),
+        ]
+        files = output_files(Compose(steps), "scans/a.b.nii.gz")
+        assert [file.name for file in files] == [
+            "a.b_interp.nii.gz",
+            "a.b_map.nii.gz",
+            "a.b_interp",
+            "a.b_interp_provenance.nii.gz",
+            "a.b_interp.json",
+            "a.b_interp_quality.json",
+        ]
+        assert {file.parent for file in files} == {tmp_path}
+
+    def test_are_those_that_are_written(self, tmp_path):
+        """Names that are foretold are names that are found."""
+        write_scan(tmp_path / "a.nii", shape=(16, 16, 7))
+        inferer = SplineSliceInferer(factor=2)
+        evaluator, preprocessing, _ = make_evaluator(tmp_path / "out", inferer)
+        steps = [
+            RestoreVolumed("pred", preprocessing, inferer),
+            SaveVolumed("pred", tmp_path / "out"),
+            SaveProvenanced("pred", inferer, method="cubic"),
+            LeaveOneOutQualityd("pred", inferer, None, method="cubic"),
+        ]
+        data = preprocessing({"image": str(tmp_path / "a.nii")})
+        Compose(steps)({**data, "pred": inferer(data["image"][None])[0]})
+        files = output_files(Compose(steps), tmp_path / "a.nii")
+        assert sorted(files) == sorted((tmp_path / "out").iterdir()) and len(files) == 4
