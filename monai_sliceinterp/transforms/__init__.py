@@ -34,17 +34,14 @@ from monai_sliceinterp.transforms.degradation import (
     FWHMDownsampleDict,
     fwhm_downsample,
 )
-from monai_sliceinterp.transforms.degrader import (
-    Degradation,
-    Degrader,
+from monai_sliceinterp.transforms.degrader import Degradation, Degrader, RandDegrader, degrade
+from monai_sliceinterp.transforms.degrader_dict import (
     DegraderD,
     Degraderd,
     DegraderDict,
-    RandDegrader,
     RandDegraderD,
     RandDegraderd,
     RandDegraderDict,
-    degrade,
 )
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesD, SaveDicomSeriesd, SaveDicomSeriesDict
 from monai_sliceinterp.transforms.groups import (
