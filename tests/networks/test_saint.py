@@ -719,11 +719,11 @@ class TestSAINT:
         image = rand(1, 1, 4, 5, 3)
         seen = []
 
-        def record(images, lower, alpha, across, along):
+        def record(images, factor, across, along):
             seen.append((images.shape, float(across), float(along)))
-            return images.new_zeros(len(images), len(lower), images.shape[3])
+            return images.new_zeros(len(images), 1, factor * (images.shape[2] - 1) + 1, images.shape[3])
 
-        network.ami.interpolate = record
+        network.ami.forward = record
         network(image, 2, 5.0, (0.6, 1.1), fuse=False)
         assert [shape for shape, _, _ in seen] == [(4, 3, 3, 5), (5, 3, 3, 4)]
         assert [spacings[0] for _, *spacings in seen] == [5.0, 5.0]
@@ -799,7 +799,7 @@ class TestSAINT:
 
     @pytest.mark.parametrize("settings_", [{}, {"num_views": 4, "rfn": {"spatial_dims": 3}}])
     def test_trace(self, settings_):
-        """A trace holds for the factor, spacing and size that it was made for, and for any intensities."""
+        """A trace holds for the factor and spacing that it was made for, and for any number of slices."""
 
         class Fixed(nn.Module):
             def __init__(self):
@@ -813,8 +813,9 @@ class TestSAINT:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer says that grid and spacing become constants
             traced = torch.jit.trace(fixed, (rand(2, 1, 4, 5, 3),))
-        image = rand(2, 1, 4, 5, 3, seed=1)
-        torch.testing.assert_close(traced(image), fixed(image), **EXACT)
+        for slices in (2, 3, 5):
+            image = rand(2, 1, 4, 5, slices, seed=1)
+            torch.testing.assert_close(traced(image), fixed(image), **EXACT)
         assert not torch.allclose(fixed(image), fixed.network(image, 3, 2.0, (0.7, 0.9)))
 
     def test_autocast(self):

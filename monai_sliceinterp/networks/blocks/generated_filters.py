@@ -53,18 +53,22 @@ def filter_distance_matrix(
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"the filter size must be odd, got {kernel_size!r}.")
     places = torch.as_tensor(offsets, dtype=torch.float32).reshape(-1)
-    if len(places) and not (places.min() >= 0 and places.max() < 1):
+    exporting = torch.compiler.is_compiling()  # then there are no values to look at
+    if not exporting and len(places) and not (places.min() >= 0 and places.max() < 1):
         raise ValueError(f"offsets must lie within [0, 1), got {float(places.min()):g} to {float(places.max()):g}.")
     across, along = (
         torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1, 1) for value in (slice_spacing, in_plane_spacing)
     )
     for name, value in (("slice", across), ("in-plane", along)):
-        if not (value.min() > 0 and value.max() < torch.inf):
+        if not exporting and not (value.min() > 0 and value.max() < torch.inf):
             raise ValueError(f"the {name} spacing must be a positive number of mm, got {value.flatten().tolist()}.")
     device = across.device if across.device.type != "cpu" else along.device
     steps = torch.arange(kernel_size, dtype=torch.float32, device=device) - kernel_size // 2
     rows = (steps[:, None] - places.to(device)[:, None, None]) * across.to(device)
-    return torch.hypot(*torch.broadcast_tensors(rows, steps * along.to(device)))
+    columns = steps * along.to(device)
+    if exporting:  # ONNX has no hypot
+        return (rows.square() + columns.square()).sqrt()
+    return torch.hypot(*torch.broadcast_tensors(rows, columns))
 
 
 class FilterGenerator(nn.Module):
@@ -122,7 +126,7 @@ def apply_generated_filters(features: Tensor, filters: Tensor) -> Tensor:
         >>> apply_generated_filters(torch.ones(2, 4, 5, 6), torch.ones(1, 3, 4, 3, 3))[0, 0, 0, :2].tolist()
         [24.0, 36.0]
     """
-    if filters.shape[0] not in (1, len(features)):
+    if filters.shape[0] not in (1, features.shape[0]):
         raise ValueError(f"{filters.shape[0]} filter banks for {len(features)} samples; expected one, or one for each.")
     padding = (0, filters.shape[-1] // 2)
     if filters.shape[0] == 1:

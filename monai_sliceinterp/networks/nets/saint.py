@@ -152,9 +152,25 @@ class AnisotropicMetaInterpolation(nn.Module):
 
         Returns:
             ``(B, 1, K (N - 1) + 1, L)``.
+
+        Raises:
+            ValueError: if the factor is not a positive integer, and see :meth:`interpolate`.
         """
-        grid = OutputGrid.from_factor(image.shape[2], factor)
-        return self.interpolate(image, grid.lower, grid.alpha, slice_spacing, in_plane_spacing)[:, None]
+        self._check(image, slice_spacing, in_plane_spacing)
+        offsets = [round(offset, 6) for offset in OutputGrid.from_factor(2, factor).positions[1:-1]]
+        center, gaps, factor = image[:, 1], image.shape[2] - 1, int(factor)
+        if factor == 1:
+            return center[:, None].clone()
+        # every gap has the same offsets: without lists of positions, a trace holds for any number of rows
+        positions = torch.arange(factor * gaps + 1, dtype=torch.float64) / factor
+        lower = positions.floor().long().clamp(max=gaps - 1)
+        base = self._base(center, lower, positions - lower)
+        features = self._features(image)
+        filters = self._filters(offsets, slice_spacing, in_plane_spacing, features)
+        learned = apply_generated_filters(features[:, :, :-1], filters).transpose(1, 2).to(base.dtype)
+        between = base[:, :-1].unflatten(1, (gaps, factor))[:, :, 1:] + self.intensity_scale * learned
+        rows = torch.cat([center[:, :-1, None], between], dim=2).flatten(1, 2)
+        return torch.cat([rows, center[:, -1:]], dim=1)[:, None]
 
     def interpolate(
         self,
@@ -179,31 +195,19 @@ class AnisotropicMetaInterpolation(nn.Module):
         Raises:
             ValueError: if the image has not three channels and two rows, or the spacings do not fit the batch.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] < 2:
-            raise ValueError(
-                f"expected images with both neighbours (B, 3, N, L) and N of 2 or more, got {tuple(image.shape)}."
-            )
-        for name, value in (("slice_spacing", slice_spacing), ("in_plane_spacing", in_plane_spacing)):
-            if torch.as_tensor(value).numel() not in (1, len(image)):
-                raise ValueError(f"{name} must be one number or one for each of {len(image)} images, got {value!r}.")
+        self._check(image, slice_spacing, in_plane_spacing)
         # rounding may leave a position right beside a row, too close for filters of its own
         alpha = torch.where((alpha - alpha.round()).abs() < 1e-6, alpha.round(), alpha)
         center = image[:, 1]
-        if self.residual:
-            base = blended_interpolation(center, lower, alpha)
-        else:
-            base = image.new_full((len(center), len(lower), image.shape[3]), self.intensity_center)
-        reach = self.kernel_size // 2
-        scaled = ((image - self.intensity_center) / self.intensity_scale).contiguous(memory_format=torch.channels_last)
-        features = F.pad(self.feature_learning(scaled), (0, 0, reach, reach))
+        base = self._base(center, lower, alpha)
+        features = self._features(image)
         learned = torch.zeros_like(base)
         for gaps, offsets, outputs in _groups(lower, alpha):
-            filters = self.filter_generation(
-                filter_distance_matrix(offsets, slice_spacing, in_plane_spacing, self.kernel_size).to(features)
-            )
             first = gaps[0]
-            rows = features[:, :, first : gaps[-1] + 1 + 2 * reach]
-            synthesized = apply_generated_filters(rows, filters)
+            rows = features[:, :, first : gaps[-1] + 1 + 2 * (self.kernel_size // 2)]
+            synthesized = apply_generated_filters(
+                rows, self._filters(offsets, slice_spacing, in_plane_spacing, features)
+            )
             chosen = synthesized[:, :, [gap - first for gap in gaps]]
             learned[:, outputs] = chosen.transpose(1, 2).flatten(1, 2).to(learned.dtype)
         result = base + self.intensity_scale * learned
@@ -211,6 +215,41 @@ class AnisotropicMetaInterpolation(nn.Module):
         if len(observed):
             result[:, observed] = center[:, (lower + alpha.round().long())[observed].to(center.device)]
         return result
+
+    @staticmethod
+    def _check(image: Tensor, slice_spacing: float | Tensor, in_plane_spacing: float | Tensor) -> None:
+        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] < 2:
+            raise ValueError(
+                f"expected images with both neighbours (B, 3, N, L) and N of 2 or more, got {tuple(image.shape)}."
+            )
+        for name, value in (("slice_spacing", slice_spacing), ("in_plane_spacing", in_plane_spacing)):
+            if torch.as_tensor(value).numel() not in (1, image.shape[0]):
+                raise ValueError(
+                    f"{name} must be one number or one for each of {image.shape[0]} images, got {value!r}."
+                )
+
+    def _base(self, center: Tensor, lower: Tensor, alpha: Tensor) -> Tensor:
+        """Return what the learned part is added to, ``(B, M, L)``."""
+        if self.residual:
+            return blended_interpolation(center, lower, alpha)
+        return center.new_full((center.shape[0], lower.shape[0], center.shape[2]), self.intensity_center)
+
+    def _features(self, image: Tensor) -> Tensor:
+        """Return features ``(B, channels, N + k - 1, L)`` of images, zero past their first and last row."""
+        reach = self.kernel_size // 2
+        scaled = ((image - self.intensity_center) / self.intensity_scale).contiguous(memory_format=torch.channels_last)
+        return F.pad(self.feature_learning(scaled), (0, 0, reach, reach))
+
+    def _filters(
+        self,
+        offsets: Sequence[float],
+        slice_spacing: float | Tensor,
+        in_plane_spacing: float | Tensor,
+        features: Tensor,
+    ) -> Tensor:
+        """Generate the filters of R offsets in a gap, ``(B or 1, R, channels, k, k)``."""
+        distances = filter_distance_matrix(offsets, slice_spacing, in_plane_spacing, self.kernel_size)
+        return self.filter_generation(distances.to(features))
 
 
 class ResidualFusionNetwork(nn.Module):
@@ -333,7 +372,8 @@ class SAINT(nn.Module):
                 raise ValueError(f"spacings must be one number or one for each of {len(image)} volumes, got {value!r}.")
         if image.ndim != 5 or image.shape[1] != 1:
             raise ValueError(f"expected volumes (B, 1, H, W, N), got shape {tuple(image.shape)}.")
-        grid = OutputGrid.from_factor(image.shape[-1], factor)
+        if image.shape[-1] < 2:
+            raise ValueError(f"interpolation needs at least 2 slices, got {image.shape[-1]}.")
         slices = image[:, 0].movedim(-1, 1)
         batch, _, *size = slices.shape
         views = []
@@ -345,11 +385,11 @@ class SAINT(nn.Module):
                 value.repeat_interleave(count) if value.numel() == batch > 1 else value
                 for value in (torch.as_tensor(slice_spacing), view_spacing(direction, in_plane_spacing))
             )
-            between = self.ami.interpolate(triples, grid.lower, grid.alpha, across, along)
+            between = self.ami(triples, factor, across, along)[:, 0]
             views.append(from_view(between.unflatten(0, (batch, count)), direction, size))
         stack = torch.stack(views, dim=1)  # (B, views, M, H, W)
         result = self.fuse(stack) if fuse else stack.mean(dim=1)
-        observed = grid.is_observed.to(image.device)[:, None, None]
+        observed = (torch.arange(result.shape[1], device=image.device) % factor == 0)[:, None, None]
         exact = stack[:, 0]  # observed rows are copies in every view
         return torch.where(observed, exact, result).movedim(1, -1)[:, None]
 
