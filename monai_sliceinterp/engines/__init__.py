@@ -29,6 +29,7 @@ from monai_sliceinterp.engines.training import (
     BestModelSaver,
     EpochSeedHandler,
     FreezeNormalizationHandler,
+    MeanLossHandler,
     PrepareSliceBlocks,
     PrepareSliceGroups,
     PrepareSlicePairs,

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import PrepareBatch
@@ -32,11 +33,13 @@ __all__ = [
     "BestModelSaver",
     "EpochSeedHandler",
     "FreezeNormalizationHandler",
+    "MeanLossHandler",
     "PrepareSliceBlocks",
     "PrepareSliceGroups",
     "PrepareSlicePairs",
     "PrepareViewImages",
     "check_start",
+    "check_validation",
 ]
 
 
@@ -298,6 +301,34 @@ class FreezeNormalizationHandler:
         """Freeze or release the statistics according to the epoch."""
         frozen = self.warmup_epochs is not None and engine.state.epoch > self.warmup_epochs
         self.network.normalization_frozen = frozen
+
+
+class MeanLossHandler:
+    """Replace the losses of a process, once it has taken its step, by their means over all processes.
+
+    Each of several processes computes the losses of its share of the global batch. What is logged behind this handler
+    are those of the whole batch, as one process would log them. Every process needs it, before handlers that log.
+
+    For engines whose output is a mapping (``decollate=False``); every tensor in it that is a single number is a loss.
+
+    Example:
+        >>> trainer = Engine(lambda engine, batch: {"image": batch, "loss": batch.mean()})
+        >>> MeanLossHandler().attach(trainer)
+        >>> trainer.run([torch.ones(2, 2)]).output["loss"]
+        tensor(1.)
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Replace the losses in the output of the engine."""
+        output: Any = engine.state.output
+        losses = {name: value for name, value in output.items() if isinstance(value, Tensor) and value.ndim == 0}
+        # one exchange for all of them; the sum is taken in place, of copies
+        total: Any = idist.all_reduce(torch.stack([loss.detach().float() for loss in losses.values()]))
+        output.update(zip(losses, total / idist.get_world_size(), strict=True))
 
 
 class BestModelSaver:

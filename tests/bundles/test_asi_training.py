@@ -272,18 +272,6 @@ def test_settings_of_the_paper(names: tuple[str, ...], tmp_path: Path) -> None:
     assert (batch["alpha"] == 0.5).all()  # the slice in the middle of three
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command = train(tmp_path, "multi_gpu_train", max_epochs=2, val_interval=1, validation_fraction=0.4)
-    result = run(Command(command.config, command.options, launcher=launcher))
-    assert result.status == 0, result.stderr[-4000:]
-    assert result.stdout.count("volumes that were not trained on") == 1
-    check_table(result, METHODS, ["subsample x2"], 2)
-    assert [path.name for path in tmp_path.glob("model*.pt")] == ["model.pt"]
-    ASIAutoencoder().load_state_dict(state(tmp_path / "model.pt"), strict=True)
-    assert "module." not in "".join(state(tmp_path / "checkpoint.pt", "network"))
-
-
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "never_validated": ({"max_epochs": 4, "val_interval": 5}, ("val_interval 5", "max_epochs 4", "expected 1 to 4")),
     "batch_size": ({"batch_size": 12}, ("batch_size 12", "samples_per_volume 8")),

@@ -40,7 +40,6 @@ from bundle_commands import (
     names,
     parameters,
     parser_of,
-    run,
     run_forked,
     save,
     scan_of,
@@ -48,7 +47,6 @@ from bundle_commands import (
     state,
     statistics,
     table_rows,
-    writers_of,
 )
 from monai.losses import PatchAdversarialLoss
 from torch import nn
@@ -503,29 +501,6 @@ def test_training_groups(tmp_path: Path) -> None:
             assert torch.equal(group.amin(dim=(1, 2)), group.amax(dim=(1, 2)))
             orders.add(tuple(torch.diff(group[:, 0, 0] * 40).round().int().tolist()))  # 100 of 4000 HU a slice
     assert orders == {(1, 1, 1), (-1, -1, -1)}
-
-
-def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command = train(tmp_path, "multi_gpu_train", "perceptual", dataset_dir=thin_volumes, **TINY)
-    result = run(Command(command.config, command.options, launcher=launcher))
-    assert result.status == 0, result.stderr[-4000:]
-    assert result.stdout.count("volumes that were not trained on") == 1
-    check_scores(tmp_path, result, methods("perceptual"), PROTOCOLS)
-    assert {path for path in files_of(tmp_path) if "model" in path} == {"stage1/model.pt", "model.pt"}
-    tiny_network().load_state_dict(state(tmp_path / "model.pt"), strict=True)
-    first, second = (state(tmp_path / stage / "checkpoint.pt") for stage in ("stage1", "stage2"))
-    for checkpoint in (first, second):
-        for name, entry in checkpoint.items():
-            assert "module." not in "".join(entry), name
-            assert "optimizer" not in name or moments(entry)
-    assert_identical(second["feature_network"], state(tmp_path / "stage1" / "model.pt"))
-    # each of them has a batch an epoch, and only the first one reports
-    for stage in ("stage1", "stage2"):
-        assert writers_of(tmp_path / stage, "loss") == writers_of(tmp_path / stage, "val_psnr") == 1
-        assert len(events_of(tmp_path / stage)[0]["loss"]) == 1
-    for name in ("network", "constraint_critic"):
-        assert set(different_keys(first[name], second[name])) == first[name].keys()
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {

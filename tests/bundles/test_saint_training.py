@@ -33,7 +33,6 @@ from bundle_commands import (
     names,
     parameters,
     parser_of,
-    run,
     run_forked,
     scores_of,
     state,
@@ -293,23 +292,6 @@ def test_evaluate(saint_weights: Path, thin_volumes: Path, overlays: tuple[Path,
         for method, fuse in (("mean of views", False), ("saint", True)):
             expected = expected_psnr(saint_weights, thin_volumes, folder, factor, fuse, crop=32)
             assert found[f"subsample x{factor}", method] == pytest.approx(expected, abs=1e-3), (method, factor)
-
-
-def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command = train(tmp_path, "multi_gpu_train", dataset_dir=thin_volumes, **TINY)
-    result = run(Command(command.config, command.options, launcher=launcher))
-    assert result.status == 0, result.stderr[-4000:]
-    assert result.stdout.count("volumes that were not trained on") == 1
-    check_scores(tmp_path, result, METHODS, PROTOCOLS)
-    found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("model*.pt")]
-    assert sorted(found) == ["ami/model.pt", "model.pt"]
-    network_of(**TINY).load_state_dict(state(tmp_path / "model.pt"), strict=True)
-    for stage in ("ami", "rfn"):
-        assert "module." not in "".join(state(tmp_path / stage / "checkpoint.pt", "network"))
-    ami, both = state(tmp_path / "ami" / "model.pt"), state(tmp_path / "model.pt")
-    assert_identical(part(ami, "ami"), part(both, "ami"))
-    assert different_keys(part(ami, "rfn"), part(both, "rfn"))
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {

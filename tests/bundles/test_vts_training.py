@@ -36,7 +36,6 @@ from bundle_commands import (
     names,
     parameters,
     parser_of,
-    run,
     run_forked,
     scores_of,
     state,
@@ -408,21 +407,6 @@ def test_training_pairs(thin_volumes: Path, tmp_path: Path) -> None:
     assert (
         dataset(tmp_path, "train#dataset", thin_volumes, pixdim=[0, 0, 0], body_parts={})[0]["condition"][:4].sum() == 0
     )
-
-
-def test_two_processes(thin_volumes: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command = train(tmp_path, "multi_gpu_train", "small", dataset_dir=thin_volumes, **AS_THEY_ARE)
-    result = run(Command(command.config, command.options, launcher=launcher))
-    assert result.status == 0, result.stderr[-4000:]
-    assert result.stdout.count("volumes that were not trained on") == 1
-    check_scores(tmp_path, result, methods("small"), PROTOCOLS)
-    assert [path.name for path in tmp_path.rglob("model*.pt")] == ["model.pt"]
-    network_of("small").load_state_dict(state(tmp_path / "model.pt"), strict=True)
-    checkpoint = state(tmp_path / "checkpoint.pt")
-    for name in ("network", "discriminator"):
-        assert "module." not in "".join(checkpoint[name])
-    assert moments(checkpoint["optimizer"]) and moments(checkpoint["discriminator_optimizer"])
 
 
 WRONG_COMMANDS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {

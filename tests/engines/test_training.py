@@ -34,6 +34,7 @@ from monai_sliceinterp.engines import (
     check_start,
     check_validation,
 )
+from monai_sliceinterp.engines.training import MeanLossHandler
 from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.losses import ASILoss
 from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
@@ -322,6 +323,56 @@ class TestFreezeNormalization:
             network.train()
             assert network.normalization_frozen is frozen
             assert {layer.training for layer in norms} == {not frozen} and network.encoder.training
+
+
+class TestMeanLoss:
+    """Of two processes, of which the other one has losses ten times as large; real ones are in tests/bundles."""
+
+    def run(self, monkeypatch, processes):
+        """Train with a loss of 1 times the weight, then of 2 times; returns what is logged of each, and the weight."""
+        exchanged = []
+
+        def all_reduce(values):
+            exchanged.append(values.clone())
+            return values.mul_(1.0 + 10.0 * (processes - 1))  # in place, as the real one
+
+        monkeypatch.setattr("ignite.distributed.all_reduce", all_reduce)
+        monkeypatch.setattr("ignite.distributed.get_world_size", lambda: processes)
+        network = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(network.weight, 3.0)
+        optimizer = torch.optim.SGD(network.parameters(), 1.0)
+        trainer = SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=1,
+            train_data_loader=[{"image": torch.full((2, 1), float(k)), "label": torch.zeros(2, 1)} for k in (1, 2)],
+            network=network,
+            optimizer=optimizer,
+            loss_function=lambda pred, label: pred.mean(),
+            decollate=False,
+            train_handlers=[MeanLossHandler()],
+        )
+        log = []
+        trainer.add_event_handler("ITERATION_COMPLETED", lambda engine: log.append(dict(engine.state.output)))
+        trainer.run()
+        assert [len(values) for values in exchanged] == [1, 1]  # once in a step
+        return log, network.weight.item()
+
+    @pytest.mark.parametrize(("processes", "factor"), [(1, 1.0), (2, 5.5)])
+    def test_logged(self, monkeypatch, processes, factor):
+        log, weight = self.run(monkeypatch, processes)
+        assert weight == 3.0 - 1.0 - 2.0  # steps are those of the process's own losses, which DDP averages
+        assert [output["loss"].item() for output in log] == [3.0 * factor, 2.0 * 2.0 * factor]
+        for k, output in enumerate(log, 1):
+            assert not output["loss"].requires_grad and output["loss"].shape == ()
+            assert torch.equal(output["image"], torch.full((2, 1), float(k))) and output["pred"].shape == (2, 1)
+
+    def test_losses_by_name(self, monkeypatch):
+        monkeypatch.setattr("ignite.distributed.all_reduce", lambda values: values + torch.tensor([3.0, 5.0]))
+        monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 2)
+        engine = Engine(lambda engine, batch: {"loss": torch.tensor(1.0), "image": batch, "critic": torch.tensor(-1.0)})
+        MeanLossHandler().attach(engine)
+        output = engine.run([torch.ones(2)]).output
+        assert (output["loss"].item(), output["critic"].item()) == (2.0, 2.0)
 
 
 class Validation:

@@ -1,0 +1,313 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Two processes train as one does with the same global batch: same losses, validation, weights and files.
+
+Nothing that is drawn may make a difference: volumes hold one patch, look the same from either end of each axis, which
+flips and reversed groups leave as they are, are not shuffled, and all else is set to a single value. The two processes
+see different volumes in each step. Statistics of batch normalisation, which are those of half a batch in each process,
+are frozen or not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bundle_commands import (
+    Result,
+    assert_identical,
+    bundle_command,
+    events_of,
+    files_of,
+    moments,
+    run,
+    run_forked,
+    save,
+    scores_of,
+    state,
+    table_rows,
+    writers_of,
+)
+from torch import Tensor
+
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+EPOCHS = 3
+STEPS = 2 * EPOCHS  # of each stage
+VALIDATION = 3  # volumes: one process has two of them, the other one
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """How a bundle is trained; two underscores in an option stand for the # of a key.
+
+    Attributes:
+        training: number of volumes that are trained on.
+        size: voxels of each, which are those of one patch.
+        options: of both runs.
+        alone: of the run of one process.
+        shared: of each of two processes.
+        stages: by folder, the parts of the config with what is resumable and with the handlers.
+        losses: what TensorBoard shows of each stage.
+        random: entries of checkpoints and losses that hang on random numbers.
+    """
+
+    training: int
+    size: tuple[int, int, int]
+    options: Mapping[str, object]
+    alone: Mapping[str, object]
+    shared: Mapping[str, object]
+    stages: Mapping[str, tuple[str, str]]
+    losses: Mapping[str, Sequence[str]]
+    overlays: Sequence[str] = ()
+    random: frozenset[str] = frozenset()
+
+
+Trained = tuple[Bundle, Path, Mapping[str, Result]]
+
+BUNDLES = {
+    "asi": Bundle(
+        training=8,
+        size=(16, 16, 3),
+        options={
+            "max_epochs": EPOCHS,
+            "val_interval": 1,
+            "samples_per_volume": 1,
+            "patch_size": 16,
+            "train__random_transforms__2__prob": 0,  # contrast
+            "norm_warmup_epochs": 0,
+            "network_def__channels": "[4,8]",
+            "network_def__latent_channels": 8,
+        },
+        alone={"batch_size": 4, "train__dataloader__shuffle": False},
+        shared={"batch_size": 2, "train__sampler__shuffle": False},
+        stages={".": ("resumable", "train")},
+        losses={".": ["train_loss"]},
+    ),
+    # a batch is made of batch_size blocks of a volume: two processes take those of two volumes
+    "saint": Bundle(
+        training=4,
+        size=(3, 16, 9),
+        options={
+            "max_epochs": EPOCHS,
+            "val_interval": 1,
+            "rfn_epochs": EPOCHS,
+            "rfn_val_interval": 1,
+            "batch_size": 2,
+            "rfn_batch_size": 2,
+            "patch_size": 16,
+            "fusion__preprocessing__patch_size": "[3,16]",
+            "num_slices": 3,
+            "rfn_num_slices": 3,
+            "factors": "[4]",
+            "max_thickness": 0,
+            "any_axis": False,
+            **{f"network_def__{part}__{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")},
+        },
+        alone={
+            "train__dataloader__batch_size": 2,
+            "fusion__dataloader__batch_size": 2,
+            "train__dataloader__shuffle": False,
+            "fusion__dataloader__shuffle": False,
+        },
+        shared={"train__data_sampler__shuffle": False, "fusion__data_sampler__shuffle": False},
+        stages={"ami": ("train#resumable", "train"), "rfn": ("fusion#resumable", "fusion")},
+        losses={"ami": ["train_loss"], "rfn": ["train_loss"]},
+    ),
+    "vts": Bundle(
+        training=8,
+        size=(24, 24, 24),
+        options={
+            "max_epochs": EPOCHS,
+            "val_interval": 1,
+            "crops_per_volume": 1,
+            "patch_size": 16,
+            "pixdim": "[0,0,0]",
+            "factors": "[4]",
+            "sigma_range": "[1.6,1.6]",
+            "noise_range": "[0,0]",
+            "train__degradation__0__random_phase": False,
+            "thin_sigma_range": "[0,0]",
+            "thin_noise_prob": 0,
+            "smooth_prob": 0,
+            "norm_warmup_epochs": 0,
+            "discriminator_channels": "[8]",  # the first layer of a discriminator has no normalisation
+            "adversarial_weight": 10,
+        },
+        alone={"batch_size": 4, "train__dataloader__shuffle": False},
+        shared={"batch_size": 2, "train__data_sampler__shuffle": False},
+        stages={".": ("train#resumable", "train")},
+        losses={".": ["loss", "reconstruction", "adversarial", "discriminator"]},
+        overlays=["small"],
+    ),
+    # A pair is made of the ends of a group, which look the same. Every second sample is of the same volume, so that
+    # slices are paired with those of the same volume in one process and in two, and it does not matter how they are
+    # mixed; but to the critic that is to tell how, and therefore has next to no say.
+    "hrinet": Bundle(
+        training=2,
+        size=(24, 24, 5),
+        options={
+            "max_epochs": EPOCHS,
+            "stage2_epochs": EPOCHS,
+            "val_interval": 1,
+            "samples_per_volume": 1,
+            "samples_per_epoch": 4,
+            "num_slices": 5,
+            "patch_size": 24,
+            "val_factor": 4,
+            "channels": "[4,4]",
+            "latent_channels": "[2,2]",
+            "shortcut": False,  # beside it the gradients of all else are as small as rounding errors
+            "patch_critic_channels": 4,
+            "patch_critic_def__norm": "INSTANCE",
+            "constraint_weight": 1e-9,
+            "adversarial_weight": 0.01,
+        },
+        alone={"batch_size": 4, "train__dataloader__shuffle": False},
+        shared={"batch_size": 2, "train__data_sampler__shuffle": False},
+        stages={"stage1": ("train#resumable", "train"), "stage2": ("refine#resumable", "refine")},
+        losses={"stage1": ["loss", "content"], "stage2": ["loss", "content", "adversarial", "patch_critic"]},
+        overlays=["perceptual"],
+        random=frozenset({"constraint_critic", "constraint", "constraint_optimizer", "stage2_constraint_optimizer"}),
+    ),
+}
+
+
+def save_volume(path: Path, size: Sequence[int], seed: int) -> None:
+    """Write a volume in HU that looks the same from either end of each axis, and along both axes of its slices."""
+    rng = np.random.default_rng(seed)
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij", sparse=True)
+    waves = [(rng.uniform(50, 200), *rng.uniform(0.5, 5, 2)) for _ in range(4)]
+    values = sum(height * np.cos(u * x) * np.cos(u * y) * np.cos(v * z) for height, u, v in waves)
+    rounded = np.round(values).astype(np.int16)
+    for axis in range(3):
+        assert np.array_equal(rounded, np.flip(rounded, axis))
+    save(path, rounded, np.diag([1.0, 1.0, 4.0, 1.0]))
+
+
+def keep_of_each_process(bundle: Bundle, root: Path) -> list[str]:
+    """Expressions that end a run: each process writes the seeds and optimizers of its stages."""
+    stages = ", ".join(
+        f"{stage!r}: {{'seed': @{part}#handlers#0.seed, 'optimizers': "
+        f"{{key: value.state_dict() for key, value in @{resumable}.items() if 'optimizer' in key}}}}"
+        for stage, (resumable, part) in bundle.stages.items()
+    )
+    path = f"'{root.as_posix()}/rank' + os.environ['RANK'] + '.pt'"
+    return [f"$torch.save({{{stages}}}, {path})", "$dist.destroy_process_group()"]
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A bundle, the folder of both runs, and how they ended."""
+    name, bundle = request.param, BUNDLES[request.param]
+    root = tmp_path_factory.mktemp(name)
+    for number in range(bundle.training):
+        save_volume(root / "scans" / f"training_{number}.nii.gz", bundle.size, number)
+    for number in range(VALIDATION):
+        save_volume(root / "scans" / f"validation_{number}.nii.gz", (24, 24, 17), 100 + number)
+    options = {"dataset_dir": root / "scans", "validation_subjects": "['validation']", **bundle.options}
+    one = {**options, **bundle.alone, "output_dir": root / "one"}
+    two = {**options, **bundle.shared, "output_dir": root / "two", "finalize": keep_of_each_process(bundle, root)}
+    results = run_forked({"one": bundle_command(name, "train", bundle.overlays, one)})
+    results["one"].check_success()
+    command = bundle_command(name, "train", ["multi_gpu_train", *bundle.overlays], two)
+    results["two"] = run(replace(command, launcher=LAUNCHER))
+    assert results["two"].status == 0, results["two"].stderr[-4000:]
+    return bundle, root, results
+
+
+def flat(value: object, name: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings and sequences, by path."""
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return {name: value}
+    return {path: leaf for key, inner in items for path, leaf in flat(inner, f"{name}/{key}").items()}
+
+
+def check_same(first: object, second: object) -> None:
+    """Same structure, and same numbers but for rounding."""
+    leaves, others = flat(first), flat(second)
+    assert leaves and leaves.keys() == others.keys()
+    for path, leaf in leaves.items():
+        if isinstance(leaf, Tensor | float):
+            torch.testing.assert_close(leaf, others[path], **TOLERANCE, msg=lambda text, path=path: f"{path}: {text}")
+        else:
+            assert leaf == others[path], path
+
+
+def without(bundle: Bundle, entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if key not in bundle.random}
+
+
+def test_same_curves(trained: Trained) -> None:
+    """TensorBoard shows the losses of the global batch, and the scores of all volumes, once."""
+    bundle, root, _ = trained
+    for stage, names in bundle.losses.items():
+        (one, images), (two, other_images) = (events_of(root / name / stage) for name in ("one", "two"))
+        assert set(names) | {"val_psnr", "val_ssim"} <= set(one)
+        assert len(one[names[0]]) == STEPS and len(one["val_psnr"]) == EPOCHS
+        for name in names:
+            assert len(set(one[name])) == len(one[name]), name  # there is something to compare
+        check_same(without(bundle, one), without(bundle, two))
+        assert images == other_images
+        assert writers_of(root / "two" / stage, names[0]) == writers_of(root / "two" / stage, "val_psnr") == 1
+
+
+def test_same_files(trained: Trained) -> None:
+    _, root, _ = trained
+    assert files_of(root / "one") == files_of(root / "two")
+
+
+def test_same_weights(trained: Trained) -> None:
+    """Checkpoints hold networks and optimizers under the same names, with the same numbers."""
+    bundle, root, _ = trained
+    paths = sorted(path for path in files_of(root / "one") if path.endswith(".pt"))
+    assert len([path for path in paths if path.endswith("model.pt")]) == len(bundle.stages)
+    for path in paths:
+        one, two = (state(root / name / path) for name in ("one", "two"))
+        assert flat(one).keys() == flat(two).keys()
+        check_same(without(bundle, one), without(bundle, two))
+
+
+def test_both_processes(trained: Trained) -> None:
+    """They agree on the gradients of all networks, those that hang on random numbers too, but draw different ones."""
+    bundle, root, _ = trained
+    first, second = (state(root / f"rank{rank}.pt") for rank in range(2))
+    for stage in bundle.stages:
+        assert first[stage]["seed"] == 0 and second[stage]["seed"] != 0
+        optimizers = first[stage]["optimizers"]
+        assert optimizers and optimizers.keys() <= state(root / "two" / stage / "checkpoint.pt").keys()
+        for name, optimizer in optimizers.items():
+            assert moments(optimizer)
+            assert_identical(moments(optimizer), moments(second[stage]["optimizers"][name]))
+
+
+def test_same_scores(trained: Trained) -> None:
+    """The first process alone computes and shows them."""
+    _, root, results = trained
+    rows = {name: table_rows(result.stdout) for name, result in results.items()}
+    assert [row[:3] for row in rows["one"]] == [row[:3] for row in rows["two"]]
+    assert rows["two"][1][2] == str(VALIDATION)
+    for result in results.values():
+        assert result.stdout.count("volumes that were not trained on") == 1
+    for one, two in zip(scores_of(root / "one"), scores_of(root / "two"), strict=True):
+        assert one.keys() == two.keys()
+        for key in ("psnr", "ssim"):
+            assert float(one[key]) == pytest.approx(float(two[key]), rel=1e-4)
