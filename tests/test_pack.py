@@ -17,18 +17,14 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
-import monai.bundle
 import pytest
 import torch
 from torch import nn
 
 from monai_sliceinterp.__main__ import main
-from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.zoo import bundle_files, check_metadata, pack_bundles, write_archive
 from monai_sliceinterp.zoo import metadata as zoo_metadata
 
@@ -449,48 +445,6 @@ def test_killed_run_leaves_the_old_file(tiny, tmp_path, monkeypatch):
         pack_bundles([tiny], tmp_path / "dist")
     assert packed.path.read_bytes() == before
     assert sorted(os.listdir(tmp_path / "dist")) == ["model_info.json", "tiny_v0.2.0.zip"]
-
-
-@pytest.fixture(scope="module")
-def asi_zip(tmp_path_factory):
-    """The bundle asi, packed by the command as documented."""
-    folder = tmp_path_factory.mktemp("dist")
-    arguments = ["-m", "monai_sliceinterp", "pack", "bundles/asi", "--output_dir", str(folder)]
-    result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=200)
-    assert result.returncode == 0 and not result.stderr, result.stderr
-    version = json.loads((ASI / "metadata.json").read_text())["version"]
-    path = folder / f"asi_v{version}.zip"
-    assert str(path) in result.stdout and hashlib.sha1(path.read_bytes()).hexdigest() in result.stdout
-    return path
-
-
-def test_asi_has_what_is_in_the_repository(asi_zip):
-    found = members(asi_zip)
-    assert {name.removeprefix("asi/") for name in found} >= {f"configs/{path.name}" for path in ASI.glob("*.json")}
-    for name, content in found.items():
-        path = ASI / name.removeprefix("asi/")
-        assert content == path.read_bytes()
-        assert len(content) == path.stat().st_size > 20
-
-
-def test_asi_is_downloaded_and_loaded(asi_zip, tmp_path, monkeypatch):
-    """As a user does, from an address that needs no network."""
-    monai.bundle.download(name="asi", url=asi_zip.as_uri(), bundle_dir=tmp_path, progress=False)
-    bundle = tmp_path / "asi"
-    assert {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()} == set(
-        bundle_files(ASI)
-    )
-    assert not any(path.is_symlink() for path in bundle.rglob("*"))
-    monkeypatch.chdir(bundle)
-    network = monai.bundle.load("asi", bundle_dir=tmp_path, workflow_type="inference", device="cpu", progress=False)
-    expected = torch.load(ASI / "models" / "model.pt", weights_only=True)
-    assert type(network) is ASIAutoencoder and network.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
-    # weights alone, into a network of one's own
-    other = monai.bundle.load("asi", model=ASIAutoencoder(), bundle_dir=tmp_path, device="cpu", progress=False)
-    pair = torch.rand(1, 2, 20, 24)
-    with torch.no_grad():
-        assert torch.equal(network.eval()(pair), other.eval()(pair))
 
 
 def test_command_tells_what_there_is(capsys):
