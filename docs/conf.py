@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -26,8 +28,10 @@ author = "monai_sliceinterp contributors"
 copyright = f"2026, {author}"
 release = importlib.metadata.version(project)
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_parser"]
-source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
+nb_execution_mode = "off"  # notebooks are shown as they were committed
+suppress_warnings = ["misc.highlighting_failure"]  # of commands in notebooks that go over several lines
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -42,16 +46,41 @@ autodoc_typehints = "signature"
 add_module_names = False
 
 
-def link_cards(app: Sphinx, doctree: nodes.document) -> None:
-    """Lead links between the model cards, which are written for the repository, to the pages that include them."""
+README_SECTIONS = {
+    "find-out-which-method-is-best-for-your-scans": "how_to/evaluation",
+    "use-a-part-in-your-own-pipeline": "how_to/pipeline",
+    "your-own-scans": "how_to/scans",
+}
+"""Pages that include sections of the README to which the notebooks link."""
+
+
+def copy_notebooks(app: Sphinx) -> None:
+    """Copy the notebooks beside the page that lists them, as Sphinx only reads what is below docs/."""
+    folder = Path(app.srcdir, "tutorials")
+    for notebook in folder.glob("*.ipynb"):  # also those that have been renamed since
+        notebook.unlink()
+    for notebook in Path(app.srcdir).parent.glob("tutorials/*.ipynb"):
+        shutil.copy(notebook, folder)
+
+
+def link_pages(app: Sphinx, doctree: nodes.document) -> None:
+    """Lead links of README, cards and notebooks, which are written for the repository, to pages of this site."""
     for reference in doctree.findall(addnodes.pending_xref):
-        card = re.search(r"(\w+)/docs/README\.md", reference["reftarget"])
-        if card:
-            reference["refdomain"], reference["reftarget"] = "doc", f"bundles/{card[1]}"
-            reference["reftargetid"] = None
+        target, name = reference["reftarget"], None
+        if match := re.search(r"(\w+)/docs/README\.md", target):
+            name = f"bundles/{match[1]}"
+        elif match := re.fullmatch(r"(?:\.\./)?docs/(.+)\.md", target):
+            name = match[1]
+        elif target == "tutorials/README.md":
+            name = "tutorials/index"
+        elif match := re.fullmatch(r"\.\./README\.md#(.+)", target):
+            name = README_SECTIONS.get(match[1])
+        if name is not None:
+            reference["refdomain"], reference["reftarget"], reference["reftargetid"] = "doc", name, None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect what this project needs beyond extensions."""
-    app.connect("doctree-read", link_cards)
+    app.connect("builder-inited", copy_notebooks)
+    app.connect("doctree-read", link_pages)
     return {"parallel_read_safe": True}
