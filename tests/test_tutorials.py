@@ -27,7 +27,7 @@ NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 LARGEST = 600 * 1024  # bytes, pictures included
 
 MACHINE_PATH = re.compile(r"/(?:tmp|root|home|work|Users|var|private|opt|mnt)/|\b[A-Za-z]:\\|site-packages")
-WARNING = re.compile(r"\w*Warning\b|\bWARNING\b|Traceback")
+WARNING = re.compile(r"Warning\b|\bWARNING\b|Traceback")
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
