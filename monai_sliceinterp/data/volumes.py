@@ -62,11 +62,9 @@ def find_volumes(
         raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
-    if path.is_file() and path.suffix.lower() == ".txt":
-        found = _listed_volumes(path, recursive)
-        return _distinct(found) if distinct else found
     if path.is_file():
-        return [str(path)]
+        found = _listed_volumes(path, recursive) if path.suffix.lower() == ".txt" else [str(path)]
+        return _distinct(found) if distinct else found
     entries = sorted(path.rglob("*") if recursive else path.iterdir())
     files = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
     folders = [path, *(e for e in entries if recursive and e.is_dir())]

@@ -17,7 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TextIO, cast
 
 import ignite.distributed as idist
 from monai.data import Dataset, list_data_collate
@@ -90,14 +90,14 @@ def interpolate_volumes(
     def fail(index: int, error: BaseException) -> None:
         reason = one_line(error)
         failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
-        print(f"[{index + 1}/{len(names)}] failed: {failures[index]}", file=sys.stderr, flush=True)
+        _tell(f"[{index + 1}/{len(names)}] failed: {failures[index]}", sys.stderr)
 
     steps = postprocessing.transforms if postprocessing is not None else ()
     left: Sequence[int] = range(len(names))
     if resume and postprocessing is not None:
         left = [index for index in left if not _is_finished(postprocessing, names[index])]
         if rank == 0 and len(left) < len(names):
-            print(f"{len(names) - len(left)} of {len(names)} inputs are finished already", flush=True)
+            _tell(f"{len(names) - len(left)} of {len(names)} inputs are finished already", sys.stdout)
     if processes > 1:
         idist.barrier()  # before any process writes, all have seen the same files
     mine = []
@@ -125,7 +125,7 @@ def interpolate_volumes(
         frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
         size = "x".join(str(length) for length in result.shape[1:]) + frames
         spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-        print(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)", flush=True)
+        _tell(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)", sys.stdout)
     if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
         for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
             failures = failures | others
@@ -133,6 +133,12 @@ def interpolate_volumes(
         reasons = " | ".join(failures[index] for index in sorted(failures))
         raise SystemExit(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}" if rank == 0 else 1)
     return written
+
+
+def _tell(line: str, stream: TextIO) -> None:
+    """Write a line in one piece: ``print`` writes its end apart where output is unbuffered, as under ``torchrun``."""
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def _is_finished(postprocessing: Compose, source: str) -> bool:
