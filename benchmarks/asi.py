@@ -15,7 +15,7 @@
 
 Prints, in one run:
 - time and peak memory of interpolating 256 x 256 x 16 voxels by a factor of 4;
-- how much slower re-encoding both neighbours for every synthesised slice is;
+- how much slower re-encoding both neighbors for every synthesized slice is;
 - the fraction of the machine's own matrix-multiply rate that is reached (floating point operations of the network as
   the paper defines it, divided by time);
 - the cost of FWHMDownsample by K in units of blurring every slice with the same kernel.

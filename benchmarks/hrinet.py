@@ -15,9 +15,9 @@
 
 Prints, in one run:
 - time and peak memory of interpolating 512 x 512 x 16 voxels by a factor of 6;
-- how much slower re-encoding both neighbours for every synthesised slice is;
+- how much slower re-encoding both neighbors for every synthesized slice is;
 - the fraction of the machine's own matrix-multiply rate that is reached (floating point operations of the network,
-  each slice encoded and each synthesised slice decoded once, divided by time).
+  each slice encoded and each synthesized slice decoded once, divided by time).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def benchmark_latent(
     operations = counter.get_total_flops()
     memory = peak_memory_mb()
     print(f"{name}, {size} x {size} x {num_slices} by {factor}: {once:.2f} s, peak memory {memory:.0f} MB in all")
-    print(f"  re-encoding both neighbours for every slice: {twice:.2f} s, {twice / once:.2f} times as long")
+    print(f"  re-encoding both neighbors for every slice: {twice:.2f} s, {twice / once:.2f} times as long")
     print(
         f"  {operations / 1e9:.0f} GFLOP at {operations / once / 1e9:.0f} GFLOP/s: "
         f"{operations / once / rate:.2f} of the matrix-multiply rate ({rate / 1e9:.0f} GFLOP/s)"

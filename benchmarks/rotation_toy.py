@@ -13,7 +13,7 @@
 
     python benchmarks/rotation_toy.py [--epochs 60] [--output rotation_toy.png]
 
-Of a digit and the same digit rotated by 40 degrees, the rotations by 10, 20 and 30 degrees are synthesised with
+Of a digit and the same digit rotated by 40 degrees, the rotations by 10, 20 and 30 degrees are synthesized with
 alpha = 0.25, 0.5, 0.75 and compared with the digit rotated in image space. As in the paper ASI alone sees an image
 between two others while training, 15 degrees away from both; VAE and ACAI see rotated digits one by one. The digits are
 scikit-learn's (1,797 of 8 x 8 pixels, scans of real handwriting), enlarged to 32 x 32 pixels; four fifths train. The
@@ -49,7 +49,7 @@ from monai_sliceinterp.networks.nets import (
 )
 from monai_sliceinterp.networks.nets.latent import LatentInterpolator
 
-SIZE, TURN, NEIGHBOUR = 32, 40.0, 15.0
+SIZE, TURN, NEIGHBOR = 32, 40.0, 15.0
 ALPHAS = (0.25, 0.5, 0.75)
 CHANNELS, LATENT_CHANNELS = (32, 64), 16
 BATCH_SIZE, LEARNING_RATE = 32, 1e-3
@@ -57,7 +57,7 @@ ASI_WEIGHT, DIVERGENCE_WEIGHT = 10.0, 1e-3
 
 
 def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
-    """Rotate images ``(B, 1, H, W)`` counterclockwise about their centre, each by its own angle; outside is 0."""
+    """Rotate images ``(B, 1, H, W)`` counterclockwise about their center, each by its own angle; outside is 0."""
     angle = torch.as_tensor(degrees, dtype=images.dtype).expand(len(images)) * math.pi / 180
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).reshape(-1, 2, 3)
@@ -76,7 +76,7 @@ def load_images() -> tuple[Tensor, Tensor]:
 
 
 class RotatedBatches:
-    """Batches of rotated digits with their neighbours 15 degrees to both sides.
+    """Batches of rotated digits with their neighbors 15 degrees to both sides.
 
     Args:
         images: digits ``(B, 1, H, W)``.
@@ -91,9 +91,7 @@ class RotatedBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for index in torch.randperm(len(self.images))[: len(self) * BATCH_SIZE].split(BATCH_SIZE):
             angle = 360 * torch.rand(len(index))
-            first, middle, last = (
-                rotate(self.images[index], angle + offset) for offset in (NEIGHBOUR, 0.0, -NEIGHBOUR)
-            )
+            first, middle, last = (rotate(self.images[index], angle + offset) for offset in (NEIGHBOR, 0.0, -NEIGHBOR))
             yield {"image": torch.cat([first, last], dim=1), "label": middle, "alpha": torch.full((len(index), 1), 0.5)}
 
 

@@ -14,7 +14,7 @@
     python docs/make_pictures.py SCAN [SCAN ...] --method asi --factor 5 [--ckpt bundles/asi/models/model.pt]
 
 Each scan gives one row: the observed slices, linear interpolation, the method, and the difference of the two on a
-signed colour scale. The view is a cut along the first in-plane axis through the volume, in true proportions. With
+signed color scale. The view is a cut along the first in-plane axis through the volume, in true proportions. With
 ``--thinned`` only every factor-th slice of the scan is used (for VTS averaged over a slab), and the true slices are
 shown too.
 """

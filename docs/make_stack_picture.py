@@ -60,7 +60,7 @@ def main() -> None:
     for panel, colors, image in ((panels[2], "autumn", images[2]), (panels[3], "cool", images[3])):
         shown = np.ma.masked_equal(image, 0)
         panel.imshow(shown, cmap=colors, alpha=0.45, extent=extent, origin="lower", interpolation="nearest")
-    titles = (f"{scan.shape[-1]} slices, some missing", f"{result.shape[-1]} slices", "synthesised", "label")
+    titles = (f"{scan.shape[-1]} slices, some missing", f"{result.shape[-1]} slices", "synthesized", "label")
     for panel, title in zip(panels, titles, strict=True):
         panel.set(title=title, xlim=(0, width), ylim=(-half, places[-1] + half), facecolor="#4060a0", xticks=[])
     panels[0].set_ylabel("mm")

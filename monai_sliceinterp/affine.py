@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Affines: matrices that take voxel indices to millimetres, column k being the step along array axis k."""
+"""Affines: matrices that take voxel indices to millimeters, column k being the step along array axis k."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@
 
 """Where image metadata becomes numbers: through-plane axis, slice spacing, positions and thickness, grid, affine.
 
-Conventions: an affine is a 4x4 matrix that takes voxel indices to millimetres; its column k is the step between
-neighbours along array axis k. Positions along the through-plane axis are in units of the input gap, so that slice n
+Conventions: an affine is a 4x4 matrix that takes voxel indices to millimeters; its column k is the step between
+neighbors along array axis k. Positions along the through-plane axis are in units of the input gap, so that slice n
 sits at position n. Everything here is a pure function of numbers; nothing else in the package derives spacing,
 positions or affines. Affines as such are in ``affine.py``, the output grid is in ``output_grid.py``.
 """
@@ -57,8 +57,8 @@ class SliceGeometry:
 
     Attributes:
         axis: spatial array axis (0, 1 or 2) along which slices are stacked.
-        in_plane_spacing: distance between voxel neighbours along the two other axes, in their order, in mm.
-        slice_spacing: distance between neighbouring slice planes along their normal, in mm. For a sheared stack
+        in_plane_spacing: distance between voxel neighbors along the two other axes, in their order, in mm.
+        slice_spacing: distance between neighboring slice planes along their normal, in mm. For a sheared stack
             (tilted gantry) this is less than the length of the step from slice to slice.
         thickness: slice thickness (width of the slab profile) in mm, None where the metadata does not tell.
     """

@@ -140,14 +140,14 @@ def bundle_version(bundle_root: str | Path) -> dict[str, str]:
 
 
 def synthesis_mask(grid: OutputGrid, keep_observed: bool = True) -> NDArray[np.uint8]:
-    """Tell the synthesised slices of an output from those that were copied.
+    """Tell the synthesized slices of an output from those that were copied.
 
     Args:
         grid: the output grid.
-        keep_observed: whether observed slices were copied; if not, every slice is synthesised.
+        keep_observed: whether observed slices were copied; if not, every slice is synthesized.
 
     Returns:
-        ``(len(grid),)`` uint8: 0 observed, 1 synthesised.
+        ``(len(grid),)`` uint8: 0 observed, 1 synthesized.
 
     Example:
         >>> synthesis_mask(OutputGrid.from_factor(3, 2)).tolist()
@@ -218,7 +218,7 @@ def describe_output(
     ]
     if bundle is not None:
         generated.append({**bundle, "Description": "MONAI bundle with the network's configuration and weights"})
-    copied = f"{len(kept)} of them copied from the input" if keep_observed else "all of them synthesised"
+    copied = f"{len(kept)} of them copied from the input" if keep_observed else "all of them synthesized"
     return {
         "Description": f"{len(grid)} slices interpolated from {grid.num_slices} along array axis {axis}, {copied}.",
         "GeneratedBy": generated,

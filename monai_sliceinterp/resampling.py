@@ -112,13 +112,13 @@ def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
 def interpolation_weights(
     num_slices: int, positions: ArrayLike, mode: str = "cubic", slice_positions: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Weights that interpolate slices at given positions, aligned on slice centres.
+    """Weights that interpolate slices at given positions, aligned on slice centers.
 
     Args:
         num_slices: number N of input slices, at positions 0, 1, ..., N - 1.
         positions: M output positions in units of the gap, within [0, N - 1].
         mode: "linear"; "cubic": interpolating cubic B-spline with mirrored ends; "lanczos": three-lobed windowed sinc
-            with replicated ends, normalised.
+            with replicated ends, normalized.
         slice_positions: N ascending places of unevenly spaced slices, in any unit. The output positions remain
             indices with fractions of the gaps. The cubic spline then has natural ends: a mirrored one has no slope
             there, so that a ramp would not remain one, and one with not-a-knot ends swings out after a wide gap.
@@ -174,13 +174,13 @@ def _uneven_spline_weights(slices: NDArray[np.float64], places: NDArray[np.float
 def slab_weights(
     num_slices: int, positions: ArrayLike, fwhm: float, truncated: float = 4.0, profile: str = "gaussian"
 ) -> NDArray[np.float64]:
-    """Weights of slabs centred at given positions, with replicated ends.
+    """Weights of slabs centered at given positions, with replicated ends.
 
     At a position between slices the slabs at the slices around it are interpolated by a cubic B-spline.
 
     Args:
         num_slices: number N of input slices.
-        positions: M centres in units of the gap, within [0, N - 1].
+        positions: M centers in units of the gap, within [0, N - 1].
         fwhm: full width at half maximum of the slab profile in units of the gap; 0 takes the slice at the position.
         truncated: a Gaussian profile is cut off at this many standard deviations.
         profile: "gaussian"; "box": the mean of the thin slices within the width, those at its ends in part.
@@ -224,7 +224,7 @@ def slab_weights(
 
 
 def _overlap_with_box(width: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Make the function that tells how much of the cell of a slice, one gap wide, lies in a box centred at 0."""
+    """Make the function that tells how much of the cell of a slice, one gap wide, lies in a box centered at 0."""
     half = width / 2.0
     return lambda x: np.clip(np.minimum(x + 0.5, half) - np.maximum(x - 0.5, -half), 0.0, None)
 

@@ -292,7 +292,7 @@ class TestGrid:
 
     @given(counts, lengths, st.one_of(factors, st.floats(1.0, 12.0)))
     @many
-    def test_neighbours(self, num_slices, gap, ratio):
+    def test_neighbors(self, num_slices, gap, ratio):
         grid = OutputGrid.from_spacing(num_slices, gap, gap / ratio)
         positions = torch.tensor(grid.positions, dtype=torch.float64)
         lower, alpha = grid.lower, grid.alpha

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where the output slices lie in mm, over many random geometries, against integer arithmetic in micrometres."""
+"""Where the output slices lie in mm, over many random geometries, against integer arithmetic in micrometers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ geometries = {
 
 
 def random_case(seed, axis, num_slices, by_factor, layout):
-    """Random affine with flips, rotation and shear; lengths are whole micrometres, so that the truth is exact.
+    """Random affine with flips, rotation and shear; lengths are whole micrometers, so that the truth is exact.
 
     Returns:
-        Affine; micrometres between the (nominal) slices; how to interpolate; micrometres between the output slices; and
+        Affine; micrometers between the (nominal) slices; how to interpolate; micrometers between the output slices; and
         the places of the slices in units of 1/64 nominal gap.
     """
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def test_every_output_slice_in_mm(seed, axis, num_slices, by_factor, layout):
     slices = tuple((places / SUBDIVISIONS).tolist())
     grid = OutputGrid.create(num_slices, geometry, **how, slice_positions=None if layout == "even" else slices)
 
-    # the output slices are `distance` micrometres apart, from the first slice to the last and not beyond
+    # the output slices are `distance` micrometers apart, from the first slice to the last and not beyond
     step = float(distance / gap)
     tolerance = min(GRID_TOLERANCE, step / 4)
     if layout == "even":
@@ -109,7 +109,7 @@ def test_every_output_slice_in_mm(seed, axis, num_slices, by_factor, layout):
     back = grid.affine(affine @ matrix.numpy(), 2) @ matrix.numpy().T
     assert abs(back - grid.affine(affine, axis)).max() < 1e-12
 
-    # the neighbours are the slices on either side, and alpha tells the way between them in mm
+    # the neighbors are the slices on either side, and alpha tells the way between them in mm
     stack = corners(affine, axis, slices)
     lower, alpha, observed = grid.lower.numpy(), grid.alpha.numpy(), grid.is_observed.numpy()
     between = stack[:, lower] + alpha[:, None] * (stack[:, lower + 1] - stack[:, lower])

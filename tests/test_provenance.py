@@ -231,7 +231,7 @@ class TestDescription:
         found = describe(keep_observed=False, weights_sha256=None, bundle=None)
         inner = found["SliceInterpolation"]
         assert inner["ObservedSlices"] == inner["ObservedSlicesInInput"] == [] and not inner["KeepObserved"]
-        assert "all of them synthesised" in found["Description"]
+        assert "all of them synthesized" in found["Description"]
         assert len(found["GeneratedBy"]) == 1 and inner["WeightsSHA256"] is None
 
     @pytest.mark.parametrize(

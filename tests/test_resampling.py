@@ -145,7 +145,7 @@ class TestSlab:
 
     @pytest.mark.parametrize("profile", SLAB_PROFILES)
     @pytest.mark.parametrize("fwhm", [0.0, 0.3, 1.0, 4.0])
-    def test_centre_of_mass_between_slices(self, fwhm, profile):
+    def test_center_of_mass_between_slices(self, fwhm, profile):
         positions = np.array([12.0, 14.25, 15.5])
         found = np.arange(30) @ slab_weights(30, positions, fwhm, profile=profile)
         np.testing.assert_allclose(found, positions, rtol=0, atol=1e-3)

@@ -55,7 +55,7 @@ def test_batches(toy: ModuleType) -> None:
     torch.manual_seed(0)
     (batch,) = toy.RotatedBatches(digits)
     assert batch["image"].shape == (32, 2, 32, 32) and batch["label"].shape == (32, 1, 32, 32)
-    turned = toy.rotate(batch["label"], torch.full((32,), toy.NEIGHBOUR))
+    turned = toy.rotate(batch["label"], torch.full((32,), toy.NEIGHBOR))
     # turned twice by bicubic interpolation, or once: nearly the same
     assert (turned - batch["image"][:, :1]).abs().mean() < 0.25 * (turned - batch["image"][:, 1:]).abs().mean()
 

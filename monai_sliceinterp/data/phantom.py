@@ -125,7 +125,7 @@ def phantom_intensity(points: Tensor, kind: str, seed: int = 0, time: float = 0.
 
     Args:
         points: positions of shape (..., 3) in mm: x to the right, y to anterior, z to superior (heart: apex to base),
-            origin at the phantom centre. Any real dtype and device; computed in float32 on that device.
+            origin at the phantom center. Any real dtype and device; computed in float32 on that device.
         kind: "heart" (MR, ventricles about 90 mm along z), "head" (MR) or "torso" (CT in HU, 300 mm wide).
         seed: which individual, a non-negative integer.
         time: fraction of the cardiac cycle, period 1, 0 is relaxed. Only "heart" moves.
@@ -169,7 +169,7 @@ def make_phantom(
 ) -> MetaTensor:
     """One phantom volume, sampled at a spacing and slice thickness of choice.
 
-    The volume is centred on the phantom; a field of view that is smaller than the anatomy crops it, a larger one adds
+    The volume is centered on the phantom; a field of view that is smaller than the anatomy crops it, a larger one adds
     background. Slabs are integrated by quadrature with nodes at most 0.4 mm apart, 0.6 mm from 4.5 mm up (box:
     half of that). Against a much finer quadrature the error is below 0.5 % of the nominal range, 0.01 % on average.
 
@@ -177,16 +177,16 @@ def make_phantom(
         kind: "heart", "head" or "torso"; see :func:`phantom_intensity`.
         seed: which individual (and which noise), a non-negative integer.
         shape: (H, W, N), slices last.
-        spacing: distance between voxel centres in mm along H, W and N. Ignored when ``affine`` is given.
+        spacing: distance between voxel centers in mm along H, W and N. Ignored when ``affine`` is given.
         slice_thickness: in mm; 0 samples points, else the full width at half maximum of a Gaussian slab or the full
             width of a box. Independent of the spacing: slices may overlap or leave gaps.
-        profile: "gaussian" (cut at 1.5 thicknesses from the slice centre) or "box".
+        profile: "gaussian" (cut at 1.5 thicknesses from the slice center) or "box".
         noise: standard deviation of the added Gaussian noise as a fraction of the nominal range of the kind: 1000 for
             the MR kinds, 2000 HU for "torso". Added after the slab integral; MR values may fall below 0, CT is clipped
             to [-1024, 3071] again.
         num_frames: frames over one cardiac cycle, at times 0, 1/num_frames, ...; only "heart" moves, other kinds
             differ in noise only.
-        affine: 4x4 voxel-to-mm matrix to sample with instead of the centred diagonal one. Slabs are integrated along
+        affine: 4x4 voxel-to-mm matrix to sample with instead of the centered diagonal one. Slabs are integrated along
             its third column.
 
     Returns:

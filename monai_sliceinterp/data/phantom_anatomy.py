@@ -108,9 +108,9 @@ def heart_field(rng: np.random.Generator) -> Field:
         r_z = r_in * (1.0 - (dz / c_in).square()).clamp_min(0.02).sqrt()
         for k, (offset, size) in enumerate(((0.0, 4.6), (2.1, 5.2))):
             spiral = angle + offset + twist * down + 0.25 * beat
-            centre = 0.66 * r_z
+            center = 0.66 * r_z
             far = ((dz + 0.48 * length + 4.0 * k).abs() - 0.20 * length).clamp_min(0.0)
-            gap = torch.hypot(hx - centre * torch.cos(spiral), hy - centre * torch.sin(spiral))
+            gap = torch.hypot(hx - center * torch.cos(spiral), hy - center * torch.sin(spiral))
             paint(image, torch.minimum(size - gap - 0.5 * far, endo + 2.0), muscle)
         return image * (1.0 + bias * slow(x, y, z) + 0.016 * grain(x, y, z))
 
@@ -124,7 +124,7 @@ def head_field(rng: np.random.Generator) -> Field:
     folds, depths, bend = Waves(rng, 10, 17, 25), Waves(rng, 4, 40, 70), [Waves(rng, 3, 45, 90) for _ in range(3)]
     a, b, c = u(62, 68), u(77, 84), u(64, 70)
     cortex, reach, scalp, skull = u(2.6, 3.2), u(14, 18), u(4, 7), u(5, 7.5)
-    white, grey, fluid, fatty = u(690, 780), u(450, 530), u(110, 170), u(820, 980)
+    white, gray, fluid, fatty = u(690, 780), u(450, 530), u(110, 170), u(820, 980)
     wide, lift, bias = u(0.8, 1.4), u(2, 9), u(0.05, 0.10)
     lateral = Tubes(  # one lateral ventricle, for positive x: horns and body
         [
@@ -176,22 +176,22 @@ def head_field(rng: np.random.Generator) -> Field:
         pial = torch.minimum(torch.minimum(pial, fissure), sylvian - 1.5)
         brain = torch.minimum(pial, hull)
         brain = torch.minimum(brain, -(cerebellum + 1.4))  # the tentorium
-        paint(image, brain, grey)
+        paint(image, brain, gray)
         paint(image, brain - cortex - 0.1 * (wz - z), white)
         mx = x.abs()
-        tone = 0.85 * grey + 0.15 * white
+        tone = 0.85 * gray + 0.15 * white
         paint(image, ellipsoid(mx - 13, y + 8, z - 4 - lift * 0.5, 10, 15, 10), tone)  # thalamus
         lean = mx - 25 + 0.20 * (y - 4)
-        paint(image, ellipsoid(lean, y - 6, z - 2 - lift * 0.5, 6.5, 20, 13), grey)  # putamen
-        paint(image, ellipsoid(lean + 7, y - 4, z - 1 - lift * 0.5, 3.0, 12, 8), 0.5 * (grey + white))  # pallidum
-        paint(image, ellipsoid(mx - 13.5, y - 24, z - 9 - lift, 6, 11, 11), grey)  # head of the caudate
-        paint(image, ellipsoid(mx - 37, y - 5, z - lift * 0.5, 1.4, 22, 15), grey)  # claustrum and insula
-        paint(image, cerebellum, grey)
+        paint(image, ellipsoid(lean, y - 6, z - 2 - lift * 0.5, 6.5, 20, 13), gray)  # putamen
+        paint(image, ellipsoid(lean + 7, y - 4, z - 1 - lift * 0.5, 3.0, 12, 8), 0.5 * (gray + white))  # pallidum
+        paint(image, ellipsoid(mx - 13.5, y - 24, z - 9 - lift, 6, 11, 11), gray)  # head of the caudate
+        paint(image, ellipsoid(mx - 37, y - 5, z - lift * 0.5, 1.4, 22, 15), gray)  # claustrum and insula
+        paint(image, cerebellum, gray)
         layers = 1.3 * torch.sin(1.25 * cerebellum + 0.5 * (wx - x) + 0.4 * z) - 0.8 + 0.10 * cerebellum
-        paint(image, torch.minimum(layers, cerebellum - 1.5), 0.25 * grey + 0.75 * white)
+        paint(image, torch.minimum(layers, cerebellum - 1.5), 0.25 * gray + 0.75 * white)
         trunk = stem(x, y, z)
         paint(image, trunk + 2.5, fluid, cover_fraction(-14.0 - z))
-        paint(image, trunk, 0.2 * grey + 0.8 * white)
+        paint(image, trunk, 0.2 * gray + 0.8 * white)
         paint(image, torch.maximum(lateral(mx, y, z), ellipsoid(x, y + 4, z - 2, 1.6 * wide, 14, 11)), fluid)
         paint(image, ellipsoid(x, y + 36, z + 38, 6, 4, 10), fluid)  # fourth ventricle
         return image * (1.0 + bias * slow(x, y, z) + 0.014 * grain(x, y, z))

@@ -82,9 +82,9 @@ class Frame:
     Attributes:
         path: file.
         index: number of the frame in the file, from 0.
-        position: centre of the first voxel in mm, DICOM's axes (LPS), ``(3,)``.
+        position: center of the first voxel in mm, DICOM's axes (LPS), ``(3,)``.
         directions: unit vectors (LPS) along which the column number and the row number grow, ``(2, 3)``.
-        spacing: distance of neighbouring columns and of neighbouring rows in mm.
+        spacing: distance of neighboring columns and of neighboring rows in mm.
         shape: number of columns and of rows, the order of array axes.
         thickness: slice thickness in mm, None where the header does not tell.
         slope: value per stored unit.
@@ -125,7 +125,7 @@ def frames_of(header: Dataset, path: Path) -> list[Frame]:
         path: its file.
 
     Raises:
-        DicomError: if the image is not grey, a frame has no position, orientation or pixel spacing, or one of these is
+        DicomError: if the image is not gray, a frame has no position, orientation or pixel spacing, or one of these is
             not usable.
 
     Example:
@@ -137,9 +137,9 @@ def frames_of(header: Dataset, path: Path) -> list[Frame]:
         >>> frame.shape, frame.spacing, frame.normal.tolist()
         ((9, 8), (0.7, 0.5), [0.0, 0.0, 1.0])
     """
-    colours = header.get("PhotometricInterpretation", "no photometric interpretation")
-    if header.get("SamplesPerPixel", 1) != 1 or colours != "MONOCHROME2":
-        raise DicomError(f"{path.name}: {colours} voxels are not grey values that grow; expected MONOCHROME2.")
+    colors = header.get("PhotometricInterpretation", "no photometric interpretation")
+    if header.get("SamplesPerPixel", 1) != 1 or colors != "MONOCHROME2":
+        raise DicomError(f"{path.name}: {colors} voxels are not gray values that grow; expected MONOCHROME2.")
     if header.get("ModalityLUTSequence"):
         raise DicomError(f"{path.name}: has a table of values; expected a rescale slope and intercept.")
     count = int(header.get("NumberOfFrames") or 1)

@@ -34,7 +34,7 @@ class SlicePlanes:
     Attributes:
         orientation: ``(2, 3)`` unit vectors along a row and along a column, LPS.
         pixel_spacing: distance of rows and distance of columns in mm.
-        positions: ``(M, 3)`` centre of each slice's first pixel in mm, LPS, ascending along the normal.
+        positions: ``(M, 3)`` center of each slice's first pixel in mm, LPS, ascending along the normal.
         order: ``(M,)`` index in the array of each slice.
     """
 

@@ -132,7 +132,7 @@ def stack_geometry(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], tuple[
     Returns:
         The affine, 4x4, RAS, mm, for arrays ``(X, Y, Z)``, sheared where a tilted gantry shifts the slices; and None,
         or, where slices are missing or unevenly spaced, N positions in units of the affine's step along the last axis,
-        the first one 0. The step is then the distance of neighbouring slices where the others are whole multiples of
+        the first one 0. The step is then the distance of neighboring slices where the others are whole multiples of
         it (slices are missing), and else the median distance.
 
     Raises:

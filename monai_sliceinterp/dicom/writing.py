@@ -64,8 +64,8 @@ def write_dicom_series(
 
     Patient, study, frame of reference and what else is the same in all source slices are taken over; series and
     instances get new UIDs, the position and spacing of the affine, and references to the source slices they come from.
-    Observed and synthesised instances differ in the fourth value of ImageType (0008,0008), ``OBSERVED`` or
-    ``SYNTHESISED``; ImageComments and DerivationDescription tell the same in words. The folder appears when all of it
+    Observed and synthesized instances differ in the fourth value of ImageType (0008,0008), ``OBSERVED`` or
+    ``SYNTHESIZED``; ImageComments and DerivationDescription tell the same in words. The folder appears when all of it
     is written.
 
     Slices are numbered along the normal of their planes, as readers sort them; that may be the array's order or its
@@ -218,8 +218,8 @@ def _derive(
     data.update(nearest.window)
     flavor = nearest.image_type[2] if len(nearest.image_type) > 2 else "OTHER"
     flavor = "AXIAL" if series.storage_class == CTImageStorage else flavor
-    data.ImageType = ["DERIVED", "SECONDARY", flavor, "OBSERVED" if observed else "SYNTHESISED"]
-    data.ImageComments = "observed slice" if observed else "synthesised slice"
+    data.ImageType = ["DERIVED", "SECONDARY", flavor, "OBSERVED" if observed else "SYNTHESIZED"]
+    data.ImageComments = "observed slice" if observed else "synthesized slice"
     data.DerivationDescription = f"{derivation}; {data.ImageComments}, {'copied' if observed else 'computed'} {origin}"
 
 

@@ -58,7 +58,7 @@ class CriticTrainer(Trainer):
         to_kwargs: passed to ``prepare_batch``.
         amp_kwargs: passed to ``torch.autocast``.
         max_grad_norm: largest norm of a network's gradient; larger ones are scaled down, so that a critic that suddenly
-            finds a difference does not throw a network without normalisation off its course. None: no limit.
+            finds a difference does not throw a network without normalization off its course. None: no limit.
 
     Raises:
         ValueError: if an optimizer belongs to no network, or ``max_grad_norm`` is not positive.
@@ -249,7 +249,7 @@ class ConditionalGANTrainer(CriticTrainer):
         self, inputs: Tensor, targets: Tensor, made: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
         """Teach the discriminator to tell targets from what was made; return its loss."""
-        # one pass for both, so that batch normalisation sees true and made volumes alike
+        # one pass for both, so that batch normalization sees true and made volumes alike
         pairs = torch.cat([torch.cat([inputs, targets], dim=1), torch.cat([inputs, made.to(inputs)], dim=1)])
         both = {name: torch.cat([value, value]) for name, value in condition.items()}
         with self.autocast():

@@ -44,7 +44,7 @@ class AlternatingSupervisionTrainer(CriticTrainer):
     - adversarial: what the patch critic D2, which tells slices from mixtures, thinks of the mixtures (eq. 8, in the
       form that ``adversarial_loss`` has).
 
-    Step II, supervised: the slices between the ends of a group are synthesised and compared with the true ones (eq. 9).
+    Step II, supervised: the slices between the ends of a group are synthesized and compared with the true ones (eq. 9).
     With both steps they alternate from iteration to iteration, beginning with Step I.
     Critics only learn in Step I, from detached inputs.
 
@@ -159,7 +159,7 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         return engine.state.output
 
     def _supervised(self, inputs: Tensor, targets: Tensor, alpha: Tensor, output: dict[str, Any]) -> dict[str, Tensor]:
-        """Step II: synthesise the slices between the ends of each group."""
+        """Step II: synthesize the slices between the ends of each group."""
         with self.autocast():
             pred = self.networks["autoencoder"](inputs, alpha)
         output[CommonKeys.PRED] = pred

@@ -112,7 +112,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
 
 class PrepareSlicePairs(PrepareBatch):
-    """Prepare batches of slice pairs for networks that return reconstructions and the synthesised slice together.
+    """Prepare batches of slice pairs for networks that return reconstructions and the synthesized slice together.
 
     For batches as :class:`monai_sliceinterp.transforms.RandSlicePairsd` draws them and networks derived from
     :class:`monai_sliceinterp.networks.nets.LatentInterpolator`.
@@ -213,7 +213,7 @@ class PrepareSliceBlocks(PrepareBatch):
 
 
 class PrepareViewImages(PrepareSliceBlocks):
-    """Prepare batches of blocks three pixels high as images of a view with their neighbours.
+    """Prepare batches of blocks three pixels high as images of a view with their neighbors.
 
     For :class:`monai_sliceinterp.networks.nets.AnisotropicMetaInterpolation` and blocks of
     :class:`monai_sliceinterp.transforms.RandSliceBlocksd` with a patch size of (3, L).
@@ -267,7 +267,7 @@ class EpochSeedHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Seed Python, NumPy, torch and the transforms."""
-        # far apart for neighbouring epochs and seeds; all generators take 32 bits
+        # far apart for neighboring epochs and seeds; all generators take 32 bits
         seed = (self.seed * 1_000_003 + engine.state.epoch * 7_919) % 2**32
         set_determinism(seed=seed, use_deterministic_algorithms=False)
         if self.transform is not None:
@@ -275,7 +275,7 @@ class EpochSeedHandler:
 
 
 class FreezeNormalizationHandler:
-    """Train the later epochs with the running statistics of batch normalisation instead of the batch's.
+    """Train the later epochs with the running statistics of batch normalization instead of the batch's.
 
     Batches mix anatomies, volumes at inference do not: with few pairs in a batch its statistics differ so much from the
     running ones that the network behaves differently in training and in use. After a warm-up the statistics are frozen

@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"how slices are left out: {', '.join(PROTOCOLS)} (default: subsample). subsample: every K-th slice is "
         "kept; fwhm: slabs as wide as the new spacing; random: slab, noise and first slice drawn for each volume, and "
-        "all slices scored; leave_one_out: every second slice of any scan is synthesised, in both phases",
+        "all slices scored; leave_one_out: every second slice of any scan is synthesized, in both phases",
     )
     add("--output_dir", default="evaluation", metavar="DIR", help="folder for all results (default: evaluation)")
     add("--subjects", nargs="+", default=[], metavar="START", help="evaluate files whose names start like this")

@@ -28,7 +28,7 @@ __all__ = ["ViewAblation"]
 
 
 class _ViewKeeper(MultiViewSliceInferer):
-    """Keeps what the views have synthesised."""
+    """Keeps what the views have synthesized."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -57,10 +57,10 @@ def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, tuple[
     Args:
         volume: ``(C, H, W, N)``, slices last; the first channel is shown.
         affine: its affine (RAS, mm).
-        factor: upsampling factor by which it was or will be interpolated: the slice shown is one that is synthesised.
+        factor: upsampling factor by which it was or will be interpolated: the slice shown is one that is synthesized.
 
     Returns:
-        Image and height of its pixels over their width, by plane: "axial", the synthesised slice nearest to the centre,
+        Image and height of its pixels over their width, by plane: "axial", the synthesized slice nearest to the center,
         see :func:`slice_view`; "coronal" and "sagittal", central cuts along the first and the second axis in the plane.
         Their rows are the slices, from inferior or posterior on.
 

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How scores and methods are called, rounded and coloured, in tables and pictures alike."""
+"""How scores and methods are called, rounded and colored, in tables and pictures alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["PLANES", "better_is", "format_value", "merit", "method_colors", "met
 PLANES = ("axial", "coronal", "sagittal")
 """Planes of a panel: the slices' own, and the two that cut across the slices."""
 
-# Grey baselines; the methods in colours that stay apart for colour-blind readers (of Okabe and Ito, and of Tol).
+# Gray baselines; the methods in colors that stay apart for color-blind readers (of Okabe and Ito, and of Tol).
 _COLORS = {
     "linear": "#d9d9d9",
     "cubic": "#a6a6a6",
@@ -88,7 +88,7 @@ def better_is(metric: str) -> str:
 
 
 def method_colors(names: Sequence[str]) -> dict[str, str]:
-    """Give every method its colour: the known ones always the same, others by their order.
+    """Give every method its color: the known ones always the same, others by their order.
 
     Example:
         >>> method_colors(["mine", "cubic", "saint"])

@@ -27,7 +27,7 @@ _PROTOCOL_NOTES = {
     "the even ones. This needs no thin slices; the spacing of the result is the scan's own.",
 }
 _METRIC_NOTES = {
-    "psnr": "PSNR: from the mean squared error over all synthesised slices of a volume together, not averaged slice by "
+    "psnr": "PSNR: from the mean squared error over all synthesized slices of a volume together, not averaged slice by "
     "slice; larger is better.",
     "ssim": "SSIM: mean structural similarity of the slices, a Gaussian window of 11 pixels; larger is better.",
     "rmse": "RMSE: root of the mean squared error, in units of the data range; smaller is better.",
@@ -42,11 +42,11 @@ _METRIC_NOTES = {
     "memory": "Memory: peak during the interpolation of one volume, in MiB; it depends on the machine.",
 }
 _PART_NOTES = {
-    "": "Scores without a further name are over the synthesised slices only, in the slices' own plane.",
+    "": "Scores without a further name are over the synthesized slices only, in the slices' own plane.",
     "volume": "Whole volume: over all slices, observed ones included.",
-    "body": "Inside the body: over the synthesised slices' voxels that are tissue only.",
+    "body": "Inside the body: over the synthesized slices' voxels that are tissue only.",
     "coronal": "Coronal and sagittal cuts: the volume cut along the two in-plane axes, so that observed and "
-    "synthesised slices are rows of one image.",
+    "synthesized slices are rows of one image.",
 }
 
 

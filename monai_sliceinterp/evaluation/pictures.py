@@ -51,7 +51,7 @@ def panel(
 ) -> None:
     """Draw planes of one volume as every method restores them, and their signed differences to the truth.
 
-    Rows are planes, columns the input, the methods and the truth, in physical proportions. All images share one grey
+    Rows are planes, columns the input, the methods and the truth, in physical proportions. All images share one gray
     scale, all differences one diverging scale. "axial" is the plane of the slices, whichever that is in the body; the
     first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
 
@@ -61,8 +61,8 @@ def panel(
         path: the file, see :func:`box_plots`.
         title: shown on top.
         window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of the truth.
-        limit: difference at the ends of the colour scale; None takes the 99.5th percentile of the methods' absolute
-            differences. Larger ones get the colours of the ends.
+        limit: difference at the ends of the color scale; None takes the 99.5th percentile of the methods' absolute
+            differences. Larger ones get the colors of the ends.
 
     Raises:
         ValueError: if there is no truth, if an image is missing, not finite or not of the truth's shape.
@@ -251,7 +251,7 @@ def _robust_range(images: Sequence[Image]) -> tuple[float, float]:
 
 
 def _robust_limit(errors: Sequence[Mapping[str, Image]]) -> float:
-    """Difference at the ends of a colour scale; exact results have some, too."""
+    """Difference at the ends of a color scale; exact results have some, too."""
     values = np.concatenate([image.ravel() for planes in errors for image in planes.values()])
     return float(np.percentile(np.abs(values), 99.5)) or 1e-3
 

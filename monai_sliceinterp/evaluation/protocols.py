@@ -47,7 +47,7 @@ def make_protocols(names: Sequence[str], factors: Sequence[int]) -> list[dict[st
     Args:
         names: "subsample": every ``factor``-th slice is kept as it is. "fwhm": slabs, Gaussian, as wide as the thick
             slices' spacing. "random": as Virtual Thin Slice degrades, slab, first slice and noise drawn for each
-            volume. "leave_one_out": every second slice of the volume is left out and synthesised, once the odd and once
+            volume. "leave_one_out": every second slice of the volume is left out and synthesized, once the odd and once
             the even ones; it needs no thin slices, any scan will do, and it knows no factor.
         factors: upsampling factors, 2 or more.
 

@@ -46,7 +46,7 @@ def leave_one_out_quality(
     network: Callable[..., Any] | None = None,
     data_range: float = 1.0,
 ) -> dict[str, Any]:
-    """Leave out every second slice, interpolate it from its neighbours, and compare with linear interpolation.
+    """Leave out every second slice, interpolate it from its neighbors, and compare with linear interpolation.
 
     Every slice but the first and the last is left out once. The distance bridged is twice that of the scan, so the
     error is larger than that of the slices the scan is given; what counts is which method is closer to the truth, and

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 REGIONS = ("slices", "body")
-"""What scores are about: whole synthesised slices, or what of them lies inside the body."""
+"""What scores are about: whole synthesized slices, or what of them lies inside the body."""
 
 _NOT_SCORED = float("nan")
 
@@ -53,25 +53,25 @@ class Score:
         group: what the volume belongs to, for instance its folder.
         protocol: how it was degraded, for instance "subsample x2".
         method: name of the method.
-        psnr: PSNR of the synthesised slices together, in dB.
-        ssim: mean SSIM of the synthesised slices.
+        psnr: PSNR of the synthesized slices together, in dB.
+        ssim: mean SSIM of the synthesized slices.
         psnr_volume: PSNR over all voxels, observed slices included, in dB.
         psnr_body: like ``psnr``, inside the body only; NaN where no body was asked for.
         ssim_body: like ``ssim``, inside the body only.
-        rmse: root of the mean squared error of the synthesised slices, in the unit of the intensities.
-        mse: mean squared error of the synthesised slices.
-        vif: mean visual information fidelity of the synthesised slices.
-        sharpness: mean gradient magnitude of the synthesised slices over that of the true ones; 1 is as sharp.
+        rmse: root of the mean squared error of the synthesized slices, in the unit of the intensities.
+        mse: mean squared error of the synthesized slices.
+        vif: mean visual information fidelity of the synthesized slices.
+        sharpness: mean gradient magnitude of the synthesized slices over that of the true ones; 1 is as sharp.
         rmse_body: like ``rmse``, inside the body only.
         ssim_volume: mean SSIM of all slices, observed ones included.
         ssim_coronal: mean SSIM of the cuts across the slices at fixed second in-plane index (coronal for axial slices
-            stored as x, y, z); observed and synthesised slices are rows of these cuts.
+            stored as x, y, z); observed and synthesized slices are rows of these cuts.
         ssim_sagittal: mean SSIM of the cuts across the slices at fixed first in-plane index.
         vif_volume: mean VIF of all slices.
         vif_coronal: mean VIF of the same cuts as ``ssim_coronal``.
         vif_sagittal: mean VIF of the same cuts as ``ssim_sagittal``.
-        lpips: mean learned perceptual distance of the synthesised slices; smaller is better.
-        niqe: mean natural image quality evaluator of the synthesised slices; smaller is better.
+        lpips: mean learned perceptual distance of the synthesized slices; smaller is better.
+        niqe: mean natural image quality evaluator of the synthesized slices; smaller is better.
         seconds: time of the interpolation.
         memory: peak memory of the interpolation in MiB.
     """
@@ -130,7 +130,7 @@ def score_volume(
         detailed: add VIF, and the scores of all slices and of the cuts across them, which takes several times as long.
 
     Returns:
-        "psnr" and "ssim" of the synthesised slices, "psnr_volume" and so on, see :class:`Score`. An added score is NaN
+        "psnr" and "ssim" of the synthesized slices, "psnr_volume" and so on, see :class:`Score`. An added score is NaN
         where it is not defined: SSIM where the volume has less than 11 slices to cut across, VIF where slices or cuts
         are smaller than 41 pixels either way, or where the truth is constant in all of them.
 
@@ -198,7 +198,7 @@ def format_scores(scores: Sequence[Score], method: str, region: str = "slices") 
         region: "slices" or "body".
 
     Returns:
-        A Markdown table: PSNR (dB) and SSIM of the synthesised slices of every method as mean over volumes, the gain of
+        A Markdown table: PSNR (dB) and SSIM of the synthesized slices of every method as mean over volumes, the gain of
         ``method`` over the better of linear and cubic, on how many volumes it wins, and the p-value of the one-sided
         Wilcoxon signed-rank test on PSNR.
 

@@ -73,7 +73,7 @@ class EvaluationSettings:
         baselines: methods which the others are tested against, if they are among the methods.
         workers: processes among which the volumes are shared.
         panels: of how many volumes panels are drawn, from the first on.
-        sweep: factor by which the slices between two neighbours are shown; 0: not at all.
+        sweep: factor by which the slices between two neighbors are shown; 0: not at all.
         curve: name of a parameter; methods called SERIES@NUMBER are then drawn as curves over it.
         device: where networks compute, for instance "cpu" or "cuda:1"; empty: the GPU if there is one.
         seed: of the bootstrap and of random protocols.

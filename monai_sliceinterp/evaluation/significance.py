@@ -37,7 +37,7 @@ def signed_rank_p_value(difference: ArrayLike) -> float:
         difference: one number for each pair; zeros say nothing and are dropped, infinite ones have the highest ranks.
 
     Returns:
-        The p-value: the probability of ranks as much in favour, or more, if either sign were as likely; 1 if all
+        The p-value: the probability of ranks as much in favor, or more, if either sign were as likely; 1 if all
         differences are zero. With n pairs it cannot be smaller than 1 / 2^n.
 
     Example:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The slices between two neighbours, as each method sees them."""
+"""The slices between two neighbors, as each method sees them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _CT_BELOW = -200.0  # only CT has such intensities (HU)
 
 @dataclass(frozen=True)
 class ThinVolume:
-    """A volume whose slices will be left out and synthesised.
+    """A volume whose slices will be left out and synthesized.
 
     Attributes:
         image: ``(C, H, W, N)`` float32 in [0, 1], slices last, with its affine.

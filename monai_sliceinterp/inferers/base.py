@@ -78,7 +78,7 @@ class SliceInterpolationInferer(Inferer):
         value_range: intensities the method was made for, to which its results are limited. Where the input exceeds
             it, the excess is interpolated linearly and added to the method's result, so that nothing is cut off.
             None: no limit.
-        progress: show a progress bar that counts synthesised slices.
+        progress: show a progress bar that counts synthesized slices.
 
     Raises:
         ValueError: if both a factor and a spacing are given, or ``value_range`` is empty.

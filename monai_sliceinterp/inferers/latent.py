@@ -30,7 +30,7 @@ _PIXELS_PER_BATCH = {"cpu": 256 * 256, "cuda": 4096 * 1024}
 
 
 class LatentSliceInferer(SliceInterpolationInferer):
-    """Encode every slice once, mix neighbouring codes, decode the mixtures in batches of bounded size.
+    """Encode every slice once, mix neighboring codes, decode the mixtures in batches of bounded size.
 
     The volume is streamed: only the codes of the slices at hand are kept, so that memory does not grow with the number
     of slices beyond the volume itself.

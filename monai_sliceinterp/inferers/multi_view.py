@@ -96,7 +96,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         if self.disagreement:
             plain = output.as_tensor() if isinstance(output, MetaTensor) else output
             maps: Any = torch.zeros_like(plain)
-            if self._maps:  # there are none where nothing had to be synthesised
+            if self._maps:  # there are none where nothing had to be synthesized
                 maps = torch.stack(self._maps).unflatten(0, tuple(inputs.shape[:2])).movedim(2, -1)
             if isinstance(output, MetaTensor):
                 maps = MetaTensor(maps).copy_meta_from(output)
@@ -155,7 +155,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
     def _interpolate_view(
         self, slices: Tensor, direction: str, grid: OutputGrid, places: Tensor, geometry: SliceGeometry, saint: SAINT
     ) -> Tensor:
-        """Synthesise the output slices ``places`` ``(M, H, W)`` from one view."""
+        """Synthesize the output slices ``places`` ``(M, H, W)`` from one view."""
         images = to_view(slices, direction)
         along = view_spacing(direction, geometry.in_plane_spacing)
         lower, alpha = grid.lower[places], grid.alpha[places]

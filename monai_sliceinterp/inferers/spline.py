@@ -28,7 +28,7 @@ _BLOCK = 64  # output slices per step: bounds the copies, keeps the matrix produ
 
 
 class SplineSliceInferer(SliceInterpolationInferer):
-    """Interpolate along the slice axis by a fixed kernel, aligned on slice centres.
+    """Interpolate along the slice axis by a fixed kernel, aligned on slice centers.
 
     Args:
         factor: upsampling factor; or

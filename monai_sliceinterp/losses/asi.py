@@ -71,7 +71,7 @@ class ASILoss(nn.Module):
 
         Args:
             pred: ``(B, 3 C, H, W)`` as a latent interpolator returns it with ``reconstruct=True``: the reconstructions
-                of both slices, then the synthesised slice; C channels each.
+                of both slices, then the synthesized slice; C channels each.
             target: ``(B, 3 C, H, W)``: the slices themselves in the same order.
 
         Returns:
@@ -82,9 +82,9 @@ class ASILoss(nn.Module):
         """
         if pred.shape[1] % 3:
             raise ValueError(f"expected the channels of two slices and the one between, got {pred.shape[1]}.")
-        *ends, synthesised = pred.chunk(3, dim=1)
+        *ends, synthesized = pred.chunk(3, dim=1)
         *true_ends, between = target.chunk(3, dim=1)
         loss = self.reconstruction_weight * self.reconstruction(torch.cat(ends), torch.cat(true_ends))
         if self.synthesis_weight > 0:
-            loss = loss + self.synthesis_weight * self.synthesis(synthesised, between)
+            loss = loss + self.synthesis_weight * self.synthesis(synthesized, between)
         return loss

@@ -25,7 +25,7 @@ VIF_SIZE = 41
 """Pixels that an image needs in both directions for four scales."""
 
 _WINDOWS = (17, 9, 5, 3)  # pixels of the Gaussian window at each scale, five standard deviations wide
-_NOISE = 2.0  # variance of the observer's noise, in squared grey levels of 256
+_NOISE = 2.0  # variance of the observer's noise, in squared gray levels of 256
 _TINY = 1e-10  # variance that is none, in the same unit
 _FLAT = 1e-6  # fraction of the data range; a reference that varies less holds nothing but rounding
 _BLOCK = 8  # images at once: bounds the memory, which is over 20 times an image in float64

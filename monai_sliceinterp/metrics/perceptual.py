@@ -8,7 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Scores by pretrained models of human judgement: optional, through the packages that bring these models."""
+"""Scores by pretrained models of human judgment: optional, through the packages that bring these models."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PerceptualMetric(MeanScoreMetric):
         return torch.tensor(values).reshape(shape[:2])
 
     def _as_photographs(self, slices: Tensor) -> Tensor:
-        """Slices as colour images ``(K C, 3, H, W)`` in [0, 1]."""
+        """Slices as color images ``(K C, 3, H, W)`` in [0, 1]."""
         images = slices.flatten(0, 1)[:, None].float().clamp(0, self.data_range) / self.data_range
         return images.expand(-1, 3, -1, -1).to(self.device)
 

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How sharp synthesised slices are, compared with the true ones."""
+"""How sharp synthesized slices are, compared with the true ones."""
 
 from __future__ import annotations
 

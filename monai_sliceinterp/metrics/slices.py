@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scores of the synthesised slices of interpolated volumes."""
+"""Scores of the synthesized slices of interpolated volumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALLEST_SLICE = {"ssim": SSIM_SIZE, "vif": VIF_SIZE}
 
 
 def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool = False) -> tuple[Tensor, Tensor]:
-    """Pick the synthesised slices of an interpolated volume and the true ones, as batches of slices.
+    """Pick the synthesized slices of an interpolated volume and the true ones, as batches of slices.
 
     Args:
         pred: ``(C, H, W, M)``, interpolated by ``factor`` from every ``factor``-th slice of ``truth``.
@@ -42,7 +42,7 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool =
         Two tensors ``(K C, 1, H, W)``.
 
     Raises:
-        ValueError: if the shapes do not belong together or there is no synthesised slice.
+        ValueError: if the shapes do not belong together or there is no synthesized slice.
 
     Example:
         >>> volume = torch.rand(1, 8, 8, 10)
@@ -57,7 +57,7 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool =
         )
     index = torch.tensor([k for k in range(count) if observed or k % factor], device=pred.device)
     if not len(index):
-        raise ValueError(f"a volume of {count} slices at factor {factor} has no synthesised slice to score.")
+        raise ValueError(f"a volume of {count} slices at factor {factor} has no synthesized slice to score.")
     # plain tensors: the slices of several volumes are pooled, their metadata means nothing here
     picked = (
         torch.as_tensor(volume)[..., index].permute(3, 0, 1, 2).flatten(0, 1)[:, None] for volume in (pred, truth)
@@ -79,7 +79,7 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
             slices whose truth is not constant, see :func:`monai_sliceinterp.metrics.visual_information_fidelity`.
         data_range: largest possible intensity difference.
         mask: pixels that count, of the slices' shape; all where None. SSIM counts those whose window lies inside the
-            slice and is centred on them.
+            slice and is centered on them.
 
     Returns:
         The score, a float32 scalar; an infinite PSNR where all slices are identical, NaN where no pixel counts, and for
@@ -118,7 +118,7 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
 
 
 class SynthesizedSliceMetric(MeanScoreMetric):
-    """Mean over volumes of the score of a volume's synthesised slices, see :func:`slice_score`.
+    """Mean over volumes of the score of a volume's synthesized slices, see :func:`slice_score`.
 
     Every volume counts the same, however many slices it has; one whose true slices are all constant has no VIF and does
     not count there. For use with ``IgniteMetricHandler``.

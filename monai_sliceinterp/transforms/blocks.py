@@ -78,7 +78,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         factors: upsampling factors, of which one is drawn; write one several times to draw it more often.
         max_spacing: extra thinning keeps the slice spacing at or below this, in mm. Its phase is random.
         max_thickness: slices are averaged over Gaussian slabs of a width drawn from 0 to this, in units of the block's
-            slice spacing. Above 1 neighbouring slabs overlap, as in many reconstructions, and slices vary more slowly
+            slice spacing. Above 1 neighboring slabs overlap, as in many reconstructions, and slices vary more slowly
             than their spacing suggests. 0 leaves them as they are.
         any_axis: also take in-plane axes as the slice axis, where no voxel spacing exceeds ``max_spacing``.
         min_contrast: standard deviation that a block's intensities need.

@@ -47,7 +47,7 @@ def fwhm_downsample(volume: Tensor, factor: int, fwhm: float, phase: int = 0) ->
         phase: index of the first kept slice.
 
     Returns:
-        ``(..., M)`` with ``M = (N - 1 - phase) // factor + 1`` slices, centred on the kept ones.
+        ``(..., M)`` with ``M = (N - 1 - phase) // factor + 1`` slices, centered on the kept ones.
 
     Raises:
         ValueError: if the factor is not a positive integer, the phase lies outside, or fewer than two slices remain.

@@ -105,7 +105,7 @@ def degrade(
         profile: "gaussian", "box" or "none", see :func:`monai_sliceinterp.resampling.slab_weights`.
         phase: position of the first thick slice.
         restore_grid: interpolate back to the thin slices within the thick ones, by a cubic B-spline aligned on slice
-            centres.
+            centers.
         extrapolate: with ``restore_grid``, also give the thin slices outside, as copies of the first and last thick
             slice, so that the shape stays.
 
@@ -154,13 +154,13 @@ class Degrader(Transform):
         factor: distance of the thick slices in units of the input gap, 1 or more, not necessarily an integer.
         sigma: standard deviation of a Gaussian slab in voxels; or
         fwhm: full width at half maximum of the slab in mm (of a box: its width); or
-        gap: gap between neighbouring slabs in mm: their width is the new slice spacing less the gap.
+        gap: gap between neighboring slabs in mm: their width is the new slice spacing less the gap.
         profile: "gaussian", "box", or "none", which takes slices as they are.
         phase: position of the first thick slice in voxels.
         noise: standard deviation of the Gaussian noise that is added at the end, in the image's units.
         seed: seed of the noise: the same input gives the same output.
         restore_grid: interpolate back to the thin slices within the thick ones, by a cubic B-spline aligned on slice
-            centres.
+            centers.
         extrapolate: with ``restore_grid``, repeat the first and last thick slice outward so that the shape stays.
         axis: through-plane axis; the last one by convention.
 

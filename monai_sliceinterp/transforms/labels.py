@@ -76,7 +76,7 @@ def interpolate_labels(labels: Labels, grid: OutputGrid, in_plane_spacing: _Spac
     Args:
         labels: ``(H, W, N)`` integers, slices last, 0 for background; a tensor or an array.
         grid: the output grid.
-        in_plane_spacing: distance of pixel neighbours along H and along W in mm.
+        in_plane_spacing: distance of pixel neighbors along H and along W in mm.
 
     Returns:
         ``(H, W, M)`` of the same type; the observed slices are those of the input.

@@ -111,7 +111,7 @@ class LoadVolume(Transform):
         if array.ndim not in (3, 4):
             raise ValueError(f"{path}: has {array.ndim} dimensions ({shape}); expected a 3D volume, or 4D with time.")
         if array.dtype.kind not in "iuf":
-            raise ValueError(f"{path}: voxels of type {array.dtype} are not grey values; expected integers or floats.")
+            raise ValueError(f"{path}: voxels of type {array.dtype} are not gray values; expected integers or floats.")
         if min(array.shape[:3]) < 2:
             raise ValueError(f"{path}: has a single slice ({shape}); interpolation needs at least 2.")
         _check_finite(path, array, self.allow_nan)
@@ -271,7 +271,7 @@ def _from_itk(image: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
     """Convert an image in memory."""
     kind = image.GetPixelIDTypeAsString()
     if "vector" in kind or "complex" in kind:
-        raise _Unusable(f"voxels of type {kind} are not grey values; expected integers or floats.")
+        raise _Unusable(f"voxels of type {kind} are not gray values; expected integers or floats.")
     ndim = image.GetDimension()
     affine = np.eye(4)
     if ndim > 2:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tell synthesised slices from observed ones, and where an output comes from, in files beside it."""
+"""Tell synthesized slices from observed ones, and where an output comes from, in files beside it."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def provenance_labels(image: MetaTensor, mask: np.ndarray, axis: int) -> MetaTen
 
 
 class SaveProvenanced(MapTransform):
-    """Write, beside a saved volume, which of its slices are synthesised and how it was made.
+    """Write, beside a saved volume, which of its slices are synthesized and how it was made.
 
     For ``scan_interp.nii.gz`` (or the folder ``scan_interp`` of a DICOM series) these are
-    ``scan_interp_provenance.nii.gz``, a label volume on the output's grid with 0 = observed and 1 = synthesised, and
+    ``scan_interp_provenance.nii.gz``, a label volume on the output's grid with 0 = observed and 1 = synthesized, and
     ``scan_interp.json``, see :func:`monai_sliceinterp.provenance.describe_output`. It has to come after
     :class:`monai_sliceinterp.transforms.SaveVolumed`.
 

@@ -326,8 +326,8 @@ def mixed_by_pairs(
             with torch.no_grad():
                 codes = network.eval().encode(pair[:, None])
                 mixed = tuple((1 - weight) * code[:1] + weight * code[1:] for code in codes)
-                synthesised = network.decode(mixed, pair.shape[1:])[0, 0].clamp(0, 1)
-            made.append(synthesised + (1 - weight) * excess[0] + weight * excess[1])
+                synthesized = network.decode(mixed, pair.shape[1:])[0, 0].clamp(0, 1)
+            made.append(synthesized + (1 - weight) * excess[0] + weight * excess[1])
         results.append(unscaled(torch.stack(made, dim=-1)[None, None], axis, window))
     return np.stack(results, axis=-1) if values.ndim == 4 else results[0]
 
@@ -381,7 +381,7 @@ def moments(optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What batch normalisation remembers."""
+    """What batch normalization remembers."""
     result = {key: value for key, value in weights.items() if "running_" in key or "num_batches" in key}
     assert result
     return result

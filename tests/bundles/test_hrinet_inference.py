@@ -212,7 +212,7 @@ def test_chosen_axis(network: HRINetAutoencoder, outputs: tuple[Path, dict[str, 
 def test_quality_of_a_scan(
     name: str, count: int, network: HRINetAutoencoder, outputs: tuple[Path, dict[str, Result]]
 ) -> None:
-    """Each slice but the first and the last is compared with what the network makes of its neighbours; on request."""
+    """Each slice but the first and the last is compared with what the network makes of its neighbors; on request."""
     root, _ = outputs
     files = [f"{name}_interp{end}" for name in ("axial", "odd") for end in (".nii.gz", "_quality.json")]
     assert names(root / "isotropic") == files and len(list(root.rglob("*.json"))) == 2

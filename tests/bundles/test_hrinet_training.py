@@ -484,7 +484,7 @@ def test_embedded_phantoms_are_taken_slice_by_slice(tmp_path: Path) -> None:
 
 
 def test_training_groups(tmp_path: Path) -> None:
-    """Neighbouring slices in order, or in reverse order; two samples of a volume as often as an epoch has it."""
+    """Neighboring slices in order, or in reverse order; two samples of a volume as often as an epoch has it."""
     numbered = np.broadcast_to(np.arange(25, dtype=np.int16), (28, 26, 25))
     for name in ("a", "b", "c"):
         save(tmp_path / f"{name}.nii.gz", 100 * numbered - 1000, diagonal(1.0, 1.0, 1.0))

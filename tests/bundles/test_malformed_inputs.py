@@ -40,7 +40,7 @@ from tests.dicom_series import write_series
 
 SPACING = np.diag([1.0, 1.0, 4.0, 1.0])
 SHAPE = (12, 11, 4)
-GREY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+GRAY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
 
 
 def attempt(weights: Path, **options: object) -> Result:
@@ -74,7 +74,7 @@ def check_error(result: Result, *parts: str, failed: int = 0) -> None:
         assert part in last, f"{part!r} is not in {last!r}"
 
 
-def header_with(path: Path, changes: Mapping[int, bytes], values: np.ndarray = GREY) -> Path:
+def header_with(path: Path, changes: Mapping[int, bytes], values: np.ndarray = GRAY) -> Path:
     """Write a NIfTI file whose header has other bytes at some places."""
     whole = bytearray(save(path.with_name("whole.nii"), values, SPACING).read_bytes())
     path.with_name("whole.nii").unlink()
@@ -84,7 +84,7 @@ def header_with(path: Path, changes: Mapping[int, bytes], values: np.ndarray = G
     return path
 
 
-def nifti(changes: Mapping[int, bytes], values: np.ndarray = GREY) -> Callable[[Path], object]:
+def nifti(changes: Mapping[int, bytes], values: np.ndarray = GRAY) -> Callable[[Path], object]:
     return lambda path: header_with(path, changes, values)
 
 
@@ -118,7 +118,7 @@ def text(content: str | bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def meta_image(data: bytes = GREY.tobytes(), **fields: str | None) -> Callable[[Path], object]:
+def meta_image(data: bytes = GRAY.tobytes(), **fields: str | None) -> Callable[[Path], object]:
     """A MetaImage; a field that is None is left out."""
     known: dict[str, str | None] = {
         "ObjectType": "Image",
@@ -135,7 +135,7 @@ def meta_image(data: bytes = GREY.tobytes(), **fields: str | None) -> Callable[[
     return text(head.encode() + data)
 
 
-def nrrd(data: bytes = GREY.tobytes(), magic: str = "NRRD0004", **fields: str | None) -> Callable[[Path], object]:
+def nrrd(data: bytes = GRAY.tobytes(), magic: str = "NRRD0004", **fields: str | None) -> Callable[[Path], object]:
     """A NRRD file; underscores stand for blanks, a field that is None is left out."""
     known: dict[str, str | None] = {
         "type": "short",
@@ -208,22 +208,22 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "infinite_affine.nii": (nifti(rows(1, 0, 0, np.inf, 0, 1, 0, 0, 0, 0, 4, 0)), "NaN or infinite entries"),
     "singular_affine.nii": (nifti(rows(1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 4, 0)), "affine is singular"),
     "zero_column.nii": (nifti(rows(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)), "spacing is zero"),
-    "complex.nii": (voxels(GREY.astype(np.complex64)), "not grey values"),
+    "complex.nii": (voxels(GRAY.astype(np.complex64)), "not gray values"),
     "no_frames.nii": (nifti(dims(4, 12, 11, 4, 0)), ""),
-    "rgb.nii": (voxels(np.zeros(SHAPE, [(colour, "u1") for colour in "RGB"])), "not grey values"),
-    "flat.nii": (voxels(GREY[..., 0]), "2 dimensions (12 x 11)"),
-    "line.nii": (voxels(GREY[:, 0, 0]), "1 dimensions"),
-    "one_slice.nii": (voxels(GREY[..., :1]), "single slice"),
-    "one_row.nii": (voxels(GREY[:1]), "single slice"),
-    "one_voxel.nii": (voxels(GREY[:1, :1, :1]), "single slice"),
+    "rgb.nii": (voxels(np.zeros(SHAPE, [(color, "u1") for color in "RGB"])), "not gray values"),
+    "flat.nii": (voxels(GRAY[..., 0]), "2 dimensions (12 x 11)"),
+    "line.nii": (voxels(GRAY[:, 0, 0]), "1 dimensions"),
+    "one_slice.nii": (voxels(GRAY[..., :1]), "single slice"),
+    "one_row.nii": (voxels(GRAY[:1]), "single slice"),
+    "one_voxel.nii": (voxels(GRAY[:1, :1, :1]), "single slice"),
     "five.nii": (voxels(np.zeros((*SHAPE, 2, 3), np.int16)), "5 dimensions"),
     "all_nan.nii": (voxels(np.full(SHAPE, np.nan, np.float32)), "NaN"),
     "infinite.nii": (voxels(with_one(np.inf)), "infinite"),
     "minus_infinite.nii": (voxels(with_one(-np.inf)), "infinite"),
-    "coarse.nii": (voxels(GREY, np.diag([1, 1, 0.5, 1.0])), "coarser than the input's 1 mm"),
+    "coarse.nii": (voxels(GRAY, np.diag([1, 1, 0.5, 1.0])), "coarser than the input's 1 mm"),
     "empty_mha.mha": (text(""), ""),
     "text_mha.mha": (text("this is no image"), ""),
-    "cut.mha": (meta_image(GREY.tobytes()[:-100]), UNREADABLE),
+    "cut.mha": (meta_image(GRAY.tobytes()[:-100]), UNREADABLE),
     "no_raw.mhd": (meta_image(b"", ElementDataFile="nowhere.raw"), UNREADABLE),
     "no_data_file.mhd": (meta_image(b"", ElementDataFile=None), UNREADABLE),
     "element_type.mha": (meta_image(ElementType="MET_NOTHING"), UNREADABLE),
@@ -234,11 +234,11 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no_size.mha": (meta_image(DimSize=None), ""),
     "huge_mha.mha": (meta_image(DimSize="99999 99999 99999"), UNREADABLE),
     "flat_mha.mha": (meta_image(NDims="2", DimSize="12 11", ElementSpacing="1 1"), "2 dimensions"),
-    "colours.mha": (itk(np.zeros((4, 6, 5, 3), np.uint8), is_vector=True), "not grey values"),
+    "colors.mha": (itk(np.zeros((4, 6, 5, 3), np.uint8), is_vector=True), "not gray values"),
     "empty_nrrd.nrrd": (text(""), ""),
     "text_nrrd.nrrd": (text("this is no image"), ""),
     "magic_nrrd.nrrd": (nrrd(magic="NRRX0004"), UNREADABLE),
-    "cut_nrrd.nrrd": (nrrd(GREY.tobytes()[:-100]), UNREADABLE),
+    "cut_nrrd.nrrd": (nrrd(GRAY.tobytes()[:-100]), UNREADABLE),
     "encoding.nrrd": (nrrd(encoding="telepathy"), UNREADABLE),
     "gzip_garbage.nrrd": (nrrd(b"garbage" * 9, encoding="gzip"), UNREADABLE),
     "no_sizes.nrrd": (nrrd(sizes=None), UNREADABLE),
@@ -250,7 +250,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "preamble.dcm": (text(bytes(128) + b"DICM"), ""),
     "preamble_and_garbage.dcm": (text(bytes(128) + b"DICM" + b"\x08\x00garbage" * 50), ""),
     "notes.md": (text("this is no image"), UNREADABLE),
-    "array.npy": (lambda path: np.save(path, GREY), UNREADABLE),
+    "array.npy": (lambda path: np.save(path, GRAY), UNREADABLE),
     "no_suffix": (text(b"\x89PNG\r\n\x1a\nrest"), UNREADABLE),
 }
 
@@ -315,12 +315,12 @@ def test_unnoticed_damage(name: str, weights: Path, tmp_path: Path) -> None:
 
 
 def series(**settings: Any) -> Callable[[Path], object]:
-    return lambda folder: write_series(folder, GREY, SPACING, **settings)
+    return lambda folder: write_series(folder, GRAY, SPACING, **settings)
 
 
 def edited(edit: Callable[[list[Path]], object], **settings: Any) -> Callable[[Path], object]:
     """A series whose files, in the order of the slices, are changed."""
-    return lambda folder: edit(write_series(folder, GREY, SPACING, **settings))
+    return lambda folder: edit(write_series(folder, GRAY, SPACING, **settings))
 
 
 def shorten(paths: list[Path], count: int, length: int) -> None:
@@ -344,20 +344,20 @@ def remove(keyword: str) -> Callable[[Path], object]:
 
 def two_series(folder: Path) -> None:
     for uid, prefix in (("1.2.3.11", "A"), ("1.2.3.22", "B")):
-        write_series(folder, GREY, SPACING, series_uid=uid, prefix=prefix)
+        write_series(folder, GRAY, SPACING, series_uid=uid, prefix=prefix)
 
 
 def two_planes(folder: Path) -> None:
     """Two stacks in one series."""
     turned = SPACING[:, [1, 2, 0, 3]].copy()
     for affine, prefix in ((SPACING, "A"), (turned, "B")):
-        write_series(folder, GREY, affine, prefix=prefix, series_uid="1.2.3.11", frame_uid="1.2.3", study_uid="1.2")
+        write_series(folder, GRAY, affine, prefix=prefix, series_uid="1.2.3.11", frame_uid="1.2.3", study_uid="1.2")
 
 
 def two_sizes(folder: Path) -> None:
     for size, prefix in ((12, "A"), (10, "B")):
         uids = {"series_uid": "1.2.3.11", "frame_uid": "1.2.3", "study_uid": "1.2"}
-        write_series(folder, GREY[:size], SPACING, prefix=prefix, **uids)
+        write_series(folder, GRAY[:size], SPACING, prefix=prefix, **uids)
 
 
 def strip_pixels(path: Path) -> None:
@@ -383,7 +383,7 @@ DICOM: dict[str, tuple[Callable[[Path], object], str]] = {
     "single_slice": (edited(lambda paths: [path.unlink() for path in paths[1:]]), "single slice"),
     "one_place": (series(positions=[0.0] * 4, tags={"EchoTime": [1, 2, 3, 4]}), "at one position"),
     "two_times": (series(duplicates=range(4), duplicate_offset=5), "several images at one position"),
-    "colour": (series(tags={"PhotometricInterpretation": "RGB"}), "RGB voxels are not grey"),
+    "color": (series(tags={"PhotometricInterpretation": "RGB"}), "RGB voxels are not gray"),
     "inverted": (series(tags={"PhotometricInterpretation": "MONOCHROME1"}), "MONOCHROME1"),
     "two_planes": (two_planes, "not parallel"),
     "two_sizes": (two_sizes, "differ in size"),
@@ -464,8 +464,8 @@ LABEL_OPTIONS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
 def places(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Files that the options name."""
     root = tmp_path_factory.mktemp("options")
-    scan = save(root / "scan.nii.gz", GREY, SPACING)
-    save(root / "again" / "scan.nii", GREY, SPACING)
+    scan = save(root / "scan.nii.gz", GRAY, SPACING)
+    save(root / "again" / "scan.nii", GRAY, SPACING)
     for name in ("nothing", "documents", "folder.nii.gz", "killed"):
         (root / name).mkdir()
     (root / "documents" / "notes.txt").write_text("text")

@@ -82,8 +82,8 @@ def test_observed_slices_at_their_true_places(name: str, outputs: tuple[Path, di
     for path in sorted((root / name / "series_interp").iterdir()):
         data = pydicom.dcmread(path, stop_before_pixels=True)
         kinds[round(float(data.ImagePositionPatient[2]) / 2.5)] = data.ImageType[3]
-    synthesised = {place: "SYNTHESISED" if expected[0, 0, place] else "OBSERVED" for place in range(13)}
-    assert kinds == synthesised
+    synthesized = {place: "SYNTHESIZED" if expected[0, 0, place] else "OBSERVED" for place in range(13)}
+    assert kinds == synthesized
 
 
 @pytest.mark.parametrize("name", BUNDLES)

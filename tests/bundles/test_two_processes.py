@@ -13,7 +13,7 @@
 
 Nothing that is drawn may make a difference: volumes hold one patch, look the same from either end of each axis, which
 flips and reversed groups leave as they are, are not shuffled, and all else is set to a single value. The two processes
-see different volumes in each step. Statistics of batch normalisation, which are those of half a batch in each process,
+see different volumes in each step. Statistics of batch normalization, which are those of half a batch in each process,
 are frozen or not there.
 """
 
@@ -145,7 +145,7 @@ BUNDLES = {
             "thin_noise_prob": 0,
             "smooth_prob": 0,
             "norm_warmup_epochs": 0,
-            "discriminator_channels": "[8]",  # the first layer of a discriminator has no normalisation
+            "discriminator_channels": "[8]",  # the first layer of a discriminator has no normalization
             "adversarial_weight": 10,
         },
         alone={"batch_size": 4, "train__dataloader__shuffle": False},

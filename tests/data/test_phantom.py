@@ -250,8 +250,8 @@ def test_shape_and_affine_for_any_grid(kind, seed, shape, spacing, thickness, pr
     assert volume.shape == (frames, *shape) and torch.isfinite(volume).all()
     affine = volume.affine.numpy()
     np.testing.assert_allclose(affine[:3, :3], np.diag(spacing))
-    centre = affine @ [*((np.array(shape) - 1) / 2), 1]
-    np.testing.assert_allclose(centre[:3], 0, atol=1e-9)
+    center = affine @ [*((np.array(shape) - 1) / 2), 1]
+    np.testing.assert_allclose(center[:3], 0, atol=1e-9)
 
 
 def test_write_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -449,9 +449,9 @@ class TestErrors:
             ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two perpendicular unit vectors"),
             ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not two perpendicular unit vectors"),
             ({"PixelSpacing": ["0", "1"]}, "pixel spacing is zero or negative"),
-            ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1 voxels are not grey values that grow"),
-            ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "RGB voxels are not grey values"),
-            ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR voxels are not grey values"),
+            ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1 voxels are not gray values that grow"),
+            ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "RGB voxels are not gray values"),
+            ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR voxels are not gray values"),
         ],
     )
     def test_tags(self, tmp_path, tags, named):

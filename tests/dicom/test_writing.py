@@ -540,7 +540,7 @@ class TestWhatIsKept:
 
 
 class TestOrigin:
-    def test_observed_and_synthesised(self, tmp_path, series):
+    def test_observed_and_synthesized(self, tmp_path, series):
         _, _, data = written(tmp_path, files=series, factor=4)
         uids = [pydicom.dcmread(path).SOPInstanceUID for path in series]
         for k, found in enumerate(data):
@@ -551,17 +551,17 @@ class TestOrigin:
             for ref in found.SourceImageSequence:
                 assert ref.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
                 assert "ReferencedFrameNumber" not in ref
-            assert list(found.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "SYNTHESISED" if part else "OBSERVED"]
-            assert found.ImageComments == ("synthesised slice" if part else "observed slice")
+            assert list(found.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "SYNTHESIZED" if part else "OBSERVED"]
+            assert found.ImageComments == ("synthesized slice" if part else "observed slice")
             place = f"computed at {part / 4:g} of the gap between instance {lower + 1} and instance {lower + 2}"
             place = place if part else f"copied from instance {lower + 1}"
             assert found.DerivationDescription == f"{MEASURED}; {found.ImageComments}, {place}"
             assert found.DerivationCodeSequence[0].CodeValue == "113085"
 
     def test_restored(self, tmp_path, series):
-        """Where no slice is copied, those at the place of a source slice are synthesised, too."""
+        """Where no slice is copied, those at the place of a source slice are synthesized, too."""
         _, _, data = written(tmp_path, files=series, observed=[False] * 7)
-        assert {found.ImageType[3] for found in data} == {"SYNTHESISED"}
+        assert {found.ImageType[3] for found in data} == {"SYNTHESIZED"}
         assert data[2].DerivationDescription.endswith("computed at the place of instance 2")
         assert [len(found.SourceImageSequence) for found in data] == [1, 2, 1, 2, 1, 2, 1]
 
@@ -581,7 +581,7 @@ class TestOrigin:
         np.testing.assert_array_equal(data[0].pixel_array, image[0, :, :, -1].numpy().T)
 
     def test_uneven(self, tmp_path):
-        """Neighbours and fractions come from the positions."""
+        """Neighbors and fractions come from the positions."""
         files = write_series(tmp_path / "scan", voxels(), DIAGONAL, positions=[0, 2, 8, 12])
         _, _, data = written(tmp_path, files=files, observed=[True, True, False, False, True, False, True])
         uids = [pydicom.dcmread(path).SOPInstanceUID for path in files]

@@ -184,7 +184,7 @@ class TestByHand:
 
     @pytest.mark.parametrize("weights_of_losses", [(3.0, 0.25), (0.0, 1.0)])
     def test_losses_of_networks_that_stay(self, weights_of_losses):
-        """Without batch normalisation and with rates of zero, the losses follow from the networks alone."""
+        """Without batch normalization and with rates of zero, the losses follow from the networks alone."""
         torch.manual_seed(0)
         generator, discriminator = nn.Conv3d(1, 1, 3, padding=1), VTSDiscriminator((2,))
         batches = make_batches()

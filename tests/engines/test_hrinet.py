@@ -598,7 +598,7 @@ class TestPatchCritic:
             trainer.run()
         assert logs[0] == logs[1]
 
-    def test_batch_normalisation(self):
+    def test_batch_normalization(self):
         """As PatchDiscriminator has it: its statistics go on in Step I."""
         networks = make_networks()
         networks["patch_critic"] = PatchDiscriminator(2, 4, 1, num_layers_d=1)
@@ -719,7 +719,7 @@ class TestEngine:
                 assert known - {"image", "label", "pred"} == (STEP_II if k // 4 % 2 else STEP_I)
 
     def test_weights_at_the_events(self):
-        """The autoencoder has learnt by "backward completed", not before."""
+        """The autoencoder has learned by "backward completed", not before."""
         networks = make_networks()
         trainer = make_trainer(networks, make_batches(1))
         states = []
@@ -967,9 +967,9 @@ def moving_blobs(number, size=16, count=5, seed=0):
     way = torch.stack([angle.cos(), angle.sin()], dim=1) * 4
     way = torch.where(((middle - places) * way).sum(dim=1, keepdim=True) > 0, way, -way)
     steps = torch.linspace(0, 1, count)
-    centres = places[:, None] + steps[:, None] * way[:, None]
+    centers = places[:, None] + steps[:, None] * way[:, None]
     grid = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"), dim=-1)
-    distance = ((grid[None, None] - centres[:, :, None, None]) ** 2).sum(dim=-1)
+    distance = ((grid[None, None] - centers[:, :, None, None]) ** 2).sum(dim=-1)
     return torch.exp(-distance / (2 * 1.5**2))  # (number, count, size, size)
 
 

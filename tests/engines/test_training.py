@@ -161,7 +161,7 @@ class TestPrepareViewImages:
         assert {tensor.dtype for tensor in tensors} == {torch.float64}
 
     def test_trained_as_used(self):
-        """AMI sees in training what the inferer shows it of a scan: images, neighbours and spacings."""
+        """AMI sees in training what the inferer shows it of a scan: images, neighbors and spacings."""
         batch, network = draw_blocks(number=8), make_saint()
         image, target, args, kwargs = PrepareViewImages()(batch)
         with torch.no_grad():

@@ -123,12 +123,12 @@ def by_scikit_image(first, second, inside, data_range=1.0):
 class TestBody:
     @pytest.mark.parametrize("data_range", [1.0, 50.0])
     def test_by_hand(self, data_range):
-        """Only synthesised slices count, and of them what is inside; slices left over at the end do not."""
+        """Only synthesized slices count, and of them what is inside; slices left over at the end do not."""
         truth, pred = data_range * rand(2, 16, 17, 8), data_range * rand(2, 16, 17, 7, seed=1)
         body = rand(2, 16, 17, 8, seed=2) > 0.6
         scores = score_volume(pred, truth, 3, data_range, body)
-        synthesised = [1, 2, 4, 5]
-        images = [volume[..., synthesised].permute(0, 3, 1, 2).flatten(0, 1) for volume in (pred, truth, body)]
+        synthesized = [1, 2, 4, 5]
+        images = [volume[..., synthesized].permute(0, 3, 1, 2).flatten(0, 1) for volume in (pred, truth, body)]
         psnr, ssim = by_scikit_image(*images, data_range)
         assert scores["psnr_body"] == pytest.approx(psnr, rel=1e-5)
         assert scores["ssim_body"] == pytest.approx(ssim, abs=1e-5)

@@ -82,7 +82,7 @@ class TestViews:
     @pytest.mark.parametrize(
         ("count", "factor", "middle"), [(5, 2, 1), (5, 4, 2), (7, 2, 3), (9, 4, 3), (9, 8, 4), (3, 2, 1)]
     )
-    def test_the_slice_is_a_synthesised_one(self, count, factor, middle):
+    def test_the_slice_is_a_synthesized_one(self, count, factor, middle):
         volume = torch.arange(float(count)).expand(2, 3, 4, count)
         assert (volume_cuts(volume, torch.eye(4), factor)["axial"][0] == middle).all()
 

@@ -110,7 +110,7 @@ def make_rows(volumes, protocols, methods, groups=1):
 
 
 class TestColors:
-    def test_a_method_has_its_colour_everywhere(self):
+    def test_a_method_has_its_color_everywhere(self):
         few, many = method_colors(["saint", "cubic"]), method_colors([*METHODS, "mine"])
         assert few == {name: many[name] for name in ("saint", "cubic")}
 
@@ -119,13 +119,13 @@ class TestColors:
         colors = method_colors(names)
         assert list(colors) == names and len(set(colors.values())) == 15
 
-    def test_more_methods_than_colours(self):
+    def test_more_methods_than_colors(self):
         colors = method_colors([f"own{k}" for k in range(9)])
         assert colors["own8"] == colors["own0"]
 
     @pytest.mark.parametrize("deficiency", ["protan", "deutan"])
-    def test_colour_blind_readers(self, deficiency):
-        """The bundles' colours, seen with dichromatic eyes (Viénot, Brettel and Mollon 1999), stay apart."""
+    def test_color_blind_readers(self, deficiency):
+        """The bundles' colors, seen with dichromatic eyes (Viénot, Brettel and Mollon 1999), stay apart."""
         to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
         see = np.eye(3)
         if deficiency == "protan":
@@ -133,7 +133,7 @@ class TestColors:
         else:
             see[1] = [0.494207, 0, 1.24827]
         matrix = np.linalg.inv(to_lms) @ see @ to_lms
-        np.testing.assert_allclose(matrix @ np.ones(3), 1, atol=0.02)  # white and greys stay what they are
+        np.testing.assert_allclose(matrix @ np.ones(3), 1, atol=0.02)  # white and grays stay what they are
         linear = [np.array(to_rgb(color)) ** 2.2 for color in method_colors(METHODS).values()]
         seen = [np.clip(matrix @ color, 0, 1) ** (1 / 2.2) for color in linear]
         assert min(np.linalg.norm(a - b) for k, a in enumerate(seen) for b in seen[:k]) > 0.2
@@ -353,7 +353,7 @@ class TestPanel:
         assert "scan, subsample x4" in words(drawn[0])
 
     def test_scales(self, tmp_path, drawn):
-        """One grey scale from the truth, one signed scale for all methods and planes; the input does not stretch it."""
+        """One gray scale from the truth, one signed scale for all methods and planes; the input does not stretch it."""
         arrays = make_arrays()
         arrays["truth|axial"] *= 0.5
         arrays["input|axial"] += 40
@@ -377,7 +377,7 @@ class TestPanel:
         assert {axis.images[0].get_clim() for axis in axes[:12]} == {(0.2, 0.3)}
         assert {axis.images[0].get_clim() for axis in axes[12:]} == {(-0.05, 0.05)}
 
-    def test_colour_bars(self, tmp_path, drawn):
+    def test_color_bars(self, tmp_path, drawn):
         panel(make_arrays(), tmp_path / "panel.png")
         bars = [axis for axis in drawn[0].axes if axis.axison]
         assert [bar.get_ylabel() for bar in bars] == ["intensity", "difference"]

@@ -100,7 +100,7 @@ class TestMakeProtocols:
 class TestLeaveOneOut:
     @pytest.mark.parametrize("count", [4, 5, 8, 9])
     def test_both_phases(self, count):
-        """Every slice but those at the ends is synthesised once; a method that knows the truth is perfect."""
+        """Every slice but those at the ends is synthesized once; a method that knows the truth is perfect."""
         thin = make_thin(count)
         recipes = make_protocols(["leave_one_out"], [])
         left_out = []

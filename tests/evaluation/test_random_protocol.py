@@ -92,10 +92,10 @@ class TestObservedSlices:
         assert torch.equal(second, truth[..., :count].permute(3, 0, 1, 2).reshape(2 * count, 1, 3, 4))
 
     def test_factor_one(self):
-        """Nothing is synthesised, but there is something to score."""
+        """Nothing is synthesized, but there is something to score."""
         volume = rand(1, 3, 4, 5)
         assert len(synthesized_pairs(volume, volume, 1, observed=True)[0]) == 5
-        with pytest.raises(ValueError, match="no synthesised slice"):
+        with pytest.raises(ValueError, match="no synthesized slice"):
             synthesized_pairs(volume, volume, 1)
 
     def test_default_is_without(self):
@@ -324,7 +324,7 @@ class TestScores:
         ssim = np.mean([structural_similarity(*pair, data_range=1.0, **OPTIONS) for pair in pairs])
         assert found.ssim == pytest.approx(ssim, abs=1e-5)
 
-    def test_other_protocols_score_what_is_synthesised(self):
+    def test_other_protocols_score_what_is_synthesized(self):
         """Beside a random one, too."""
         volume = make_volume()
         sub = {"factor": 4, "fwhm": 0}

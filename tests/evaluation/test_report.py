@@ -452,4 +452,4 @@ class TestNotes:
 
     def test_what_psnr_is_over(self):
         text = " ".join(measurement_notes(["subsample x2"], ["psnr", "mse"]))
-        assert "over all synthesised slices of a volume together" in text and "data range 0 to 1" in text
+        assert "over all synthesized slices of a volume together" in text and "data range 0 to 1" in text

@@ -188,9 +188,9 @@ class TestMisuse:
         with pytest.raises(ValueError, match="SSIM's window needs slices of at least 11 x 11 pixels"):
             score_volume(volume, volume, 2)
 
-    def test_nothing_synthesised(self):
+    def test_nothing_synthesized(self):
         volume = rand(1, 12, 12, 5)
-        with pytest.raises(ValueError, match="no synthesised slice to score"):
+        with pytest.raises(ValueError, match="no synthesized slice to score"):
             score_volume(volume, volume, 1)
 
 

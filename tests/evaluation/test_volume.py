@@ -176,7 +176,7 @@ class TestScores:
 
     @pytest.mark.parametrize(("protocol", "observed"), [("subsample", False), ("random", True)])
     def test_which_slices(self, heads, tmp_path, protocol, observed):
-        """Synthesised ones; all where thick slices show none as it is."""
+        """Synthesized ones; all where thick slices show none as it is."""
 
         def add_to_observed(thick, factor):
             result = SplineSliceInferer(factor=factor, mode="linear")(thick[None])[0]

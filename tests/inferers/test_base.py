@@ -25,7 +25,7 @@ from monai_sliceinterp.inferers import SliceInterpolationInferer, base, paste_ob
 
 
 class PositionInferer(SliceInterpolationInferer):
-    """Every synthesised slice is ``start`` + its position; what was asked for is noted."""
+    """Every synthesized slice is ``start`` + its position; what was asked for is noted."""
 
     def __init__(self, *args, start=1000, **kwargs):
         super().__init__(*args, **kwargs)
@@ -163,7 +163,7 @@ class TestLoop:
 
     @pytest.mark.parametrize("factor", [2, 5])
     @pytest.mark.parametrize("progress", [True, False])
-    def test_progress_counts_synthesised_slices(self, monkeypatch, factor, progress):
+    def test_progress_counts_synthesized_slices(self, monkeypatch, factor, progress):
         bars = []
 
         class Bar(tqdm):
@@ -214,11 +214,11 @@ class TestValueRange:
         """A network that overshoots gives the end of the range; observed slices are copied all the same."""
         volume = make_volume(1, 2, 5, 4, 3).sigmoid() * 0.5 + 0.25
         result = PositionInferer(factor=3, value_range=(0.25, 0.75), start=start, keep_observed=keep)(volume)
-        synthesised = [k for k in range(7) if k % 3 or not keep]
-        assert (result[..., synthesised] == limit).all()
+        synthesized = [k for k in range(7) if k % 3 or not keep]
+        assert (result[..., synthesized] == limit).all()
         assert not keep or torch.equal(result[..., ::3], volume)
         free = PositionInferer(factor=3, start=start, keep_observed=keep)(volume)
-        assert (free[..., synthesised].abs() > 900).all()
+        assert (free[..., synthesized].abs() > 900).all()
 
     @pytest.mark.parametrize(("start", "limit"), [(1000, 0.5), (-1000, -0.5)])
     def test_excess_is_added_to_what_was_limited(self, start, limit):

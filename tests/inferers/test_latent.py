@@ -91,7 +91,7 @@ class TestLinear:
         expected = SplineSliceInferer(**how, mode="linear")(scan)
         torch.testing.assert_close(result.as_tensor(), expected.as_tensor(), rtol=0, atol=1e-8)
         torch.testing.assert_close(result.affine, expected.affine)
-        # each synthesised slice had its own alpha, in order
+        # each synthesized slice had its own alpha, in order
         wanted = [p for p in positions if not keep or abs(p - round(p)) > 1e-9]
         found = torch.tensor(network.alphas).reshape(2, -1)
         assert found.shape[1] == len(wanted)

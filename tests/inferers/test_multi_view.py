@@ -112,7 +112,7 @@ class TestEqualsTheNetwork:
 
     @pytest.mark.parametrize("num_views", [2, 4])
     def test_fusion_in_3d(self, num_views):
-        """The fusion network sees neighbouring slices, observed ones among them, as it did in training."""
+        """The fusion network sees neighboring slices, observed ones among them, as it did in training."""
         network = make_network(num_views, spatial_dims=3)
         scan = make_scan(1, 1, 9, 7, 4)
         with torch.no_grad():
@@ -403,7 +403,7 @@ class TestBatches:
                 assert image.affine.shape == (4, 4) and image.pixdim.tolist() == pytest.approx([0.7, 1.1, 2.0])
 
     @pytest.mark.parametrize("progress", [True, False])
-    def test_progress_counts_synthesised_slices(self, monkeypatch, progress):
+    def test_progress_counts_synthesized_slices(self, monkeypatch, progress):
         bars = []
 
         class Bar(tqdm):
@@ -491,7 +491,7 @@ class TestViews:
             close(infer(scan, network, factor=3, fuse=False, views=names), views[chosen].mean(0))
 
     def test_one_view_is_that_view_alone(self):
-        """The view along the rows: each row with its neighbours through AMI, at the spacing along W."""
+        """The view along the rows: each row with its neighbors through AMI, at the spacing along W."""
         network, scan = make_network(), make_scan(1, 1, 7, 6, 3)
         slices = scan.as_tensor()[0, 0]
         for name, lines, along in (("rows", slices, 1.1), ("columns", slices.transpose(0, 1), 0.7)):
@@ -602,7 +602,7 @@ class TestDisagreement:
         assert inferer.disagreement_map is None
 
     @pytest.mark.parametrize("options", [{"factor": 1}, {}])
-    def test_nothing_to_synthesise(self, options):
+    def test_nothing_to_synthesize(self, options):
         """A scan that is thin already passes through, and nothing disagrees."""
         scan = make_scan(1, 2, 6, 5, 3, spacing=(0.7, 1.1, 0.7))
         inferer = MultiViewSliceInferer(**options, disagreement=True)

@@ -606,7 +606,7 @@ class TestNetwork:
         infer(rand(1, 1, 20, 18, 5, dtype=torch.float32), network, factor=2)
         assert all(module.training == training for module in network.modules())
         for name, value in network.state_dict().items():
-            # normalisation counts what it sees in training, nothing else changes
+            # normalization counts what it sees in training, nothing else changes
             assert torch.equal(value, before[name]) or (training and ("running" in name or "num_batches" in name))
 
     def test_no_gradient(self):

@@ -55,7 +55,7 @@ class TestEquation3:
 
     @pytest.mark.parametrize("channels", [1, 2])
     def test_without_synthesis(self, channels):
-        """Lambda zero: the synthesised slice does not matter at all."""
+        """Lambda zero: the synthesized slice does not matter at all."""
         loss = ASILoss(synthesis="lpips", synthesis_weight=0)  # and what it would need is not loaded
         pred, target = rand(2, 3 * channels, 8, 8).requires_grad_(), rand(2, 3 * channels, 8, 8, seed=1)
         value = loss(pred, target)

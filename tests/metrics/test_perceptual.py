@@ -69,7 +69,7 @@ class TestReferenceFree:
     @pytest.mark.parametrize(("name", "called"), [("niqe", "niqe"), ("ma", "nrqm")])
     @pytest.mark.parametrize("data_range", [1.0, 50.0])
     def test_what_the_model_is_given(self, pyiqa, name, called, data_range):
-        """One colour image in [0, 1] at a time, each channel an image of its own."""
+        """One color image in [0, 1] at a time, each channel an image of its own."""
         slices = data_range * (2 * rand(2, 3, 96, 97) - 0.5)
         metric = PerceptualMetric(name, data_range)
         found = metric(slices)

@@ -89,7 +89,7 @@ class TestPairs:
     @pytest.mark.parametrize(("count", "factor"), [(1, 4), (5, 1)])
     def test_nothing_to_score(self, count, factor):
         volume = torch.zeros(1, 4, 4, count)
-        with pytest.raises(ValueError, match=f"volume of {count} slices at factor {factor} has no synthesised slice"):
+        with pytest.raises(ValueError, match=f"volume of {count} slices at factor {factor} has no synthesized slice"):
             synthesized_pairs(volume, volume, factor)
 
 
@@ -296,7 +296,7 @@ def make_pairs():
 
 
 def expected_mean(pairs, name):
-    """Mean over volumes of the score of their synthesised slices, intensities clipped."""
+    """Mean over volumes of the score of their synthesized slices, intensities clipped."""
     means = []
     for pred, truth in pairs:
         wanted = [k for k in range(pred.shape[-1]) if k % 3]

@@ -114,7 +114,7 @@ class TestArchitecture:
         torch.testing.assert_close(network.decode(codes), 1 / (1 + torch.exp(-logits)))
 
     @pytest.mark.parametrize("slope", [0.2, 0.01])
-    def test_initialisation(self, slope):
+    def test_initialization(self, slope):
         torch.manual_seed(0)
         network = ASIAutoencoder(negative_slope=slope)
         convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
@@ -132,7 +132,7 @@ class TestArchitecture:
             if isinstance(layer, nn.BatchNorm2d):
                 assert (layer.weight == 1).all() and (layer.bias == 0).all()
 
-    def test_initialisation_of_other_layers(self):
+    def test_initialization_of_other_layers(self):
         network = nn.Sequential(nn.Conv1d(64, 64, 5, bias=False), nn.Conv3d(16, 32, 3), nn.Linear(4, 4))
         linear = network[2].weight.clone()
         fan_in_normal_(network, 0.0)
@@ -232,8 +232,8 @@ class TestMixing:
         assert torch.equal(pair, rand(1, 2, 8, 8))
 
 
-def test_one_pass_for_batch_normalisation():
-    """ASI's decoder normalises reconstructions and mixtures with common statistics, seen once a step."""
+def test_one_pass_for_batch_normalization():
+    """ASI's decoder normalizes reconstructions and mixtures with common statistics, seen once a step."""
     network = build(ASIAutoencoder).train()
     network(rand(2, 2, 8, 8), reconstruct=True)
     counts = {layer.num_batches_tracked.item() for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)}

@@ -37,7 +37,7 @@ def rand(*shape, seed=0):
 
 
 def distance(row: int, column: int, offset: float, across: float, along: float, size: int) -> float:
-    """Algorithm 1 in Python floats: from the voxel under tap (row, column) to the synthesised one, in mm."""
+    """Algorithm 1 in Python floats: from the voxel under tap (row, column) to the synthesized one, in mm."""
     center = size // 2
     return math.sqrt(((row - center - offset) * across) ** 2 + ((column - center) * along) ** 2)
 
@@ -86,7 +86,7 @@ class TestDistances:
                     assert found[0, number, row, column].item() == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
     def test_offset_zero(self):
-        """On the observed row the centre's distance is 0 and the matrix is symmetric."""
+        """On the observed row the center's distance is 0 and the matrix is symmetric."""
         for size in (1, 3, 5):
             matrix = filter_distance_matrix([0.0], 3.0, 0.6, size)[0, 0]
             assert matrix[size // 2, size // 2] == 0
@@ -95,7 +95,7 @@ class TestDistances:
 
     @pytest.mark.parametrize("offset", [0.1, 0.37, 0.49, 0.51, 1 / 3, 0.9])
     def test_nearest_row(self, offset):
-        """Past the middle of the gap the row after the centre is the nearer one: rows are not upside down."""
+        """Past the middle of the gap the row after the center is the nearer one: rows are not upside down."""
         center = filter_distance_matrix([offset], 4.0, 1.0)[0, 0, :, 1]
         assert center.argmin() == (1 if offset < 0.5 else 2)
         assert center[0] > 4.0

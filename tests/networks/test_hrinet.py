@@ -233,7 +233,7 @@ class TestArchitecture:
         assert (means != 0).all() and (log_variances == 0).all()
 
     @pytest.mark.parametrize("slope", [0.2, 0.5])
-    def test_initialisation(self, slope):
+    def test_initialization(self, slope):
         torch.manual_seed(0)
         for network in (
             HRINetAutoencoder(channels=(16, 32), latent_channels=(8, 8), negative_slope=slope),
@@ -431,9 +431,9 @@ class TestVolumes:
         assert out.shape == (1, 1, 13, 9, 13)
         for gap in range(4):
             pair = volume[0, 0, ..., gap : gap + 2].movedim(-1, 0)[None]
-            synthesised = network(pair, torch.tensor([[1 / 3, 2 / 3]]))
+            synthesized = network(pair, torch.tensor([[1 / 3, 2 / 3]]))
             torch.testing.assert_close(
-                out[0, 0, ..., 3 * gap + 1 : 3 * gap + 3].movedim(-1, 0), synthesised[0], rtol=1e-4, atol=1e-5
+                out[0, 0, ..., 3 * gap + 1 : 3 * gap + 3].movedim(-1, 0), synthesized[0], rtol=1e-4, atol=1e-5
             )
         observed = out[0, 0, ..., ::3]
         if keep:

@@ -118,7 +118,7 @@ class TestSynthesize:
         assert not torch.allclose(found[:, :1], later)
 
     def test_gradient_of_alpha(self):
-        """Places of several slices may be learnt: each gradient is that of its own slice."""
+        """Places of several slices may be learned: each gradient is that of its own slice."""
         alpha = rand(2, 3, seed=1).requires_grad_()
         pairs = rand(2, 2, 4, 5)
         out = Toy()(pairs, alpha)

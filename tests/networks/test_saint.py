@@ -522,7 +522,7 @@ class TestRFN:
         torch.manual_seed(0)
         network = ResidualFusionNetwork(2, dims, **SMALL).double()
         last = network.network.last
-        bound = 1 / math.sqrt(8 * 3**dims)  # of PyTorch's own initialisation
+        bound = 1 / math.sqrt(8 * 3**dims)  # of PyTorch's own initialization
         assert (last.bias == 0).all()
         assert 0.05 * bound < last.weight.abs().max() <= 0.1 * bound
 

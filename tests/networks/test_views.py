@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Views of a stack of slices, back and forth, and the neighbours of their images."""
+"""Views of a stack of slices, back and forth, and the neighbors of their images."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class TestSpacing:
     @DIRECTIONS
     @pytest.mark.parametrize("size", [(4, 4), (3, 6)])
     def test_agrees_with_the_pixels(self, direction, size):
-        """Distance of the positions in mm that neighbouring columns of an image show, on the line through a corner."""
+        """Distance of the positions in mm that neighboring columns of an image show, on the line through a corner."""
         spacing = (0.6, 0.8)
         h, w = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
         place_mm = torch.stack([h * spacing[0], w * spacing[1]])[:, None]  # (2, 1, H, W)

@@ -183,7 +183,7 @@ class TestPix2Pix:
         torch.testing.assert_close(found, network(padded)[..., : size[0], : size[1], : size[2]], **EXACT)
 
     def test_dropout(self):
-        """Only in training, in the two innermost levels above the bottom, and still where normalisation is frozen."""
+        """Only in training, in the two innermost levels above the bottom, and still where normalization is frozen."""
         torch.manual_seed(0)
         network = trained(Pix2Pix3D(2, 32, dropout=0.3))
         assert [hasattr(block.adn, "D") for block in network.decoder[:-1]] == [False, True, True, False]
@@ -203,7 +203,7 @@ class TestPix2Pix:
 
     @pytest.mark.parametrize("size", [4, 16])
     def test_gradients(self, size):
-        """Of a single volume too: the single voxel at the bottom is not normalised."""
+        """Of a single volume too: the single voxel at the bottom is not normalized."""
         torch.manual_seed(0)
         network = Pix2Pix3D(2, size).double().train()
         target = rand(1, 1, size, size, size, seed=1)

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Blocks of the volumetric networks, and batch normalisation that can be frozen."""
+"""Blocks of the volumetric networks, and batch normalization that can be frozen."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def norm_by_hand(x, layer=None):
 
 
 def spread(layer, seed=0):
-    """Give a normalisation what training gives it."""
+    """Give a normalization what training gives it."""
     with torch.no_grad():
         for k, value in enumerate((layer.running_mean, layer.running_var, layer.weight, layer.bias)):
             value.copy_(rand(*value.shape, seed=seed + k) + 0.5)

@@ -49,7 +49,7 @@ def trained(network: nn.Module, seed=0) -> nn.Module:
 
 
 def normalized(x, state, name):
-    """Batch normalisation by running statistics."""
+    """Batch normalization by running statistics."""
     mean, var, gamma, beta = (
         state[f"{name}.{key}"][None, :, None, None, None] for key in ("running_mean", "running_var", "weight", "bias")
     )
@@ -61,7 +61,7 @@ def leaky(x, slope=0.2):
 
 
 def doubled(x):
-    """Trilinear upsampling by 2 with voxel areas aligned: per axis 1/4 and 3/4 of the two neighbours."""
+    """Trilinear upsampling by 2 with voxel areas aligned: per axis 1/4 and 3/4 of the two neighbors."""
     for axis in (2, 3, 4):
         first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
         before = torch.cat([first, x.narrow(axis, 0, x.shape[axis] - 1)], dim=axis)
@@ -351,7 +351,7 @@ def attended_by_hand(x, state, name, narrow):
 
 
 def critic_by_hand(state, image, condition, levels, attention=True, slope=0.2, center=0.5, scale=0.5):
-    """The discriminator from its weights: thick, thin, condition; the first layer without normalisation."""
+    """The discriminator from its weights: thick, thin, condition; the first layer without normalization."""
     told = [
         torch.full_like(image[:, :1], 0.0) + condition[:, k, None, None, None, None] for k in range(condition.shape[1])
     ]

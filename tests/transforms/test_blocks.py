@@ -81,7 +81,7 @@ def trace(block, patch, num_slices, shape=(20, 24, 30), spacing=SPACING, channel
         assert indices and min(indices) >= 0 and max(indices) < shape[axis]
         (step,) = set(np.diff(indices).tolist()) or {1}
         steps.append(step)
-    # pixels are neighbours in-plane; slices are a stride apart
+    # pixels are neighbors in-plane; slices are a stride apart
     assert abs(steps[0]) == abs(steps[1]) == 1
     stride = abs(steps[2])
     wanted = np.float32(spacing[origin[2]] * stride * factor)
@@ -339,7 +339,7 @@ class TestThickness:
         spread = label[1, ..., middle] - torch.tensor(found, dtype=torch.float64) ** 2
         variance = spread.mean().item()
         torch.testing.assert_close(spread, torch.full_like(spread, variance), rtol=0, atol=2e-3)
-        assert block["slice_spacing"].item() == 1.5 * stride * self.factor  # the spacing is that of the centres
+        assert block["slice_spacing"].item() == 1.5 * stride * self.factor  # the spacing is that of the centers
         if variance > 0.6:  # narrower ones are hardly Gaussian on the grid
             noise = self.volume()[2].as_tensor()[places[0][0, :, :, 0], places[1][0, :, :, 0]]
             for position, image in zip(found, label[2, ..., middle].movedim(-1, 0), strict=True):

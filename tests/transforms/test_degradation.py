@@ -95,7 +95,7 @@ class TestFWHMDownsample:
 
 
 class TestDetails:
-    def test_width_in_millimetres_of_a_sheared_stack(self):
+    def test_width_in_millimeters_of_a_sheared_stack(self):
         """A tilted gantry: the slab is measured along the normal, not along the step."""
         volume = make_volume()
         affine = torch.diag(torch.tensor([0.8, 0.8, SPACING, 1.0], dtype=torch.float64))

@@ -80,8 +80,8 @@ def box(values, width, parts=20):
     fine = np.repeat(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(side, side)], mode="edge"), parts, axis=-1)
     half = round(width * parts / 2)
     assert half == pytest.approx(width * parts / 2)
-    centres = [(side + n) * parts + parts // 2 for n in range(values.shape[-1])]
-    return np.stack([fine[..., c - half : c + half].mean(-1) for c in centres], axis=-1)
+    centers = [(side + n) * parts + parts // 2 for n in range(values.shape[-1])]
+    return np.stack([fine[..., c - half : c + half].mean(-1) for c in centers], axis=-1)
 
 
 def check_error(named, call):

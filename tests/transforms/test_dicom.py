@@ -65,7 +65,7 @@ def test_there_and_back(tmp_path, scan, axis):
     assert pred.meta["saved_to"] == str(tmp_path / "a" / "out" / "scan_interp")
     assert os.listdir(tmp_path / "a" / "out") == ["scan_interp"]
     assert [item.InstanceNumber for item in data] == list(range(1, len(data) + 1))
-    assert [item.ImageType[3] for item in data] == ["OBSERVED", "SYNTHESISED"] * (len(data) // 2) + ["OBSERVED"]
+    assert [item.ImageType[3] for item in data] == ["OBSERVED", "SYNTHESIZED"] * (len(data) // 2) + ["OBSERVED"]
     if axis is None:
         assert len(data) == 7
         array, meta = read_dicom(tmp_path / "a" / "out" / "scan_interp")
@@ -104,12 +104,12 @@ def test_thickness(tmp_path, scan, keep_observed, thin, thickness):
     _, data = run(scan, tmp_path, inferer, thin=thin)
     assert {float(item.SliceThickness) for item in data} == {thickness}
     assert {item.SpacingBetweenSlices for item in data} == {2}
-    expected = {"OBSERVED", "SYNTHESISED"} if keep_observed else {"SYNTHESISED"}
+    expected = {"OBSERVED", "SYNTHESIZED"} if keep_observed else {"SYNTHESIZED"}
     assert {item.ImageType[3] for item in data} == expected
 
 
 def test_missing_slices(tmp_path):
-    """A slice that is missing is synthesised between those that are there."""
+    """A slice that is missing is synthesized between those that are there."""
     files = write_series(tmp_path / "scan", volume(6, 7, 5), AFFINE, drop=[2])
     pred, data = run(tmp_path / "scan", tmp_path / "out", SplineSliceInferer(spacing=4.0, mode="linear"))
     assert [float(item.ImagePositionPatient[2]) for item in data] == [-30, -26, -22, -18, -14]

@@ -35,13 +35,13 @@ from monai_sliceinterp.transforms.labels import InterpolateLabeld, LoadLabeld, i
 MM = (1.0, 1.0)
 
 
-def discs(*radii, size=49, centres=None, dtype=np.uint8, spacing=MM):
+def discs(*radii, size=49, centers=None, dtype=np.uint8, spacing=MM):
     """A disc in every slice; ``spacing`` makes it a circle in mm."""
     y, x = np.mgrid[:size, :size]
     middle = size // 2
     slices = []
     for k, radius in enumerate(radii):
-        a, b = centres[k] if centres else (middle, middle)
+        a, b = centers[k] if centers else (middle, middle)
         slices.append(np.hypot((y - a) * spacing[0], (x - b) * spacing[1]) <= radius)
     return np.stack(slices, -1).astype(dtype)
 
@@ -50,11 +50,11 @@ def blobs(seed, count=5, slices=2, shape=(30, 36)):
     """Regions of random smooth shape that touch each other, some of them background."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]]
-    centres = rng.uniform(0, min(shape), (count, 2))
+    centers = rng.uniform(0, min(shape), (count, 2))
     result = []
     for _ in range(slices):
-        centres = centres + rng.normal(0, 3, centres.shape)
-        distances = [np.hypot(y - a, x - b) for a, b in centres]
+        centers = centers + rng.normal(0, 3, centers.shape)
+        distances = [np.hypot(y - a, x - b) for a, b in centers]
         result.append(np.argmin(distances, 0))
     return np.stack(result, -1).astype(np.uint8)
 
@@ -87,7 +87,7 @@ class TestShapes:
     @pytest.mark.parametrize("radii", [(5, 8), (0, 8)])
     def test_definition(self, spacing, alpha, radii):
         """Against distances between all pixels; a single pixel is enough for an overlap."""
-        labels = discs(*radii, size=20, centres=[(8, 12), (11, 9)])
+        labels = discs(*radii, size=20, centers=[(8, 12), (11, 9)])
         grid = OutputGrid(2, 0.5, (0.0, alpha, 1.0))
         found = interpolate_labels(labels, grid, spacing)[..., 1]
         mixed = brute_force(labels[..., 0], labels[..., 1], alpha, spacing)
@@ -244,8 +244,8 @@ class TestSeveralLabels:
 
     def test_a_label_does_not_mind_the_others(self):
         """Far from other labels it is what it would be alone."""
-        alone = discs(4, 10, size=60, centres=[(14, 14), (16, 15)])
-        others = discs(6, 3, size=60, centres=[(45, 45), (44, 47)])
+        alone = discs(4, 10, size=60, centers=[(14, 14), (16, 15)])
+        others = discs(6, 3, size=60, centers=[(45, 45), (44, 47)])
         grid = OutputGrid.from_factor(2, 5)
         found = interpolate_labels(alone + 2 * others, grid, MM)
         np.testing.assert_array_equal(found == 1, interpolate_labels(alone, grid, MM) == 1)
@@ -257,10 +257,10 @@ class TestVanishing:
     @pytest.mark.parametrize("other", ["nothing", "another label", "the same label far away"])
     def test_shrinks_evenly(self, swapped, other):
         """A disc that is in one slice only becomes a cone, whatever else there is."""
-        labels = discs(12, 0, size=70, centres=[(16, 16), (16, 16)])
+        labels = discs(12, 0, size=70, centers=[(16, 16), (16, 16)])
         labels[..., 1] = 0
         labels += {"nothing": 0, "another label": 2, "the same label far away": 1}[other] * discs(
-            6, 6, size=70, centres=[(55, 55), (55, 55)]
+            6, 6, size=70, centers=[(55, 55), (55, 55)]
         )
         labels = labels[..., ::-1] if swapped else labels
         found = interpolate_labels(labels, OutputGrid.from_factor(2, 6), MM)[:40, :40]
@@ -269,7 +269,7 @@ class TestVanishing:
 
     def test_parts_shrink_on_their_own(self):
         """A small part is there as long as a large one."""
-        labels = discs(10, 0, size=60, centres=[(15, 15), (0, 0)]) | discs(3, 0, size=60, centres=[(45, 45), (0, 0)])
+        labels = discs(10, 0, size=60, centers=[(15, 15), (0, 0)]) | discs(3, 0, size=60, centers=[(45, 45), (0, 0)])
         labels[..., 1] = 0
         found = interpolate_labels(labels, OutputGrid.from_factor(2, 10), MM)
         assert found[:30, :30, 9].any() and found[30:, 30:, 9].any()

@@ -523,7 +523,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("suffix", [".nii", ".mha", ".nrrd"])
     @pytest.mark.parametrize("kind", ["complex", "rgb", "vector"])
-    def test_not_grey_values(self, tmp_path, suffix, kind):
+    def test_not_gray_values(self, tmp_path, suffix, kind):
         shape = SHAPE[::-1]
         if kind == "complex":
             image = sitk.GetImageFromArray((np.ones(shape) + 1j).astype(np.complex64))
@@ -532,12 +532,12 @@ class TestErrors:
             image = sitk.GetImageFromArray(np.ones((*shape, 3), dtype), isVector=True)
         path = tmp_path / f"scan{suffix}"
         sitk.WriteImage(image, str(path))
-        check_error(path, "5 dimensions" if suffix == ".nii" and kind != "complex" else "are not grey values")
+        check_error(path, "5 dimensions" if suffix == ".nii" and kind != "complex" else "are not gray values")
 
     def test_rgb_nifti(self, tmp_path):
         dtype = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
         nib.save(nib.Nifti1Image(np.zeros(SHAPE, dtype), oblique()), tmp_path / "scan.nii")
-        check_error(tmp_path / "scan.nii", "are not grey values")
+        check_error(tmp_path / "scan.nii", "are not gray values")
 
 
 class TestDictionary:
@@ -597,7 +597,7 @@ class TestGivenSpacing:
         np.testing.assert_allclose(LoadVolume([0.7, 0.9, 4.0])(path).affine[:3, :3], expected, atol=1e-6)
 
     @pytest.mark.parametrize(("unit", "code"), [("micron", 3), ("meter", 1)])
-    def test_millimetres_whatever_the_units(self, tmp_path, unit, code):
+    def test_millimeters_whatever_the_units(self, tmp_path, unit, code):
         path = without_spacing(tmp_path / "scan.nii")
         content = bytearray(path.read_bytes())
         content[123] = code

@@ -23,16 +23,16 @@ __all__ = ["DecoderBlock", "EncoderBlock", "fan_in_normal_", "pad_to_multiple"]
 
 
 def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2, gain: float = 1.0) -> None:
-    """Initialise every convolution below ``module`` for leaky ReLU, in place.
+    """Initialize every convolution below ``module`` for leaky ReLU, in place.
 
     Weights are drawn from a zero-mean normal distribution with standard deviation ``gain / sqrt(n_l (1 + slope^2))``,
     ``n_l`` being the number of incoming connections of the layer (ASI, section IV), biases are zero. Batch
-    normalisation keeps its scale of one and shift of zero.
+    normalization keeps its scale of one and shift of zero.
 
     Args:
-        module: network to initialise.
+        module: network to initialize.
         negative_slope: slope of the leaky ReLU for negative inputs.
-        gain: 1 where batch normalisation sets the scale of the activations anew; the square root of 2 where nothing
+        gain: 1 where batch normalization sets the scale of the activations anew; the square root of 2 where nothing
             does, so that they neither vanish nor grow from layer to layer (He et al. 2015).
 
     Example:
@@ -72,7 +72,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 
 class EncoderBlock(nn.Sequential):
-    """Two 3x3 convolutions with leaky ReLU, batch normalisation, 2x2 average pooling (ASI, section III-B).
+    """Two 3x3 convolutions with leaky ReLU, batch normalization, 2x2 average pooling (ASI, section III-B).
 
     Args:
         in_channels: channels of the input ``(B, in_channels, H, W)``.
@@ -97,7 +97,7 @@ class EncoderBlock(nn.Sequential):
 
 
 class DecoderBlock(nn.Sequential):
-    """Two 3x3 convolutions with leaky ReLU, batch normalisation, 2x2 nearest-neighbour upsampling (ASI, III-B).
+    """Two 3x3 convolutions with leaky ReLU, batch normalization, 2x2 nearest-neighbor upsampling (ASI, III-B).
 
     Args:
         in_channels: channels of the input ``(B, in_channels, H, W)``.

@@ -28,10 +28,10 @@ def filter_distance_matrix(
     in_plane_spacing: Tensor | float,
     kernel_size: int = 3,
 ) -> Tensor:
-    """Distances in mm from the voxels under a filter to the voxel that the filter synthesises (SAINT, Algorithm 1).
+    """Distances in mm from the voxels under a filter to the voxel that the filter synthesizes (SAINT, Algorithm 1).
 
-    The filter is centred on an observed voxel; rows run along the slice axis and columns in-plane. The synthesised
-    voxel lies ``offset`` gaps past the centre. With c = ``kernel_size // 2``, entry (i, j) is
+    The filter is centered on an observed voxel; rows run along the slice axis and columns in-plane. The synthesized
+    voxel lies ``offset`` gaps past the center. With c = ``kernel_size // 2``, entry (i, j) is
     ``hypot((i - c - offset) * slice_spacing, (j - c) * in_plane_spacing)``.
 
     Args:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Batch normalisation whose statistics can be frozen."""
+"""Batch normalization whose statistics can be frozen."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["FreezableNormalization"]
 
 
 class FreezableNormalization(nn.Module):
-    """Base of networks whose batch normalisation can go on with its running statistics while the rest is trained.
+    """Base of networks whose batch normalization can go on with its running statistics while the rest is trained.
 
     Attributes:
-        normalization_frozen: where true, batch normalisation stays in evaluation mode when the network is set to
+        normalization_frozen: where true, batch normalization stays in evaluation mode when the network is set to
             training. :class:`monai_sliceinterp.engines.FreezeNormalizationHandler` sets it after a warm-up.
 
     Example:
@@ -43,7 +43,7 @@ class FreezableNormalization(nn.Module):
         self.normalization_frozen = False
 
     def train(self, mode: bool = True) -> Self:
-        """Set the training mode; with ``normalization_frozen``, batch normalisation stays in evaluation mode."""
+        """Set the training mode; with ``normalization_frozen``, batch normalization stays in evaluation mode."""
         super().train(mode)
         if self.normalization_frozen:
             for layer in self.modules():

@@ -112,7 +112,7 @@ def neighbor_triples(images: Tensor, begin: int = 0, end: int | None = None, edg
         images: ``(V, N, L)``, intensities in [0, 1].
         begin: first image wanted.
         end: image after the last one wanted; None for all.
-        edge: what takes the place of the missing neighbour at either end: "replicate" repeats the image, "zero" (the
+        edge: what takes the place of the missing neighbor at either end: "replicate" repeats the image, "zero" (the
             public code's way) is the lowest intensity, air in CT.
 
     Returns:

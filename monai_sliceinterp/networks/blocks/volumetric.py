@@ -28,12 +28,12 @@ def _activation(negative_slope: float) -> tuple[str, dict[str, Any]]:
 
 
 class HalvingBlock(nn.Sequential):
-    """4x4x4 convolution of stride 2, batch normalisation, leaky ReLU (VTS, section 3.2).
+    """4x4x4 convolution of stride 2, batch normalization, leaky ReLU (VTS, section 3.2).
 
     Args:
         in_channels: channels of the input ``(B, in_channels, H, W, N)``, even sizes.
         out_channels: channels of the output ``(B, out_channels, H / 2, W / 2, N / 2)``.
-        normalize: with batch normalisation; the first layer of a critic goes without.
+        normalize: with batch normalization; the first layer of a critic goes without.
         negative_slope: slope of the leaky ReLU.
 
     Example:
@@ -61,16 +61,16 @@ class HalvingBlock(nn.Sequential):
 
 
 class DoublingBlock(nn.Module):
-    """Trilinear upsampling by 2, concatenation with a skip, 3x3x3 convolution, batch normalisation, leaky ReLU.
+    """Trilinear upsampling by 2, concatenation with a skip, 3x3x3 convolution, batch normalization, leaky ReLU.
 
     The paper upsamples trilinearly because transposed convolutions leave checkered patterns (VTS, section 3.2). Its
-    4x4x4 kernels cannot be centred at stride 1; 3x3x3 ones can.
+    4x4x4 kernels cannot be centered at stride 1; 3x3x3 ones can.
 
     Args:
         in_channels: channels of the input ``(B, in_channels, h, w, n)``.
         skip_channels: channels of the skip ``(B, skip_channels, 2 h, 2 w, 2 n)``.
         out_channels: channels of the output, of the skip's size.
-        normalize: with batch normalisation.
+        normalize: with batch normalization.
         negative_slope: slope of the leaky ReLU.
 
     Example:

@@ -31,15 +31,15 @@ __all__ = ["ASIAutoencoder", "ResidualASIAutoencoder"]
 class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
     """ASI's convolutional autoencoder, exactly as in section III-B of the paper.
 
-    Encoder: a block of two 3x3 convolutions, batch normalisation and 2x2 average pooling per entry of ``channels``,
-    then two convolutions to the latent code, the last one linear. The decoder is its mirror with nearest-neighbour
+    Encoder: a block of two 3x3 convolutions, batch normalization and 2x2 average pooling per entry of ``channels``,
+    then two convolutions to the latent code, the last one linear. The decoder is its mirror with nearest-neighbor
     upsampling, and ends in a sigmoid. With the default sizes the code has 128 channels at a quarter of the in-plane
     size, an overcomplete representation, and the network has 434,785 parameters.
 
     Slices of any height and width are accepted: they are padded inside by repeating the border and cropped again.
 
     Args:
-        in_channels: image channels of a slice, 1 for a grey-value scan.
+        in_channels: image channels of a slice, 1 for a gray-value scan.
         channels: number of kernels of each pooled block.
         latent_channels: channels of the code.
         negative_slope: slope of the leaky ReLU for negative inputs.
@@ -49,11 +49,11 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
 
     Example:
         >>> network = ASIAutoencoder().eval()
-        >>> slices = torch.rand(2, 1, 61, 47)  # two neighbouring slices, intensities in [0, 1]
+        >>> slices = torch.rand(2, 1, 61, 47)  # two neighboring slices, intensities in [0, 1]
         >>> codes = network.encode(slices)
         >>> network.decode(codes, size=(61, 47)).shape
         torch.Size([2, 1, 61, 47])
-        >>> network(torch.rand(3, 2, 61, 47), alpha=0.25).shape  # three pairs, one slice synthesised for each
+        >>> network(torch.rand(3, 2, 61, 47), alpha=0.25).shape  # three pairs, one slice synthesized for each
         torch.Size([3, 1, 61, 47])
     """
 
@@ -104,14 +104,14 @@ class ResidualASIAutoencoder(ASIAutoencoder):
     """ASI that carries what its autoencoder cannot reconstruct from slice to slice linearly.
 
     This is not in the paper. The code of a slice x holds, beside the latent code z, the residual x - g(z) of its own
-    reconstruction; mixing two codes mixes the residuals linearly, and decoding adds them back. The synthesised slice is
+    reconstruction; mixing two codes mixes the residuals linearly, and decoding adds them back. The synthesized slice is
     thus the linear blend of both slices plus what the decoder makes of the mixed code beyond blending both
     reconstructions: it meets the observed slices exactly at both ends of the gap, and fine detail does not depend on
     the bottleneck. The layers are those of :class:`ASIAutoencoder`, so that weights of one load into the other;
     training needs only the synthesis loss, reconstructions being exact. Values outside [0, 1] are passed on.
 
     Args:
-        in_channels: image channels of a slice, 1 for a grey-value scan.
+        in_channels: image channels of a slice, 1 for a gray-value scan.
         channels: number of kernels of each pooled block.
         latent_channels: channels of the code.
         negative_slope: slope of the leaky ReLU for negative inputs.
@@ -135,6 +135,6 @@ class ResidualASIAutoencoder(ASIAutoencoder):
         return super().decode((code,), (height, width)) + residual[..., :height, :width]
 
     def forward(self, image: Tensor, alpha: float | Tensor = 0.5, reconstruct: bool = False) -> Tensor:
-        """Synthesise as :class:`ASIAutoencoder` does; reconstructions are the slices of the pair themselves."""
+        """Synthesize as :class:`ASIAutoencoder` does; reconstructions are the slices of the pair themselves."""
         between = super().forward(image, alpha)
         return torch.cat([image, between], dim=1) if reconstruct else between

@@ -50,7 +50,7 @@ class HRINetAutoencoder(LatentInterpolator):
 
     Encoder: per scale two 3x3 convolutions with leaky ReLU and 2x2 average pooling. From 1/16 of the size on, a
     convolution to few channels (the bottleneck of Figure 2b) gives one feature map per level. The decoder starts from
-    the lowest one, and joins the next with what it has made at each doubling (nearest neighbour) up to 1/16. Sizes of
+    the lowest one, and joins the next with what it has made at each doubling (nearest neighbor) up to 1/16. Sizes of
     the default for 256 x 256 pixels are 16 x 16 x 16, 8 x 8 x 8 and 4 x 4 x 8 (Table 1); for 512 x 512 the paper has 4
     channels at the last level.
 
@@ -65,7 +65,7 @@ class HRINetAutoencoder(LatentInterpolator):
         latent_channels: channels of the feature map of each level.
         negative_slope: slope of the leaky ReLU.
         init_gain: scale of the first weights: 1 as in ACAI's code; the square root of 2 keeps activations from
-            vanishing where nothing normalises them, and trains faster at first.
+            vanishing where nothing normalizes them, and trains faster at first.
         stem: 2 makes 2 x 2 pixels channels of one before the first convolution and takes them apart after the last one,
             so that ``channels`` begin at half the size: as deep, and twice as fast. 1: at full size.
         shortcut: run a linear transform of blocks past the convolutions, between the slice and the highest level's map,
@@ -204,7 +204,7 @@ class VariationalHRINetAutoencoder(HRINetAutoencoder):
     def forward(  # type: ignore[override]
         self, image: Tensor, alpha: float | Tensor = 0.5, reconstruct: bool = False, divergence: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Synthesise as :meth:`LatentInterpolator.forward` does.
+        """Synthesize as :meth:`LatentInterpolator.forward` does.
 
         Args:
             image: see :class:`LatentInterpolator`.
@@ -260,7 +260,7 @@ class InterpolationCritic(nn.Module):
         latent_channels: channels that are averaged.
         negative_slope: slope of the leaky ReLU.
         init_gain: scale of the first weights: 1 as in ACAI's code; the square root of 2 keeps activations from
-            vanishing where nothing normalises them, and trains faster at first.
+            vanishing where nothing normalizes them, and trains faster at first.
         stem: see :class:`HRINetAutoencoder`.
 
     Raises:

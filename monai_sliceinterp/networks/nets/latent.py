@@ -71,7 +71,7 @@ class LatentInterpolator(nn.Module):
         return mix_codes(earlier, later, alpha)
 
     def forward(self, image: Tensor, alpha: float | Tensor = 0.5, reconstruct: bool = False) -> Tensor:
-        """Synthesise the slice at ``alpha`` between the two slices of each pair.
+        """Synthesize the slice at ``alpha`` between the two slices of each pair.
 
         Args:
             image: pairs of slices ``(B, 2 C, H, W)``: the earlier slice's C channels, then the later slice's.
@@ -80,8 +80,8 @@ class LatentInterpolator(nn.Module):
             reconstruct: also return the reconstructions of both slices, which the training losses need.
 
         Returns:
-            The synthesised slices ``(B, C, H, W)``, or ``(B, T C, H, W)``; with ``reconstruct`` the channels hold the
-            reconstruction of the earlier slice, of the later slice, and the synthesised ones: ``(B, (2 + T) C, H, W)``.
+            The synthesized slices ``(B, C, H, W)``, or ``(B, T C, H, W)``; with ``reconstruct`` the channels hold the
+            reconstruction of the earlier slice, of the later slice, and the synthesized ones: ``(B, (2 + T) C, H, W)``.
 
         Raises:
             ValueError: if the number of channels is not twice ``in_channels``.
@@ -109,7 +109,7 @@ class LatentInterpolator(nn.Module):
         if not reconstruct:
             decoded = self.decode(mixed, size)
             return decoded if count == 1 else torch.cat(decoded.chunk(count), dim=1)
-        # one decoder call for all, so that batch normalisation sees reconstructions and mixtures alike
+        # one decoder call for all, so that batch normalization sees reconstructions and mixtures alike
         decoded = self.decode(tuple(torch.cat(parts) for parts in zip(codes, mixed, strict=True)), size)
         return torch.cat(decoded.chunk(2 + count), dim=1)
 

@@ -82,7 +82,7 @@ def blended_interpolation(image: Tensor, lower: Tensor, alpha: Tensor) -> Tensor
 class AnisotropicMetaInterpolation(nn.Module):
     """AMI: interpolates the images of a view along their rows by filters generated from the spacing (SAINT, 3.2).
 
-    A residual dense network learns features of an image and its two neighbours in the view; for every position between
+    A residual dense network learns features of an image and its two neighbors in the view; for every position between
     two rows a filter is generated from the distances in mm and applied to the features. Rows that are observed are
     copied (eq. 5). One network serves every factor and every spacing. In the paper's size, the default, it has
     2,787,712 parameters.
@@ -94,7 +94,7 @@ class AnisotropicMetaInterpolation(nn.Module):
         growth: growth rate G.
         kernel_size: odd size k of the generated filters.
         filter_channels: channels between the layers of the filter generator.
-        residual: add the network's output to :func:`blended_interpolation` of the rows, instead of synthesising the
+        residual: add the network's output to :func:`blended_interpolation` of the rows, instead of synthesizing the
             whole intensity as in the paper.
         intensity_center: intensity, on the input's scale, that the network sees as 0.
         intensity_scale: difference of intensity that it sees as 1. With the window [-1024, 2976] HU scaled to [0, 1],
@@ -105,7 +105,7 @@ class AnisotropicMetaInterpolation(nn.Module):
 
     Example:
         >>> network = AnisotropicMetaInterpolation(channels=8, num_blocks=1, num_layers=2, growth=4)
-        >>> coronal = torch.rand(2, 3, 7, 40)  # two images with their neighbours: 7 slices, 40 pixels in-plane
+        >>> coronal = torch.rand(2, 3, 7, 40)  # two images with their neighbors: 7 slices, 40 pixels in-plane
         >>> network(coronal, factor=4, slice_spacing=5.0, in_plane_spacing=0.8).shape
         torch.Size([2, 1, 25, 40])
     """
@@ -220,7 +220,7 @@ class AnisotropicMetaInterpolation(nn.Module):
     def _check(image: Tensor, slice_spacing: float | Tensor, in_plane_spacing: float | Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] < 2:
             raise ValueError(
-                f"expected images with both neighbours (B, 3, N, L) and N of 2 or more, got {tuple(image.shape)}."
+                f"expected images with both neighbors (B, 3, N, L) and N of 2 or more, got {tuple(image.shape)}."
             )
         for name, value in (("slice_spacing", slice_spacing), ("in_plane_spacing", in_plane_spacing)):
             if torch.as_tensor(value).numel() not in (1, image.shape[0]):
@@ -315,7 +315,7 @@ class SAINT(nn.Module):
         ami: settings of :class:`AnisotropicMetaInterpolation`.
         rfn: settings of :class:`ResidualFusionNetwork`; its number of views is set here.
         num_views: 2 (rows and columns) or 4 (diagonals too, the paper's variant).
-        edge: what replaces the missing neighbour of the first and last image of a view, "replicate" or "zero".
+        edge: what replaces the missing neighbor of the first and last image of a view, "replicate" or "zero".
 
     Raises:
         ValueError: if a setting is not usable.
@@ -394,7 +394,7 @@ class SAINT(nn.Module):
         return torch.where(observed, exact, result).movedim(1, -1)[:, None]
 
     def fuse(self, views: Tensor) -> Tensor:
-        """Fuse slices synthesised by the views, ``(B, num_views, M, H, W)``, to ``(B, M, H, W)``."""
+        """Fuse slices synthesized by the views, ``(B, num_views, M, H, W)``, to ``(B, M, H, W)``."""
         if self.rfn.spatial_dims == 3:
             return self.rfn(views)[:, 0]
         batch = views.shape[0]

@@ -101,7 +101,7 @@ class Pix2Pix3D(VolumeTranslator):
         self.multiple = size
         widths = [channels * min(2**level, 8) for level in range(levels)]
         inputs = [1, *widths[:-1]]
-        # a single voxel has no statistics: the outermost and the innermost level go without normalisation
+        # a single voxel has no statistics: the outermost and the innermost level go without normalization
         self.encoder = nn.ModuleList(
             HalvingBlock(before, after, 0 < level < levels - 1, negative_slope)
             for level, (before, after) in enumerate(zip(inputs, widths, strict=True))

@@ -82,8 +82,8 @@ class VTSGenerator(VolumeTranslator):
     Args:
         channels: channels at 1/2, 1/4, ... of the resolution. The paper's first is 64.
         stem_channels: channels of two convolutions at full resolution, whose features the last skip carries. They and
-            the last level have no normalisation: beside features of unit variance the fine detail of the image, of a
-            hundredth of it, would be learned very slowly. 0: the last skip is the image, all levels are normalised.
+            the last level have no normalization: beside features of unit variance the fine detail of the image, of a
+            hundredth of it, would be learned very slowly. 0: the last skip is the image, all levels are normalized.
         high_frequency: add the output to the input; else it is the whole intensity (the paper's ablation).
         residual_scale: what the output is multiplied by before it is added. With the default, one stands for about
             200 HU, the order of what is missing; with 1, the paper's form, steps of the optimizer have to be ten times
