@@ -15,7 +15,19 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from monai_sliceinterp import data, engines, evaluation, geometry, inferers, losses, metrics, networks, transforms
+from monai_sliceinterp import (
+    command_line,
+    data,
+    engines,
+    evaluation,
+    geometry,
+    handlers,
+    inferers,
+    losses,
+    metrics,
+    networks,
+    transforms,
+)
 
 try:
     __version__ = version("monai_sliceinterp")

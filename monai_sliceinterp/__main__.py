@@ -17,8 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from monai_sliceinterp.command_line import OneLineParser
-from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, one_line
 from monai_sliceinterp.zoo import MODEL_INFO, pack_bundles
 
 __all__ = ["main", "make_parser"]

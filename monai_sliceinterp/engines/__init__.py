@@ -9,31 +9,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Engines and handlers of the bundles."""
+"""Engines: trainers, the loop over scans, checkpoints, batches as networks take them."""
 
 from __future__ import annotations
 
 from monai_sliceinterp.engines.adversarial import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
-from monai_sliceinterp.engines.hrinet import AlternatingSupervisionTrainer
-from monai_sliceinterp.engines.inference import (
-    as_bool,
-    as_choices,
-    check_checkpoint,
-    check_writable,
-    exit_on_error,
-    load_weights,
-)
-from monai_sliceinterp.engines.interpolation import interpolate_volumes, output_files
-from monai_sliceinterp.engines.training import (
+from monai_sliceinterp.engines.checkpoints import (
     AtomicCheckpointSaver,
     BestModelSaver,
-    EpochSeedHandler,
-    FreezeNormalizationHandler,
-    MeanLossHandler,
+    check_checkpoint,
+    load_weights,
+)
+from monai_sliceinterp.engines.hrinet import AlternatingSupervisionTrainer
+from monai_sliceinterp.engines.interpolation import interpolate_volumes, output_files
+from monai_sliceinterp.engines.prepare import (
     PrepareSliceBlocks,
     PrepareSliceGroups,
     PrepareSlicePairs,
     PrepareViewImages,
-    check_start,
-    check_validation,
 )
+from monai_sliceinterp.engines.stages import check_start, check_validation

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from monai_sliceinterp.engines.adversarial import CriticTrainer
-from monai_sliceinterp.engines.training import PrepareSliceGroups
+from monai_sliceinterp.engines.prepare import PrepareSliceGroups
 
 __all__ = ["AlternatingSupervisionTrainer"]
 

@@ -25,7 +25,7 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 from monai.utils import CommonKeys
 
-from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
 
 __all__ = ["interpolate_volumes", "output_files"]
 

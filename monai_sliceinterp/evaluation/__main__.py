@@ -17,8 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from monai_sliceinterp.command_line import OneLineParser
-from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, one_line
 from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS
 from monai_sliceinterp.evaluation.settings import PERCEPTUAL, EvaluationSettings

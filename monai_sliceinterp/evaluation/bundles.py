@@ -27,8 +27,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.engines import as_bool, load_weights
-from monai_sliceinterp.evaluation.protocols import closest
+from monai_sliceinterp.checks import closest
+from monai_sliceinterp.command_line import as_bool
+from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
 __all__ = ["INFERENCE", "BundlePipeline", "config_folder", "unpacked"]

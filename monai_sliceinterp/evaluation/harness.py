@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from monai_sliceinterp.engines import check_writable
+from monai_sliceinterp.command_line import check_writable
 from monai_sliceinterp.evaluation.methods import Method, find_device, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, present
 from monai_sliceinterp.evaluation.scores import Score

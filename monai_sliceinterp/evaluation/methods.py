@@ -24,9 +24,9 @@ from typing import cast
 import torch
 from monai.data import MetaTensor
 
+from monai_sliceinterp.checks import closest
 from monai_sliceinterp.evaluation.bundles import INFERENCE, BundlePipeline, config_folder, unpacked
 from monai_sliceinterp.evaluation.comparison import BASELINES
-from monai_sliceinterp.evaluation.protocols import closest
 from monai_sliceinterp.inferers import SplineSliceInferer
 
 __all__ = ["Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]

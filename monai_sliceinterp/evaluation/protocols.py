@@ -13,32 +13,21 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai.data import MetaTensor
 
+from monai_sliceinterp.checks import closest
 from monai_sliceinterp.transforms import FWHMDownsample, RandDegrader
 
-__all__ = ["PROTOCOLS", "can_score", "closest", "degrade_by_protocol", "make_protocols", "protocol_titles"]
+__all__ = ["PROTOCOLS", "can_score", "degrade_by_protocol", "make_protocols", "protocol_titles"]
 
 PROTOCOLS = ("subsample", "fwhm", "random", "leave_one_out")
 """Names of protocols, see :func:`make_protocols`."""
 
 VTS_SLABS = {"sigma_range": [0.0, 3.2], "noise_range": [0.0, 0.005]}
 """How bundle vts degrades: standard deviation of the Gaussian slab in voxels, of the noise as a part of the range."""
-
-
-def closest(word: str, known: Sequence[str]) -> str:
-    """Tell which known words a mistyped one is near to, as the end of an error message.
-
-    Example:
-        >>> closest("cubik", ["linear", "cubic"])
-        "; did you mean 'cubic'?"
-    """
-    near = difflib.get_close_matches(word, known)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def make_protocols(names: Sequence[str], factors: Sequence[int]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
 from monai_sliceinterp.evaluation.cuts import add_arrays, holds_arrays, read_panel, slice_view
 from monai_sliceinterp.evaluation.methods import Method
 from monai_sliceinterp.evaluation.protocols import can_score, degrade_by_protocol

@@ -22,7 +22,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 
-from monai_sliceinterp.engines.inference import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
 from monai_sliceinterp.evaluation.cost import measure_cost
 from monai_sliceinterp.evaluation.cuts import add_arrays, holds_arrays, panel_cuts, panel_path
 from monai_sliceinterp.evaluation.methods import Method

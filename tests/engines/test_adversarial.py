@@ -32,10 +32,9 @@ from monai_sliceinterp.engines import (
     AtomicCheckpointSaver,
     ConditionalGANTrainer,
     CriticTrainer,
-    EpochSeedHandler,
-    FreezeNormalizationHandler,
     PrepareConditionalPairs,
 )
+from monai_sliceinterp.handlers import EpochSeedHandler, FreezeNormalizationHandler
 from monai_sliceinterp.networks.nets import VTSDiscriminator, VTSGenerator
 
 LOSSES = {"loss", "reconstruction", "adversarial", "discriminator"}

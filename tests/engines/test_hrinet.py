@@ -29,12 +29,8 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from monai_sliceinterp.engines import (
-    AlternatingSupervisionTrainer,
-    AtomicCheckpointSaver,
-    EpochSeedHandler,
-    PrepareSliceGroups,
-)
+from monai_sliceinterp.engines import AlternatingSupervisionTrainer, AtomicCheckpointSaver, PrepareSliceGroups
+from monai_sliceinterp.handlers import EpochSeedHandler
 from monai_sliceinterp.losses import EncoderFeatureLoss
 from monai_sliceinterp.networks.nets import HRINetAutoencoder, InterpolationCritic, VariationalHRINetAutoencoder
 from monai_sliceinterp.transforms import RandSliceGroupsd

@@ -26,15 +26,13 @@ from torch import nn
 
 from monai_sliceinterp.engines import (
     BestModelSaver,
-    EpochSeedHandler,
-    FreezeNormalizationHandler,
     PrepareSliceBlocks,
     PrepareSlicePairs,
     PrepareViewImages,
     check_start,
     check_validation,
 )
-from monai_sliceinterp.engines.training import MeanLossHandler
+from monai_sliceinterp.handlers import EpochSeedHandler, FreezeNormalizationHandler, MeanLossHandler
 from monai_sliceinterp.inferers import MultiViewSliceInferer
 from monai_sliceinterp.losses import ASILoss
 from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder

@@ -25,7 +25,7 @@ class FreezableNormalization(nn.Module):
 
     Attributes:
         normalization_frozen: where true, batch normalization stays in evaluation mode when the network is set to
-            training. :class:`monai_sliceinterp.engines.FreezeNormalizationHandler` sets it after a warm-up.
+            training. :class:`monai_sliceinterp.handlers.FreezeNormalizationHandler` sets it after a warm-up.
 
     Example:
         >>> class Network(FreezableNormalization):

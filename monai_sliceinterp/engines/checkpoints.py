@@ -9,132 +9,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What bundle configs ask of what a user gives: switches and words, folders, weights; errors in one line."""
+
+"""Load, check and save the weights of networks and the state of trainings."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointSaver
 from torch import nn
 
-__all__ = [
-    "INPUT_ERRORS",
-    "as_bool",
-    "as_choices",
-    "check_checkpoint",
-    "check_writable",
-    "exit_on_error",
-    "load_weights",
-    "one_line",
-]
+from monai_sliceinterp.files import atomic_path
 
-T = TypeVar("T")
-
-INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
-"""What a scan, a checkpoint or a folder that is not as it should be may raise."""
-
-
-def one_line(error: BaseException) -> str:
-    r"""Tell the root cause of an error in one line.
-
-    Example:
-        >>> one_line(ValueError("first line.\nsecond line"))
-        'first line.'
-    """
-    while (cause := error.__cause__) is not None:
-        # MONAI adds a line for each transform around the one that failed
-        if not str(error).startswith("applying transform "):
-            if str(error).startswith(str(cause)[:20] or " "):
-                break  # says what raised it, and more
-            own = isinstance(error, ValueError | ImportError)
-            if own and (not isinstance(cause, ValueError) or str(cause) in str(error)):
-                break  # our own message, which says more than what raised it
-        error = cause
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def exit_on_error(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function; end the program with one line and exit status 1 if the input or a missing package is at fault.
-
-    For use in bundle configs, where an exception would print pages of traceback.
-
-    Args:
-        function: what to call.
-        *args: its arguments.
-        **kwargs: its keyword arguments.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        SystemExit: with the error's message.
-
-    Example:
-        >>> exit_on_error(int, "7")
-        7
-    """
-    try:
-        return function(*args, **kwargs)
-    except (*INPUT_ERRORS, ImportError) as error:
-        message = one_line(error)
-    raise SystemExit(f"error: {message}")
-
-
-def as_bool(value: bool | str, name: str = "value") -> bool:
-    """Read a switch: ``--keep_observed false`` on the command line reaches a bundle as the text "false".
-
-    Raises:
-        ValueError: if the value is neither true nor false.
-
-    Example:
-        >>> as_bool("false"), as_bool(True)
-        (False, True)
-    """
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    raise ValueError(f"{name} must be true or false, got {value!r}.")
-
-
-def as_choices(value: str | Sequence[str], known: Sequence[str], name: str = "value") -> list[str]:
-    """Read one or several of some known words, in the order in which they are known.
-
-    Raises:
-        ValueError: if there is none, or an unknown one.
-
-    Example:
-        >>> as_choices("rfn", ["ami", "rfn"]), as_choices(["rfn", "ami"], ["ami", "rfn"])
-        (['rfn'], ['ami', 'rfn'])
-    """
-    chosen = [value] if isinstance(value, str) else list(value)
-    if not chosen or any(word not in known for word in chosen):
-        raise ValueError(f"{name} must be one or more of {', '.join(known)}, got {value!r}.")
-    return [word for word in known if word in chosen]
-
-
-def check_writable(folder: str | Path) -> str:
-    """Make a folder and check that files can be written into it.
-
-    Raises:
-        ValueError: if not.
-
-    Example:
-        >>> check_writable(tempfile.gettempdir()) == tempfile.gettempdir()
-        True
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be written to ({error.strerror or error}); expected a folder.") from error
-    return str(folder)
+__all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_weights"]
 
 
 def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
@@ -219,3 +110,81 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for truncated or foreign files
         raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
+
+
+class AtomicCheckpointSaver(CheckpointSaver):
+    """MONAI's ``CheckpointSaver``, with files written under a temporary name and renamed.
+
+    A training killed while it saves then leaves no truncated checkpoint.
+
+    Args:
+        save_dir: folder of the checkpoints.
+        save_dict: what is saved, by name.
+        **kwargs: see :class:`monai.handlers.CheckpointSaver`.
+
+    Example:
+        >>> import tempfile
+        >>> saver = AtomicCheckpointSaver(tempfile.mkdtemp(), {"network": torch.nn.Linear(1, 1)}, save_interval=1)
+        >>> saver.attach(Engine(lambda engine, batch: None))
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(save_dir, save_dict, **kwargs)
+        for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
+            if checkpoint is not None:
+                handler: Any = checkpoint.save_handler
+                handler._atomic = True  # MONAI turns it off for the sake of file modes, which ignite now sets
+
+
+class BestModelSaver:
+    """Write the weights whenever validation finds them the best so far.
+
+    The best score is part of :meth:`state_dict`, so that a resumed training does not replace a better model by a worse
+    one. Files are written under a temporary name and renamed.
+
+    Args:
+        network: the network whose state dict is written, without a wrapper for distributed training.
+        path: the file.
+
+    Example:
+        >>> saver = BestModelSaver(torch.nn.Linear(1, 1), "model.pt")
+        >>> saver.state_dict()
+        {'best_metric': -1.0, 'best_metric_epoch': -1}
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path) -> None:
+        self.network, self.path = getattr(network, "module", network), Path(path)
+        self.best_metric, self.best_metric_epoch = -1.0, -1
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the validation engine, which compares its key metric with the best one itself."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._restore)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _restore(self, engine: Engine) -> None:
+        state: Any = engine.state
+        state.best_metric, state.best_metric_epoch = self.best_metric, self.best_metric_epoch
+
+    def __call__(self, engine: Engine) -> None:
+        """Save if the key metric has just improved."""
+        state: Any = engine.state
+        if state.best_metric_epoch != self.best_metric_epoch:
+            self.best_metric, self.best_metric_epoch = float(state.best_metric), int(state.best_metric_epoch)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path) as part:
+                torch.save(self.network.state_dict(), part)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score, its epoch and, once there are some, the best weights."""
+        state: dict[str, Any] = {"best_metric": self.best_metric, "best_metric_epoch": self.best_metric_epoch}
+        if self.best_metric_epoch >= 0 and self.path.is_file():
+            state["weights"] = torch.load(self.path, map_location="cpu", weights_only=True)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the best score and its epoch, and the best weights where their file is not there."""
+        self.best_metric, self.best_metric_epoch = state_dict["best_metric"], state_dict["best_metric_epoch"]
+        if "weights" in state_dict and not self.path.is_file():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path) as part:
+                torch.save(dict(state_dict["weights"]), part)

@@ -23,15 +23,8 @@ import torch
 from monai.transforms import Compose
 from torch import nn
 
-from monai_sliceinterp.engines import (
-    as_bool,
-    as_choices,
-    check_checkpoint,
-    check_writable,
-    exit_on_error,
-    load_weights,
-)
-from monai_sliceinterp.engines.inference import one_line
+from monai_sliceinterp.command_line import as_bool, as_choices, check_writable, exit_on_error, one_line
+from monai_sliceinterp.engines import check_checkpoint, load_weights
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 
 
@@ -301,7 +294,7 @@ class TestExit:
     def test_exit_status(self, tmp_path):
         """A string as SystemExit's code is status 1 to the shell."""
         code = (
-            "from monai_sliceinterp.engines import check_writable, exit_on_error\n"
+            "from monai_sliceinterp.command_line import check_writable, exit_on_error\n"
             f"exit_on_error(check_writable, {str(tmp_path / 'file' / 'out')!r})"
         )
         (tmp_path / "file").write_text("")

@@ -17,19 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from monai_sliceinterp.affine import AXIS_TIE, scaled_affine
+from monai_sliceinterp.geometry.affine import AXIS_TIE, scaled_affine
+from monai_sliceinterp.geometry.slices import SliceGeometry, check_slice_positions
 
-if TYPE_CHECKING:  # geometry imports this module
-    from monai_sliceinterp.geometry import SliceGeometry
-
-__all__ = ["FLOAT32_TOLERANCE", "GRID_TOLERANCE", "OutputGrid", "check_slice_positions"]
+__all__ = ["FLOAT32_TOLERANCE", "GRID_TOLERANCE", "OutputGrid"]
 
 GRID_TOLERANCE = 1e-3
 """What is off by less than this, in gaps, is only rounded: a target spacing that divides the input's to within it means
@@ -237,29 +234,6 @@ class OutputGrid:
     def affine(self, affine: ArrayLike | Tensor, axis: int = 2) -> NDArray[np.float64]:
         """Return the affine of the output: the origin stays, the step along ``axis`` shrinks."""
         return scaled_affine(affine, axis, self.step)
-
-
-def check_slice_positions(num_slices: int, slice_positions: Sequence[float]) -> tuple[float, ...]:
-    """Return the places of slices, in units of the nominal gap, if they fit.
-
-    Args:
-        num_slices: number of slices.
-        slice_positions: place of every slice.
-
-    Raises:
-        ValueError: if there is not one for each slice, or they are not finite and ascending from 0.
-
-    Example:
-        >>> check_slice_positions(3, [0, 1, 3])
-        (0.0, 1.0, 3.0)
-    """
-    places = tuple(float(place) for place in slice_positions)
-    if len(places) != num_slices:
-        raise ValueError(f"{len(places)} slice positions do not fit {num_slices} slices; expected one for each slice.")
-    if not np.isfinite(places).all() or places[0] != 0 or (np.diff(places) <= 0).any():
-        shown = ", ".join(f"{place:g}" for place in places[:8]) + (", ..." if num_slices > 8 else "")
-        raise ValueError(f"the slice positions must be finite and ascend from 0, got {shown}.")
-    return places
 
 
 def _uneven(num_slices: int, slice_positions: Sequence[float] | None) -> tuple[float, ...] | None:

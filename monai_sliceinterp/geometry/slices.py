@@ -9,17 +9,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where image metadata becomes numbers: through-plane axis, slice spacing, positions and thickness, grid, affine.
 
-Conventions: an affine is a 4x4 matrix that takes voxel indices to millimeters; its column k is the step between
-neighbors along array axis k. Positions along the through-plane axis are in units of the input gap, so that slice n
-sits at position n. Everything here is a pure function of numbers; nothing else in the package derives spacing,
-positions or affines. Affines as such are in ``affine.py``, the output grid is in ``output_grid.py``.
-"""
+"""The slices of a volume as its metadata describes them: axis, spacing, thickness and positions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -27,22 +22,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from monai_sliceinterp.affine import AXIS_TIE, scaled_affine, spatial_affine, through_plane_axis
-from monai_sliceinterp.output_grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid, check_slice_positions
+from monai_sliceinterp.geometry.affine import spatial_affine, through_plane_axis
 
 __all__ = [
-    "AXIS_TIE",
-    "FLOAT32_TOLERANCE",
-    "GRID_TOLERANCE",
     "SLICE_POSITION_KEYS",
-    "OutputGrid",
     "SliceGeometry",
-    "scaled_affine",
+    "check_slice_positions",
     "slice_geometry",
     "slice_positions",
     "slice_thickness",
-    "spatial_affine",
-    "through_plane_axis",
 ]
 
 SLICE_POSITION_KEYS = ("slice_positions", "slice_positions_axis")
@@ -186,6 +174,29 @@ def slice_positions(image: Any, axis: int) -> tuple[float, ...] | None:
     if any(len(place) != 1 for place in places):
         raise ValueError("the volumes of a batch have different slice positions; expected one volume at a time.")
     return check_slice_positions(image.shape[axis - 3], [float(place[0]) for place in places])
+
+
+def check_slice_positions(num_slices: int, slice_positions: Sequence[float]) -> tuple[float, ...]:
+    """Return the places of slices, in units of the nominal gap, if they fit.
+
+    Args:
+        num_slices: number of slices.
+        slice_positions: place of every slice.
+
+    Raises:
+        ValueError: if there is not one for each slice, or they are not finite and ascending from 0.
+
+    Example:
+        >>> check_slice_positions(3, [0, 1, 3])
+        (0.0, 1.0, 3.0)
+    """
+    places = tuple(float(place) for place in slice_positions)
+    if len(places) != num_slices:
+        raise ValueError(f"{len(places)} slice positions do not fit {num_slices} slices; expected one for each slice.")
+    if not np.isfinite(places).all() or places[0] != 0 or (np.diff(places) <= 0).any():
+        shown = ", ".join(f"{place:g}" for place in places[:8]) + (", ..." if num_slices > 8 else "")
+        raise ValueError(f"the slice positions must be finite and ascend from 0, got {shown}.")
+    return places
 
 
 def _tidy(value: Any) -> float:
