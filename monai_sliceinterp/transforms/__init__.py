@@ -13,48 +13,25 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.transforms.blocks import (
-    RandSliceBlocks,
-    RandSliceBlocksD,
-    RandSliceBlocksd,
-    RandSliceBlocksDict,
-    slice_block,
-)
 from monai_sliceinterp.transforms.conditioning import (
-    BODY_PARTS,
     DegradationConditionD,
     DegradationConditiond,
     DegradationConditionDict,
     condition_vector,
 )
 from monai_sliceinterp.transforms.degradation import (
+    Degradation,
+    Degrader,
+    DegraderD,
+    Degraderd,
+    DegraderDict,
     FWHMDownsample,
     FWHMDownsampleD,
     FWHMDownsampled,
     FWHMDownsampleDict,
-    fwhm_downsample,
-)
-from monai_sliceinterp.transforms.degrader import Degradation, Degrader, RandDegrader, degrade
-from monai_sliceinterp.transforms.degrader_dict import (
-    DegraderD,
-    Degraderd,
-    DegraderDict,
-    RandDegraderD,
-    RandDegraderd,
-    RandDegraderDict,
+    degrade,
 )
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesD, SaveDicomSeriesd, SaveDicomSeriesDict
-from monai_sliceinterp.transforms.groups import (
-    RandSliceGroup,
-    RandSliceGroupD,
-    RandSliceGroupd,
-    RandSliceGroupDict,
-    RandSliceGroups,
-    RandSliceGroupsD,
-    RandSliceGroupsd,
-    RandSliceGroupsDict,
-    slice_group,
-)
 from monai_sliceinterp.transforms.intensity import (
     InvertibleScaleIntensityRange,
     InvertibleScaleIntensityRangeD,
@@ -100,6 +77,12 @@ from monai_sliceinterp.transforms.provenance import (
     SaveProvenanceDict,
     provenance_labels,
 )
+from monai_sliceinterp.transforms.random_degradation import (
+    RandDegrader,
+    RandDegraderD,
+    RandDegraderd,
+    RandDegraderDict,
+)
 from monai_sliceinterp.transforms.restoring import (
     DisagreementMapD,
     DisagreementMapd,
@@ -110,15 +93,15 @@ from monai_sliceinterp.transforms.restoring import (
     cast_to,
 )
 from monai_sliceinterp.transforms.sampling import (
-    RandSlicePair,
-    RandSlicePairD,
-    RandSlicePaird,
-    RandSlicePairDict,
+    RandSliceGroups,
+    RandSliceGroupsD,
+    RandSliceGroupsd,
+    RandSliceGroupsDict,
     RandSlicePairs,
     RandSlicePairsD,
     RandSlicePairsd,
     RandSlicePairsDict,
-    slice_pair,
+    slice_group,
 )
 from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
 from monai_sliceinterp.transforms.slice_axis import (
@@ -127,4 +110,11 @@ from monai_sliceinterp.transforms.slice_axis import (
     RandThinAxisLastd,
     RandThinAxisLastDict,
     thin_axes,
+)
+from monai_sliceinterp.transforms.slice_blocks import (
+    RandSliceBlocks,
+    RandSliceBlocksD,
+    RandSliceBlocksd,
+    RandSliceBlocksDict,
+    slice_block,
 )

@@ -45,9 +45,9 @@ from bundle_commands import (
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_sliceinterp.data import BODY_PARTS
 from monai_sliceinterp.data.phantom import write_phantoms
 from monai_sliceinterp.networks.nets import SRCNN3D, Pix2Pix3D, VTSGenerator
-from monai_sliceinterp.transforms.conditioning import BODY_PARTS
 
 PROTOCOLS = ["random x4", "random x8"]
 AUGMENTATION = ["RandAffined", "RandFlipd", "RandRotate90d"]

@@ -35,7 +35,7 @@ from monai_sliceinterp.evaluation import (
 from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
 from monai_sliceinterp.metrics import body_mask, slice_score
 from monai_sliceinterp.networks.nets import ASIAutoencoder
-from monai_sliceinterp.transforms import fwhm_downsample
+from monai_sliceinterp.transforms import degrade
 
 SUBSAMPLE = {"factor": 2, "fwhm": 0}
 
@@ -240,7 +240,7 @@ class TestProtocols:
         scores = compare([volume], {"mine": make}, [protocol], progress=False)
         ((factor, thick),) = calls
         assert factor == 3 and thick.shape == (1, 1, 14, 13, 4)
-        torch.testing.assert_close(thick[0].as_tensor(), fwhm_downsample(volume["image"].as_tensor(), 3, in_gaps))
+        torch.testing.assert_close(thick[0].as_tensor(), degrade(volume["image"].as_tensor(), 3, in_gaps))
         assert {score.protocol for score in scores} == {title}
 
     def test_several(self):

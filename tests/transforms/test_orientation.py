@@ -193,7 +193,6 @@ class TestUnevenSlices:
         "InvertibleScaleIntensityRange",
         "InvertibleScaleIntensityRangePercentiles",
         "RandSigmoidContrast",
-        "RandSlicePair",
         "RandSlicePairs",
     ],
 )
