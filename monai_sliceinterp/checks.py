@@ -20,7 +20,17 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-__all__ = ["closest", "fraction", "not_negative", "one_of", "positive", "positive_integer", "some_of", "switch"]
+__all__ = [
+    "closest",
+    "fraction",
+    "not_negative",
+    "one_of",
+    "positive",
+    "positive_integer",
+    "positive_integers",
+    "some_of",
+    "switch",
+]
 
 Word = TypeVar("Word", bound=str)
 
@@ -50,6 +60,29 @@ def positive_integer(name: str, value: Any, least: int = 1, why: str = "") -> in
         wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise ValueError(f"{name} must be {wanted}{why}, got {value!r}.")
     return int(value)
+
+
+def positive_integers(name: str, values: Any) -> tuple[int, ...]:
+    """Check a sequence of one or more positive integers, such as the channels of the scales of a network.
+
+    Raises:
+        ValueError: if it is empty or has another value.
+
+    Example:
+        >>> positive_integers("channels", [32, 64])
+        (32, 64)
+        >>> positive_integers("channels", [])
+        Traceback (most recent call last):
+        ...
+        ValueError: channels must be one or more positive integers, got [].
+    """
+    try:
+        integers = tuple(positive_integer(name, value) for value in values)
+    except (TypeError, ValueError):
+        integers = ()
+    if not integers:
+        raise ValueError(f"{name} must be one or more positive integers, got {values!r}.")
+    return integers
 
 
 def positive(name: str, value: Any, unit: str = "") -> float:
