@@ -92,7 +92,12 @@ def write_dicom_series(
         OSError: if a file cannot be written.
 
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> import torch
+        >>> volume = MetaTensor(torch.zeros(1, 4, 4, 3), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> write_dicom_series(volume, [], "out", axis=2, observed=[True, False, True], derivation="linear")
+        Traceback (most recent call last):
+        ...
+        ValueError: scan.nii.gz: is not DICOM; expected a DICOM input for output_format dicom, ...
     """
     name = image.meta.get("filename_or_obj", folder)
     if image.ndim != 4 or image.shape[0] != 1:
