@@ -31,7 +31,7 @@ from monai_sliceinterp.geometry import scaled_affine, slice_geometry, slice_posi
 from monai_sliceinterp.resampling import (
     FWHM_PER_SIGMA,
     SLAB_PROFILES,
-    apply_slice_weights,
+    apply_weights,
     interpolation_weights,
     slab_weights,
 )
@@ -138,12 +138,12 @@ def degrade(
         thick = volume[..., [int(position) for position in positions]]
     else:
         slabs = slab_weights(num_slices, positions, width, profile="gaussian" if profile == "none" else profile)
-        thick = apply_slice_weights(volume, slabs)
+        thick = apply_weights(volume, slabs)
     if not restore_grid:
         return thick
     begin, end = _thin_range(num_slices, positions, extrapolate)
     wanted = np.clip((np.arange(begin, end) - positions[0]) / float(factor), 0, len(positions) - 1)
-    return apply_slice_weights(thick, interpolation_weights(len(positions), wanted, "cubic"))
+    return apply_weights(thick, interpolation_weights(len(positions), wanted, "cubic"))
 
 
 class Degrader(Transform):

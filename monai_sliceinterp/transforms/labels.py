@@ -28,10 +28,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.geometry import OutputGrid, read_grid, slice_geometry
 from monai_sliceinterp.transforms.loading import LoadVolume
-from monai_sliceinterp.transforms.orientation import moved_axis
 
 __all__ = [
     "InterpolateLabelD",
@@ -182,11 +180,11 @@ def _find_label(label: Path, image: str) -> Path:
     if not label.is_dir():
         return label
     stem = file_stem(image)
-    found = [path for suffix in IMAGE_SUFFIXES if (path := label / f"{stem}{suffix}").is_file()]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    files = [path for suffix in IMAGE_SUFFIXES if (path := label / f"{stem}{suffix}").is_file()]
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
         raise ValueError(f"{image}: expected one label {label / stem}.nii.gz (or of another type), found {names}.")
-    return found[0]
+    return files[0]
 
 
 class LoadLabeld(MapTransform):
@@ -204,10 +202,17 @@ class LoadLabeld(MapTransform):
 
     Raises:
         ValueError: with one line that names the file, if there is none, or it cannot be read, is not 3D, has another
-            size or place than the volume, or voxels that are not whole numbers.
+            size or position than the volume, or voxels that are not whole numbers.
 
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> import tempfile
+        >>> from monai_sliceinterp.transforms import save_nifti
+        >>> file = Path(tempfile.mkdtemp()) / "organs.nii.gz"
+        >>> save_nifti(MetaTensor(torch.ones(1, 8, 9, 4, dtype=torch.uint8)), file)
+        >>> scan = MetaTensor(torch.rand(1, 8, 9, 4), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> label = LoadLabeld("image", file)({"image": scan})["segmentation"]
+        >>> tuple(label.shape), label.meta["filename_or_obj"]
+        ((1, 8, 9, 4), 'scan.nii.gz')
     """
 
     def __init__(
@@ -238,8 +243,8 @@ def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str)
     if int(label.meta["original_ndim"]) != 3:
         raise ValueError(f"{path}: has {label.meta['original_ndim']} dimensions; expected a label of 3.")
     if label.shape[1:] != volume.shape[1:]:
-        found, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
-        raise ValueError(f"{path}: is {found} voxels large; expected {expected} as {source}.")
+        size, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
+        raise ValueError(f"{path}: is {size} voxels large; expected {expected} as {source}.")
     corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * [*np.array(label.shape[1:]) - 1, 1]
     first, second = (np.asarray(image.affine, dtype=np.float64)[:3] for image in (label, volume))
     apart = float(np.linalg.norm((first - second) @ corners.T, axis=0).max())
@@ -253,35 +258,36 @@ def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str)
 class InterpolateLabeld(MapTransform):
     """Interpolate labels onto the output grid of the volume they belong to, see :func:`interpolate_labels`.
 
-    It belongs into the postprocessing.
+    It belongs into the postprocessing, after :class:`monai_sliceinterp.transforms.RestoreVolumed`.
 
     Args:
         keys: labels ``(1, X, Y, Z)`` from :class:`LoadLabeld`; they keep their type.
-        inferer: the inferer, which knows the output grid.
-        image_key: the inferer's input ``(C, H, W, N)``.
+        ref_key: the restored volume, whose metadata has the output grid.
         allow_missing_keys: do not raise for keys that are not there.
 
+    Raises:
+        ValueError: if the metadata has no grid, or the labels do not fit it.
+
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
+        >>> thin = SplineSliceInferer(factor=2)(MetaTensor(torch.rand(1, 1, 8, 1, 2)))[0]
+        >>> label = MetaTensor(torch.zeros(1, 8, 1, 2, dtype=torch.uint8))
+        >>> label[0, :2, :, 0] = label[0, :6, :, 1] = 1
+        >>> InterpolateLabeld("label")({"label": label, "pred": thin})["label"][0, :, 0, 1].tolist()
+        [1, 1, 1, 1, 0, 0, 0, 0]
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        inferer: SliceInterpolationInferer,
-        image_key: str = CommonKeys.IMAGE,
-        allow_missing_keys: bool = False,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, ref_key: str = CommonKeys.PRED, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.inferer, self.image_key = inferer, image_key
+        self.ref_key = ref_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Interpolate every key."""
         result = dict(data)
-        image = result[self.image_key]
-        axis = moved_axis(image)
-        grid = self.inferer.output_grid(image[None])
-        spacing = slice_geometry(image, axis=-1).in_plane_spacing
+        volume = result[self.ref_key]
+        record = read_grid(volume.meta)
+        axis, grid = record.axis, record.grid
+        spacing = slice_geometry(volume.affine, axis=axis).in_plane_spacing
         for key in self.key_iterator(result):
             label = result[key]
             stack = label.as_tensor()[0].movedim(axis, -1)
