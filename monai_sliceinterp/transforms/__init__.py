@@ -120,6 +120,7 @@ from monai_sliceinterp.transforms.sampling import (
     RandSlicePairsDict,
     slice_pair,
 )
+from monai_sliceinterp.transforms.save_interpolated import SaveInterpolatedD, SaveInterpolatedd, SaveInterpolatedDict
 from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
 from monai_sliceinterp.transforms.slice_axis import (
     RandThinAxisLast,

@@ -1,0 +1,87 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Ignite handlers that show and log the course of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ignite.engine import Engine
+from ignite.handlers import ProgressBar
+from monai.handlers import StatsHandler, TensorBoardImageHandler, TensorBoardStatsHandler, from_engine
+from monai.utils import CommonKeys
+
+__all__ = ["TrainingLogHandler", "ValidationLogHandler"]
+
+
+class TrainingLogHandler:
+    """Handler that shows a progress bar of the epoch and logs the losses of every iteration to TensorBoard.
+
+    Args:
+        log_dir: folder of the log.
+        name: name of the training, in the progress bar.
+        losses: losses in the engine's output that are logged under their names, those that are there; by default
+            the loss is logged as "train_loss".
+
+    Example:
+        >>> import tempfile
+        >>> TrainingLogHandler(tempfile.mkdtemp(), "VTS", ["loss", "adversarial"]).attach(Engine(lambda *_: {}))
+    """
+
+    def __init__(self, log_dir: str, name: str | None = None) -> None:
+        def choose(output: dict) -> dict | float:
+            return {key: output[key] for key in losses if key in output} if losses else output[CommonKeys.LOSS]
+
+        self.bar = ProgressBar(persist=False, desc=name)
+        tag = "train" if losses else "train_loss"
+        self.board = TensorBoardStatsHandler(log_dir=log_dir, tag_name=tag, output_transform=choose)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, whose output has to be a mapping (``decollate=False``)."""
+        self.bar.attach(engine)
+        self.board.attach(engine)
+
+
+class ValidationLogHandler:
+    """Handler that logs the scores of a validation, and images beside their truth, to the console and TensorBoard.
+
+    Args:
+        log_dir: folder of the log.
+        name: name of the logger that writes to the console.
+        max_frames: largest number of slices of a volume that are logged.
+
+    Example:
+        >>> import tempfile
+        >>> ValidationLogHandler(tempfile.mkdtemp()).attach(Engine(lambda *_: {}))
+    """
+
+    def __init__(self, log_dir: str, name: str = "validate", max_frames: int = 24) -> None:
+        def nothing(output: object) -> None:
+            """The engine's output is volumes, which are not for the log."""
+
+        self.handlers = (
+            StatsHandler(name=name, iteration_log=False, output_transform=nothing),
+            TensorBoardStatsHandler(log_dir=log_dir, iteration_log=False, output_transform=nothing),
+            TensorBoardImageHandler(
+                log_dir=log_dir,
+                interval=1,
+                batch_transform=from_engine([CommonKeys.IMAGE, CommonKeys.LABEL]),
+                output_transform=from_engine([CommonKeys.PRED]),
+                frame_dim=-1,
+                max_frames=max_frames,
+            ),
+        )
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the validation engine."""
+        for handler in self.handlers:
+            handler.attach(engine)
