@@ -100,6 +100,12 @@ from monai_sliceinterp.transforms.provenance import (
     SaveProvenanceDict,
     provenance_labels,
 )
+from monai_sliceinterp.transforms.quality import (
+    LeaveOneOutQualityD,
+    LeaveOneOutQualityd,
+    LeaveOneOutQualityDict,
+    leave_one_out_quality,
+)
 from monai_sliceinterp.transforms.restoring import (
     DisagreementMapD,
     DisagreementMapd,
