@@ -296,7 +296,7 @@ def options_text(options: Mapping[str, str], config: Mapping[str, Any]) -> str:
         Options, each as --name value:
           factor  upsampling factor (2)
           axis    axis of the slices
-        Everything else in the config can be set too: --inferer#batch_size 3
+        Everything else in the config can be set too: --a#b VALUE sets what is called b below a.
     """
     width = max(map(len, options), default=0)
     lines = ["Options, each as --name value:"]
@@ -304,4 +304,4 @@ def options_text(options: Mapping[str, str], config: Mapping[str, Any]) -> str:
         value = config.get(name)
         shown = value not in (None, "") and not isinstance(value, Mapping) and not str(value).startswith(("$", "@"))
         lines.append(f"  {name:{width}}  {text}{f' ({json.dumps(value)})' if shown else ''}")
-    return "\n".join([*lines, "Everything else in the config can be set too: --inferer#batch_size 3"])
+    return "\n".join([*lines, "Everything else in the config can be set too: --a#b VALUE sets what is called b below a."])
