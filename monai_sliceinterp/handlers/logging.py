@@ -13,12 +13,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 from monai.handlers import StatsHandler, TensorBoardImageHandler, TensorBoardStatsHandler, from_engine
 from monai.utils import CommonKeys
+from torch import Tensor
+
+from monai_sliceinterp.handlers.training import single_numbers
 
 __all__ = ["TrainingLogHandler", "ValidationLogHandler"]
 
@@ -26,27 +30,28 @@ __all__ = ["TrainingLogHandler", "ValidationLogHandler"]
 class TrainingLogHandler:
     """Handler that shows a progress bar of the epoch and logs the losses of every iteration to TensorBoard.
 
+    For engines whose output is a mapping (``decollate=False``); every tensor in it that is a single number is a loss.
+    One alone is logged as "train_loss", several under their names.
+
     Args:
         log_dir: folder of the log.
         name: name of the training, in the progress bar.
-        losses: losses in the engine's output that are logged under their names, those that are there; by default
-            the loss is logged as "train_loss".
 
     Example:
         >>> import tempfile
-        >>> TrainingLogHandler(tempfile.mkdtemp(), "VTS", ["loss", "adversarial"]).attach(Engine(lambda *_: {}))
+        >>> TrainingLogHandler(tempfile.mkdtemp(), "VTS").attach(Engine(lambda engine, batch: {}))
     """
 
     def __init__(self, log_dir: str, name: str | None = None) -> None:
-        def choose(output: dict) -> dict | float:
-            return {key: output[key] for key in losses if key in output} if losses else output[CommonKeys.LOSS]
+        def losses(output: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
+            found = single_numbers(output)
+            return found if len(found) != 1 else next(iter(found.values()))
 
         self.bar = ProgressBar(persist=False, desc=name)
-        tag = "train" if losses else "train_loss"
-        self.board = TensorBoardStatsHandler(log_dir=log_dir, tag_name=tag, output_transform=choose)
+        self.board = TensorBoardStatsHandler(log_dir=log_dir, tag_name="train_loss", output_transform=losses)
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer, whose output has to be a mapping (``decollate=False``)."""
+        """Register with the trainer."""
         self.bar.attach(engine)
         self.board.attach(engine)
 
