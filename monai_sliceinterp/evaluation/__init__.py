@@ -17,12 +17,6 @@ from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison,
 from monai_sliceinterp.evaluation.harness import Evaluation, run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_method, find_methods
 from monai_sliceinterp.evaluation.protocols import degrade_by_protocol, make_protocols
-from monai_sliceinterp.evaluation.quality import (
-    LeaveOneOutQualityD,
-    LeaveOneOutQualityd,
-    LeaveOneOutQualityDict,
-    leave_one_out_quality,
-)
 from monai_sliceinterp.evaluation.scores import (
     METRICS,
     SMALLER_IS_BETTER,

@@ -27,8 +27,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.checks import closest
-from monai_sliceinterp.command_line import as_bool
+from monai_sliceinterp.checks import closest, switch
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
@@ -130,7 +129,7 @@ class BundlePipeline:
             raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
         network = load_weights(self._parsed(parser, "network_def"), weights, self.device)
         self.network = self._parsed(parser, "network").eval()
-        self.amp = as_bool(self._parsed(parser, "amp"), "amp") if "amp" in parser else False
+        self.amp = switch("amp", self._parsed(parser, "amp")) if "amp" in parser else False
         steps = self._parsed(parser, "preprocessing").transforms
         self.preprocessing = Compose([step for step in steps if not isinstance(step, LoadVolumed)])
         if len(self.preprocessing.transforms) == len(steps):

@@ -20,13 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from monai.data import MetaTensor
-from torch import Tensor
 
 from monai_sliceinterp.evaluation.significance import paired_difference, signed_rank_p_value
 from monai_sliceinterp.files import atomic_path
-from monai_sliceinterp.metrics import SMALLEST_SLICE, relative_sharpness, slice_score, synthesized_pairs
+from monai_sliceinterp.metrics import score_volume
 
 __all__ = [
     "METRICS",
@@ -107,86 +104,6 @@ METRICS = tuple(field.name for field in fields(Score) if field.type == "float")
 
 SMALLER_IS_BETTER = ("rmse", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory")
 """The scores of which a smaller one is better."""
-
-
-def score_volume(
-    pred: Tensor,
-    truth: Tensor,
-    factor: int,
-    data_range: float = 1.0,
-    body: Tensor | None = None,
-    observed: bool = False,
-    detailed: bool = False,
-) -> dict[str, float]:
-    """Score an interpolated volume.
-
-    Args:
-        pred: ``(C, H, W, M)``, interpolated from every ``factor``-th slice of ``truth``.
-        truth: ``(C, H, W, N)``.
-        factor: the upsampling factor.
-        data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``].
-        body: mask of the body, of the truth's shape; the scores inside it are added where it is given.
-        observed: score the slices at observed positions too, which thick slices do not show as they are.
-        detailed: add VIF, and the scores of all slices and of the cuts across them, which takes several times as long.
-
-    Returns:
-        "psnr" and "ssim" of the synthesized slices, "psnr_volume" and so on, see :class:`Score`. An added score is NaN
-        where it is not defined: SSIM where the volume has less than 11 slices to cut across, VIF where slices or cuts
-        are smaller than 41 pixels either way, or where the truth is constant in all of them.
-
-    Raises:
-        ValueError: if the shapes do not belong together, a volume has NaN or infinite voxels, or the slices are too
-            small for SSIM.
-
-    Example:
-        >>> truth = torch.zeros(1, 16, 16, 5)
-        >>> round(score_volume(truth + 0.1, truth, factor=2)["psnr"], 3)
-        20.0
-    """
-    pred, truth = (volume.as_tensor() if isinstance(volume, MetaTensor) else volume for volume in (pred, truth))
-    for volume, name in ((pred, "interpolated volume"), (truth, "truth")):
-        if not torch.isfinite(volume).all():
-            count = int((~torch.isfinite(volume)).sum())
-            raise ValueError(f"the {name} has {count} of {volume.numel()} voxels that are NaN or infinite.")
-    if body is not None and body.shape != truth.shape:
-        raise ValueError(
-            f"the body mask has shape {tuple(body.shape)}; expected that of the truth, {tuple(truth.shape)}."
-        )
-    pred, truth = pred.float().clamp(0, data_range), truth.float().clamp(0, data_range)
-    between = synthesized_pairs(pred, truth, factor, observed)
-    everywhere = synthesized_pairs(pred, truth, factor, observed=True)
-    scores = {name: float(slice_score(*between, name, data_range)) for name in ("psnr", "ssim")}
-    scores.update({name: float(slice_score(*between, name, data_range)) for name in ("rmse", "mse")})
-    scores["sharpness"] = float(relative_sharpness(*between))
-    scores["psnr_volume"] = float(slice_score(*everywhere, "psnr", data_range))
-    if body is not None:
-        inside, _ = synthesized_pairs(body[..., : pred.shape[-1]], body, factor, observed)
-        for name in ("psnr", "ssim", "rmse"):
-            scores[f"{name}_body"] = float(slice_score(*between, name, data_range, inside))
-    if detailed:
-        scores["vif"] = _score_if_large(*between, "vif", data_range)
-        truth = truth[..., : pred.shape[-1]]
-        planes = {
-            "volume": everywhere,
-            "coronal": (_cuts(pred, axis=2), _cuts(truth, axis=2)),
-            "sagittal": (_cuts(pred, axis=1), _cuts(truth, axis=1)),
-        }
-        for name in ("ssim", "vif"):
-            for plane, pair in planes.items():
-                scores[f"{name}_{plane}"] = _score_if_large(*pair, name, data_range)
-    return scores
-
-
-def _cuts(volume: Tensor, axis: int) -> Tensor:
-    """Cut a volume ``(C, H, W, M)`` at every index of an in-plane axis: images ``(K C, 1, H or W, M)``."""
-    return volume.movedim(axis, 0).flatten(0, 1)[:, None]
-
-
-def _score_if_large(pred: Tensor, truth: Tensor, name: str, data_range: float) -> float:
-    """Score images; NaN if they are too small for the score's window."""
-    if min(pred.shape[-2:]) < SMALLEST_SLICE[name]:
-        return _NOT_SCORED
-    return float(slice_score(pred, truth, name, data_range))
 
 
 def format_scores(scores: Sequence[Score], method: str, region: str = "slices") -> str:

@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Local means of images under a Gaussian window, in the precision that local variances need."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["window_means"]
 
 
 def window_means(images: Tensor, size: int, sigma: float, stride: int = 1) -> Tensor:
-    """Average images under a Gaussian window, wherever the window lies inside the image.
+    """Compute the means of images under a Gaussian window, wherever the window lies inside the image.
 
     Rows and columns are averaged in turn. A local variance is a difference of such means, nearly equal where an image
     is flat: take float64 for it.

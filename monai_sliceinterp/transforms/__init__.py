@@ -82,6 +82,12 @@ from monai_sliceinterp.transforms.provenance import (
     SaveProvenanceDict,
     provenance_labels,
 )
+from monai_sliceinterp.transforms.quality import (
+    LeaveOneOutQualityD,
+    LeaveOneOutQualityd,
+    LeaveOneOutQualityDict,
+    leave_one_out_quality,
+)
 from monai_sliceinterp.transforms.random_degradation import (
     RandDegrader,
     RandDegraderD,
@@ -108,6 +114,7 @@ from monai_sliceinterp.transforms.sampling import (
     RandSlicePairsDict,
     slice_group,
 )
+from monai_sliceinterp.transforms.save_interpolated import SaveInterpolatedD, SaveInterpolatedd, SaveInterpolatedDict
 from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
 from monai_sliceinterp.transforms.slice_blocks import (
     RandSliceBlocks,

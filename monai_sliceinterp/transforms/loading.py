@@ -120,6 +120,8 @@ class LoadVolume(Transform):
             raise ValueError(f"{path}: voxels of type {array.dtype} are not gray values; expected integers or floats.")
         if min(array.shape[:3]) < 2:
             raise ValueError(f"{path}: has a single slice ({shape}); interpolation needs at least 2.")
+        if not array.size:
+            raise ValueError(f"{path}: has no frame ({shape}); expected one at least.")
         _check_finite(path, array, self.allow_nan)
         stored_dtype = str(array.dtype.newbyteorder("="))
         channels_first = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
