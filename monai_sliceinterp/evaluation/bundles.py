@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Run the inference of a bundle in memory, so that what is scored is what its users get."""
+"""Inference of a bundle in memory, so that what is scored is what its users get."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.checks import closest
-from monai_sliceinterp.command_line import as_bool
+from monai_sliceinterp.checks import closest, switch
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
@@ -40,11 +39,11 @@ INFERENCE = "inference.json"
 """Name of the config that is run."""
 
 OTHER_CONFIGS = (INFERENCE, "metadata.json", "train.json")
-"""Configs that are no overlays."""
+"""Configs that are not overlays."""
 
 
 def config_folder(bundle: Path) -> Path | None:
-    """Return the folder of a bundle's configs, None where it has none.
+    """Find the folder of a bundle's configs; None where it has none.
 
     Example:
         >>> config_folder(Path("nowhere")) is None
@@ -82,14 +81,14 @@ def unpacked(path: str | Path) -> Iterator[Path]:
                 archive.extractall(folder)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, or encrypted
             raise ValueError(f"{path}: cannot be unpacked ({error}); expected the zip file of a bundle.") from error
-        found = [entry for entry in (folder, *sorted(folder.iterdir())) if config_folder(entry)]
-        if not found:
-            raise ValueError(f"{path}: holds no bundle; expected a folder with configs/{INFERENCE}.")
-        yield found[0]
+        bundles = [entry for entry in (folder, *sorted(folder.iterdir())) if config_folder(entry)]
+        if not bundles:
+            raise ValueError(f"{path}: contains no bundle; expected a folder with configs/{INFERENCE}.")
+        yield bundles[0]
 
 
 class BundlePipeline:
-    """The inference of a bundle: its preprocessing but for the loading, its inferer and network, and the way back.
+    """Inference of a bundle: its preprocessing but for the loading, its inferer and network, and the way back.
 
     Intensities come back in the units of the scan and are not rounded to the type in which it was stored.
 
@@ -102,8 +101,7 @@ class BundlePipeline:
     Raises:
         ValueError: with one line, if a config or the weights are missing or unusable.
 
-    Example:
-        See :func:`monai_sliceinterp.evaluation.methods.find_method`.
+    See :func:`monai_sliceinterp.evaluation.find_method` for an example.
     """
 
     def __init__(
@@ -116,21 +114,21 @@ class BundlePipeline:
         self.bundle, self.device = Path(bundle), torch.device(device)
         configs = config_folder(self.bundle)
         if configs is None:
-            raise ValueError(f"{bundle}: is no bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
+            raise ValueError(f"{bundle}: is not a bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
         parser = ConfigParser()
         files = [configs / INFERENCE, *(self._overlay(configs, name) for name in overlays)]
         self._tell(f"cannot read {', '.join(file.name for file in files)}", parser.read_config, files)
-        said = json.dumps(parser.config, sort_keys=True, default=str)
+        content = json.dumps(parser.config, sort_keys=True, default=str)
         # spacing: null beside a factor; slices are last already; a bar of its own would break that of the evaluation
-        given: dict[str, Any] = {"spacing": None, "axis": 2, "progress": False, "device": self.device}
-        for key, value in {**given, "bundle_root": str(self.bundle), **({"ckpt": ckpt} if ckpt else {})}.items():
+        fixed: dict[str, Any] = {"spacing": None, "axis": 2, "progress": False, "device": self.device}
+        for key, value in {**fixed, "bundle_root": str(self.bundle), **({"ckpt": ckpt} if ckpt else {})}.items():
             parser[key] = value
         weights = Path(self._parsed(parser, "ckpt"))
         if not weights.is_file():
             raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
         network = load_weights(self._parsed(parser, "network_def"), weights, self.device)
         self.network = self._parsed(parser, "network").eval()
-        self.amp = as_bool(self._parsed(parser, "amp"), "amp") if "amp" in parser else False
+        self.amp = switch("amp", self._parsed(parser, "amp")) if "amp" in parser else False
         steps = self._parsed(parser, "preprocessing").transforms
         self.preprocessing = Compose([step for step in steps if not isinstance(step, LoadVolumed)])
         if len(self.preprocessing.transforms) == len(steps):
@@ -138,7 +136,7 @@ class BundlePipeline:
         # whatever else refers to the network gets this one, not a new one
         parser["network_def"], parser["network"] = network, self.network
         self.parser = parser
-        digest = hashlib.sha256(said.encode())
+        digest = hashlib.sha256(content.encode())
         digest.update(weights.read_bytes())
         digest.update(self.device.type.encode())
         self.fingerprint = digest.hexdigest()

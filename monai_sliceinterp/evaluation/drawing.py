@@ -9,13 +9,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What pictures of an evaluation share: their style, their files and their texts."""
+"""Style, files, texts and colors that the pictures of an evaluation share."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from monai_sliceinterp.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["add_caption", "drawing", "wrap"]
+__all__ = ["add_caption", "drawing", "method_colors", "wrap"]
 
 # The user's own settings of matplotlib stay out; names are shown as they are, also those with a dollar.
 _STYLE: dict[str, Any] = {
@@ -40,12 +40,16 @@ _STYLE: dict[str, Any] = {
 }
 _DPI = 130
 
+_BASELINE_COLORS = {"linear": "#d9d9d9", "cubic": "#a6a6a6", "lanczos": "#595959"}
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#332288", "#cc79a7", "#661100")
+_COLORS += ("#999933", "#44aa99", "#882255", "#f0e442")  # for more than eight
+
 
 @contextmanager
 def drawing(
     path: str | Path, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> Iterator[Figure]:
-    """Give a figure in the common style, and write it to a file when it is drawn.
+    """Make a figure in the common style, and write it to a file when it is drawn.
 
     Args:
         path: the file; its suffix says the format (png, svg, pdf). Its folder must exist.
@@ -78,7 +82,7 @@ def drawing(
 
 
 def add_caption(figure: Figure, text: str, width: float) -> None:
-    """Write small text below a figure of a width in inches."""
+    """Add small text below a figure of a width in inches."""
     figure.supxlabel(textwrap.fill(text, int(width / 0.068)), fontsize=7.5, color="#404040")
 
 
@@ -95,3 +99,15 @@ def wrap(name: str, width: int) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.strip() for line in lines)
+
+
+def method_colors(names: Sequence[str]) -> dict[str, str]:
+    """Choose a color for every method: grays for the baselines, for others by their order.
+
+    Example:
+        >>> method_colors(["mine", "cubic", "other"])
+        {'mine': '#0072b2', 'cubic': '#a6a6a6', 'other': '#d55e00'}
+    """
+    others = [name for name in dict.fromkeys(names) if name not in _BASELINE_COLORS]
+    chosen = {name: _COLORS[k % len(_COLORS)] for k, name in enumerate(others)}
+    return {name: _BASELINE_COLORS.get(name) or chosen[name] for name in dict.fromkeys(names)}

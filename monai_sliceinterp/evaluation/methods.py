@@ -35,24 +35,28 @@ BUNDLES = Path("bundles")
 """Where bundles that are called by their name are looked for."""
 
 RESERVED = ("truth", "input")
-"""What pictures show beside methods."""
+"""Names of what pictures show beside methods."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method that is evaluated.
+    """Method that is evaluated.
 
     Attributes:
         name: its name in tables and pictures.
         fingerprint: changes with the weights, the config, and the type of device.
         device: where it computes.
         run: interpolates ``(C, H, W, N)`` by a factor.
+        series: name of the curve it lies on, where its name is SERIES@NUMBER; else empty.
+        number: its place on this curve.
     """
 
     name: str
     fingerprint: str
     device: torch.device
     run: Callable[[MetaTensor, int], MetaTensor]
+    series: str = ""
+    number: float = 0.0
 
     def interpolate(self, thick: MetaTensor, factor: int) -> MetaTensor:
         """Interpolate a volume.
@@ -79,7 +83,7 @@ class Method:
 
 @dataclass(frozen=True)
 class MethodText:
-    """What a text says about a method, see :func:`parse_method`."""
+    """Text that names a method, in its parts, see :func:`parse_method`."""
 
     name: str
     source: str
@@ -88,7 +92,7 @@ class MethodText:
 
 
 def find_device(name: str = "") -> torch.device:
-    """Return a device by name; without a name the GPU if there is one, else the CPU.
+    """Find a device by name; without a name the GPU if there is one, else the CPU.
 
     Raises:
         ValueError: if there is no such device.
@@ -142,7 +146,7 @@ def parse_method(text: str) -> MethodText:
                 f"method {text!r}: cannot read {option!r}; expected config=FILE, one ckpt=FILE, or a name."
             )
     if not name and source not in BASELINES and not source.lower().endswith(".zip"):
-        name = "_".join([Path(source).resolve().name, *(Path(overlay).stem for overlay in overlays)])
+        name = _joined(Path(source).resolve().name, overlays)
     return MethodText(name, source, tuple(overlays), ckpt)
 
 
@@ -167,18 +171,17 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
         ...
         ValueError: unknown method 'cubik': ... did you mean 'cubic'?
     """
-    said, device = parse_method(text), torch.device(device)
-    if said.source in BASELINES:
-        if said.overlays or said.ckpt:
-            raise ValueError(f"method {text!r}: {said.source} takes neither configs nor weights.")
-        return _named(said.name or said.source, f"spline {said.source}", torch.device("cpu"), _spline(said.source))
+    parts, device = parse_method(text), torch.device(device)
+    if parts.source in BASELINES:
+        if parts.overlays or parts.ckpt:
+            raise ValueError(f"method {text!r}: {parts.source} takes neither configs nor weights.")
+        return _named(parts.name or parts.source, f"spline {parts.source}", torch.device("cpu"), _spline(parts.source))
     with ExitStack() as stack:
-        folder = _bundle_folder(said.source)
+        folder = _bundle_folder(parts.source)
         if folder.is_file():
             folder = stack.enter_context(unpacked(folder))
-        pipeline = BundlePipeline(folder, said.overlays, said.ckpt, device)
-        name = said.name or "_".join([folder.name, *(Path(overlay).stem for overlay in said.overlays)])
-        return _named(name, pipeline.fingerprint, device, pipeline)
+        pipeline = BundlePipeline(folder, parts.overlays, parts.ckpt, device)
+        return _named(parts.name or _joined(folder.name, parts.overlays), pipeline.fingerprint, device, pipeline)
 
 
 def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> list[Method]:
@@ -202,10 +205,15 @@ def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> li
 
 
 def _named(name: str, fingerprint: str, device: torch.device, run: Callable[[MetaTensor, int], MetaTensor]) -> Method:
-    """Make a method whose name can be told apart from what else is in files and pictures."""
+    """Make a method, if its name is one that files and pictures can have."""
     if not re.fullmatch(r"[\w.+@ -]+", name) or name in RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a method; name it by letters and digits: NAME=PATH.")
-    return Method(name, fingerprint, device, run)
+    point = re.fullmatch(r"(.+)@([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
+    return Method(name, fingerprint, device, run, *((point[1], float(point[2])) if point else ()))
+
+
+def _joined(name: str, overlays: Sequence[str]) -> str:
+    return "_".join([name, *(Path(overlay).stem for overlay in overlays)])
 
 
 def _spline(mode: str) -> Callable[[MetaTensor, int], MetaTensor]:
@@ -224,7 +232,7 @@ def _bundle_folder(source: str) -> Path:
     if path.is_dir():
         if config_folder(path):
             return path
-        raise ValueError(f"{path}: is no bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
+        raise ValueError(f"{path}: is not a bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
     if path.is_file():
         if zipfile.is_zipfile(path):
             return path

@@ -9,35 +9,36 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is evaluated, and how."""
+"""Settings of an evaluation, and the volumes they name."""
 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_sliceinterp.checks import one_of, positive_integer
 from monai_sliceinterp.data import find_volumes
-from monai_sliceinterp.evaluation.protocols import make_protocols, protocol_titles
-from monai_sliceinterp.evaluation.scores import Score
+from monai_sliceinterp.evaluation.protocols import make_protocols
 from monai_sliceinterp.files import file_stem
-from monai_sliceinterp.metrics import PERCEPTUAL_SCORES
+from monai_sliceinterp.metrics import METRICS, PERCEPTUAL_SCORES, SMALLEST_SLICE, Protocol
 
 __all__ = ["HU_WINDOW", "PERCEPTUAL", "EvaluationSettings", "VolumeItem"]
 
 HU_WINDOW = (-1024.0, 2976.0)
-"""Range of CT intensities over which is scored where none is given, in HU: that of bundles saint and hrinet."""
+"""Range of CT intensities over which is scored where none is given, in HU: air to dense bone, a data range of 4000. One
+range for all methods, so that their scores compare, whatever the bundles are trained on."""
 
-PERCEPTUAL = tuple(name for name in PERCEPTUAL_SCORES if name in Score.__dataclass_fields__)
+PERCEPTUAL = tuple(name for name in PERCEPTUAL_SCORES if name in METRICS)
 """Optional scores that can be asked for."""
 
-_SMALLEST = 11  # pixels of SSIM's window
+_SMALLEST = SMALLEST_SLICE["ssim"]
 
 
 @dataclass(frozen=True)
 class VolumeItem:
-    """A volume that is evaluated.
+    """Volume that is evaluated.
 
     Attributes:
         path: file or DICOM folder.
@@ -113,36 +114,30 @@ class EvaluationSettings:
             raise ValueError(f"the window must be two ascending intensities, got {self.window!r}.")
         if self.crop < 0 or 0 < self.crop < _SMALLEST:
             raise ValueError(f"crop must be 0 or at least {_SMALLEST} pixels (SSIM's window), got {self.crop}.")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}.")
-        if self.panels < 0 or self.sweep < 0 or self.sweep == 1:
-            raise ValueError(f"panels must be 0 or more, sweep 0 or at least 2, got {self.panels} and {self.sweep}.")
+        positive_integer("workers", self.workers)
+        positive_integer("panels", self.panels, 0)
+        if self.sweep != 0:
+            positive_integer("sweep", self.sweep, 2, ", or 0 for none")
         if self.axis not in (None, 0, 1, 2):
             raise ValueError(f"axis must be 0, 1 or 2, got {self.axis!r}.")
-        unknown = set(self.perceptual) - set(PERCEPTUAL)
-        if unknown:
-            raise ValueError(f"unknown perceptual score {min(unknown)!r}; expected some of {', '.join(PERCEPTUAL)}.")
-        make_protocols(self.protocols, self.factors)
+        for name in self.perceptual:
+            one_of("perceptual score", name, PERCEPTUAL)
+        self.make_protocols()
 
-    @property
-    def recipes(self) -> list[dict[str, Any]]:
-        """The protocols with their settings."""
-        recipes = make_protocols(self.protocols, self.factors)
-        for recipe in recipes:
-            if "random" in recipe:
-                recipe["random"]["seed"] = self.seed
-        return recipes
+    def make_protocols(self) -> list[Protocol]:
+        """Make the protocols, with their settings."""
+        return make_protocols(self.protocols, self.factors, self.seed)
 
     @property
     def titles(self) -> list[str]:
         """Names of the protocols."""
-        return protocol_titles(self.recipes)
+        return [protocol.title for protocol in self.make_protocols()]
 
     @property
     def scoring(self) -> dict[str, Any]:
-        """What the scores of a volume depend on, beside volume, method and protocol."""
+        """Settings that the scores of a volume depend on, beside volume, method and protocol."""
         names = ("axis", "window", "crop", "body", "quick", "perceptual")
-        return {name: value for name, value in asdict(self).items() if name in names}
+        return {name: getattr(self, name) for name in names}
 
     def volumes(self) -> list[VolumeItem]:
         """List the volumes.
@@ -173,7 +168,7 @@ class EvaluationSettings:
         return items
 
     def require_packages(self) -> None:
-        """Check that what is needed in the end is installed, before hours are spent.
+        """Check that the packages that are needed in the end are installed, before hours are spent.
 
         Raises:
             ImportError: if a package is missing.

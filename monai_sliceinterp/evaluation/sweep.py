@@ -9,21 +9,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The slices between two neighbors, as each method sees them."""
+"""Slices between two neighbors, as each method synthesizes them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from monai.data import MetaTensor
-from numpy.typing import NDArray
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
-from monai_sliceinterp.evaluation.cuts import add_arrays, holds_arrays, read_panel, slice_view
+from monai_sliceinterp.evaluation.cuts import View, add_views, holds_views, read_views, slice_view
 from monai_sliceinterp.evaluation.methods import Method
-from monai_sliceinterp.evaluation.protocols import can_score, degrade_by_protocol
 from monai_sliceinterp.evaluation.records import state_of
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
 from monai_sliceinterp.evaluation.volume import interpolate_unit, load_thin
@@ -35,7 +33,7 @@ _CONTEXT = 1  # thick slices before and after the two
 
 
 def central_slices(thick: MetaTensor, context: int = _CONTEXT) -> tuple[MetaTensor, int]:
-    """Take the two slices in the middle of a volume and some around them.
+    """Select the two slices in the middle of a volume and some around them.
 
     Args:
         thick: ``(C, H, W, N)``, slices last.
@@ -64,20 +62,22 @@ def write_sweeps(item: VolumeItem, settings: EvaluationSettings, methods: Sequen
     slices for.
 
     Returns:
-        The file, and what went wrong, a line for each method.
+        The file, and a line for each method that failed.
     """
     path, failures = Path(settings.output_dir) / "sweeps" / f"{item.name}.npz", []
+    protocols = settings.make_protocols()
     try:
-        state = f"{state_of(item, settings)} {settings.recipes} {settings.sweep}"
-        missing = [one for one in methods if not holds_arrays(path, one.name, f"{state} {one.fingerprint}")]
+        settled = [protocol.identity(item.number) for protocol in protocols]
+        state = [state_of(item, settings), json.loads(json.dumps(settled)), settings.sweep]
+        missing = [one for one in methods if not holds_views(path, one.name, [*state, one.fingerprint])]
         if not missing:
             return path, []
         thin = load_thin(item.path, settings)
-        fitting = [recipe for recipe in settings.recipes if can_score(thin.image.shape[-1], recipe)]
-        part, first = central_slices(degrade_by_protocol(thin.image, (fitting or settings.recipes)[0], item.number)[0])
+        fitting = [protocol for protocol in protocols if protocol.can_score(thin.image.shape[-1])]
+        part, first = central_slices((fitting or protocols)[0].degrade(thin.image, item.number)[0])
     except INPUT_ERRORS as error:
         return path, [f"{item.path}: {one_line(error)}"]
-    shared = {f"truth|{k}": slice_view(part[0, ..., first + k], part.affine)[0] for k in (0, 1)}
+    truth = {str(k): slice_view(part[0, ..., first + k], part.affine) for k in (0, 1)}
     for method in missing:
         try:
             fine = interpolate_unit(method, part, settings.sweep, thin.window)[0]
@@ -85,16 +85,12 @@ def write_sweeps(item: VolumeItem, settings: EvaluationSettings, methods: Sequen
             failures.append(f"{item.path}: sweep by {method.name}: {one_line(error)}")
             continue
         begin = first * settings.sweep
-        views = [slice_view(fine[0, ..., begin + k], part.affine) for k in range(settings.sweep + 1)]
-        arrays = {f"pred|{k}": view for k, (view, _) in enumerate(views)}
-        aspect = {"aspect|slices": np.array(views[0][1], dtype=np.float32)}
-        add_arrays(path, {**shared, **aspect, **arrays}, method.name, f"{state} {method.fingerprint}")
+        views = {str(k): slice_view(fine[0, ..., begin + k], part.affine) for k in range(settings.sweep + 1)}
+        add_views(path, {"truth": truth, "pred": views}, method.name, [*state, method.fingerprint])
     return path, failures
 
 
-def read_sweep(path: Path, method: str) -> tuple[list[NDArray[np.float32]], float]:
-    """Read the slices of a method, and the height of their pixels over the width."""
-    arrays = read_panel(path, [method])
-    aspect = float(arrays["aspect|slices"])
-    slices = {name: array for name, array in arrays.items() if name.startswith(f"{method}|")}
-    return [slices[f"{method}|{k}"] for k in range(len(slices))], aspect
+def read_sweep(path: Path, method: str) -> list[View]:
+    """Read the slices of a method, from one neighbor to the other; none where the file has none."""
+    views = read_views(path, [method]).get(method, {})
+    return [views[str(k)] for k in range(len(views))]

@@ -24,25 +24,23 @@ from monai.transforms import CenterSpatialCrop
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
 from monai_sliceinterp.evaluation.cost import measure_cost
-from monai_sliceinterp.evaluation.cuts import add_arrays, holds_arrays, panel_cuts, panel_path
+from monai_sliceinterp.evaluation.cuts import add_views, holds_views, panel_cuts, panel_path
 from monai_sliceinterp.evaluation.methods import Method
-from monai_sliceinterp.evaluation.protocols import can_score, degrade_by_protocol
 from monai_sliceinterp.evaluation.records import VolumeRecord
-from monai_sliceinterp.evaluation.scores import Score, score_volume
 from monai_sliceinterp.evaluation.settings import HU_WINDOW, EvaluationSettings, VolumeItem
-from monai_sliceinterp.metrics import PerceptualMetric, body_mask, synthesized_pairs
+from monai_sliceinterp.metrics import PerceptualMetric, Trial, body_mask
 from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast, moved_axis
 from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit, unscale_from_unit
 
 __all__ = ["ThinVolume", "VolumeResult", "evaluate_volume", "interpolate_unit", "load_thin"]
 
-_PERCENTILES = (1.0, 99.0)  # as bundle asi
+_PERCENTILES = (1.0, 99.0)  # leave out the brightest vessels and noise, for all methods alike
 _CT_BELOW = -200.0  # only CT has such intensities (HU)
 
 
 @dataclass(frozen=True)
 class ThinVolume:
-    """A volume whose slices will be left out and synthesized.
+    """Volume whose slices will be left out and synthesized.
 
     Attributes:
         image: ``(C, H, W, N)`` float32 in [0, 1], slices last, with its affine.
@@ -61,19 +59,20 @@ class ThinVolume:
 
 @dataclass
 class VolumeResult:
-    """What is known of a volume in the end.
+    """Results of the evaluation of a volume.
 
     Attributes:
         item: the volume.
-        scores: one for each protocol and method that could be scored.
+        scores: a row for each protocol and method that could be scored, see
+            :func:`monai_sliceinterp.evaluation.score_table`.
         window: intensities that became 0 and 1, and where they come from, in words.
         axis: axis along which the slices are stacked in the file; None where it could not be read.
-        failures: what went wrong, one line for each protocol and method, or one for the volume.
+        failures: one line for each protocol and method that failed, or one for the volume.
         skipped: protocols for which the volume has too few slices.
     """
 
     item: VolumeItem
-    scores: list[Score] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
     window: str = ""
     axis: int | None = None
     failures: list[str] = field(default_factory=list)
@@ -129,7 +128,7 @@ def interpolate_unit(
         The result in [0, 1], seconds, and MiB, see :func:`monai_sliceinterp.evaluation.cost.measure_cost`.
     """
     scan = MetaTensor(unscale_from_unit(thick.as_tensor(), *window)).copy_meta_from(thick)
-    scan.applied_operations = []  # what was done to the thin volume is nothing a method has to undo
+    scan.applied_operations = []  # a method must not undo the preprocessing of the thin volume
     fine, seconds, memory = measure_cost(lambda: method.interpolate(scan, factor), method.device)
     return scale_to_unit(fine.as_tensor(), *window, clip=True), seconds, memory
 
@@ -139,23 +138,23 @@ def evaluate_volume(
     settings: EvaluationSettings,
     methods: Sequence[Method],
     perceptual: Mapping[str, PerceptualMetric] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> VolumeResult:
     """Degrade a volume by every protocol, interpolate it by every method, and score the results.
 
     The volume is scaled and clipped first, so that input and truth are what the scores see; the methods get the thick
-    volume in the scan's units. Each score is kept, see :class:`monai_sliceinterp.evaluation.records.VolumeRecord`, and
-    not computed another time.
+    volume in the scan's units. Each score is recorded, see
+    :class:`monai_sliceinterp.evaluation.records.VolumeRecord`, and not computed another time.
 
     Args:
         item: the volume.
         settings: what is evaluated.
         methods: the methods.
         perceptual: optional scores by name.
-        tell: called with what is done next.
+        report: called with the name of each step.
 
     Returns:
-        The scores. What went wrong is told in the result, not raised.
+        The scores. Failures are listed in the result, not raised.
 
     Example:
         >>> import tempfile
@@ -165,44 +164,56 @@ def evaluate_volume(
         >>> path = write_phantoms(folder, "head", 0, shape=(24, 24, 7), spacing=(8, 8, 8))[0]
         >>> settings = EvaluationSettings([folder], ["linear", "cubic"], folder, factors=[2], quick=True, panels=0)
         >>> result = evaluate_volume(settings.volumes()[0], settings, find_methods(settings.methods))
-        >>> [(score.volume, score.protocol, score.method) for score in result.scores]
+        >>> [(score["volume"], score["protocol"], score["method"]) for score in result.scores]
         [('head_000', 'subsample x2', 'linear'), ('head_000', 'subsample x2', 'cubic')]
     """
     result = VolumeResult(item)
+    protocols = settings.make_protocols()
     try:
-        tell(item.name)
+        report(item.name)
         record, thin = VolumeRecord(item, settings), None
         if not record.about:
             thin = load_thin(item.path, settings)
             record.describe(thin.image.shape[-1], thin.axis, thin.window, thin.window_from)
         result.window, result.axis = record.window, record.axis
-        for recipe, title in zip(settings.recipes, settings.titles, strict=True):
-            if not can_score(record.num_slices, recipe):
-                result.skipped.append(title)
+        for protocol in protocols:
+            if not protocol.can_score(record.num_slices):
+                result.skipped.append(protocol.title)
                 continue
-            panel = panel_path(settings.output_dir, item.name, title) if item.number < settings.panels else None
-            keys = {method.name: record.key(method, recipe) for method in methods}
+            panel = (
+                panel_path(settings.output_dir, item.name, protocol.title) if item.number < settings.panels else None
+            )
+            identities = {method.name: record.identity(method, protocol) for method in methods}
             missing = [
                 method
                 for method in methods
-                if (key := keys[method.name]) not in record.rows
-                or (panel is not None and not holds_arrays(panel, method.name, key))
+                if record.scores(identities[method.name]) is None
+                or (panel is not None and not holds_views(panel, method.name, identities[method.name]))
             ]
             if missing:
                 thin = thin or load_thin(item.path, settings)
-                problem = _Problem(thin, recipe, item.number)
+                trial = protocol.trial(thin.image, item.number, thin.body)
             for method in missing:
-                tell(f"{item.name}: {title}, {method.name}")
+                report(f"{item.name}: {protocol.title}, {method.name}")
                 try:
-                    values, cuts = problem.solve(method, perceptual or {}, detailed=not settings.quick)
+                    values, cuts = _solve(trial, method, thin.window, perceptual or {}, not settings.quick)
                     if panel is not None:
-                        add_arrays(panel, cuts, method.name, keys[method.name])
+                        add_views(panel, cuts, method.name, identities[method.name])
                 except INPUT_ERRORS as error:
-                    result.failures.append(f"{item.path}: {title}, {method.name}: {one_line(error)}")
+                    result.failures.append(f"{item.path}: {protocol.title}, {method.name}: {one_line(error)}")
                     continue
-                record.add(keys[method.name], Score(item.name, item.group, title, method.name, **values))
-            result.scores += [record.rows[key] for key in keys.values() if key in record.rows]
-        if len(result.skipped) == len(settings.recipes):
+                record.add(identities[method.name], values)
+            for method in methods:
+                scores = record.scores(identities[method.name])
+                if scores is not None:
+                    names = {
+                        "volume": item.name,
+                        "group": item.group,
+                        "protocol": protocol.title,
+                        "method": method.name,
+                    }
+                    result.scores.append({**names, **scores})
+        if len(result.skipped) == len(protocols):
             raise ValueError(f"has {record.num_slices} slices, too few for {', '.join(result.skipped)}.")
     except INPUT_ERRORS as error:
         reason = one_line(error)
@@ -210,25 +221,18 @@ def evaluate_volume(
     return result
 
 
-class _Problem:
-    """A thick volume, and the thin one that methods should make of it."""
-
-    def __init__(self, thin: ThinVolume, recipe: Mapping[str, Any], number: int) -> None:
-        self.window, self.factor, self.observed = thin.window, int(recipe["factor"]), "random" in recipe
-        self.thick, first = degrade_by_protocol(thin.image, recipe, number)
-        self.truth = MetaTensor(thin.image.as_tensor()[..., first:], affine=thin.image.affine)
-        self.body = None if thin.body is None else thin.body[..., first:]
-
-    def solve(
-        self, method: Method, perceptual: Mapping[str, PerceptualMetric], detailed: bool
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        """Score a method; its scores, and cuts through its result."""
-        pred, seconds, memory = interpolate_unit(method, self.thick, self.factor, self.window)
-        truth = self.truth.as_tensor()
-        values = score_volume(pred, truth, self.factor, 1.0, self.body, self.observed, detailed)
-        for name, metric in perceptual.items():
-            metric.reset()
-            metric(*synthesized_pairs(pred, truth, self.factor, self.observed))
-            values[name] = float(metric.aggregate())
-        values.update(seconds=seconds, memory=memory)
-        return values, panel_cuts(pred, self.thick, self.truth, self.factor)
+def _solve(
+    trial: Trial,
+    method: Method,
+    window: tuple[float, float],
+    perceptual: Mapping[str, PerceptualMetric],
+    detailed: bool,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Interpolate the thick volume of a trial; the scores of the result, and cuts through it."""
+    pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, window)
+    values = trial.score(pred, 1.0, detailed)
+    for name, metric in perceptual.items():
+        metric.reset()
+        metric(*trial.pairs(pred))
+        values[name] = float(metric.aggregate())
+    return {**values, "seconds": seconds, "memory": memory}, panel_cuts(pred, trial.thick, trial.truth, trial.factor)

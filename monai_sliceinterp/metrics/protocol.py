@@ -74,7 +74,7 @@ class Protocol:
         degrade: makes the thick volume of a thin one ``(C, H, W, N)`` and its number among the volumes, and returns it
             with the index of its first slice in the thin one.
         note: a sentence for readers on how it degrades.
-        last_phase: largest index that the first thick slice may have.
+        phase: index of the first thick slice, where it is fixed.
         include_observed: score the slices at observed positions too, as no thick slice shows a true one as it is.
         by_number: whether the volume's number matters.
         settings: what else the result depends on, as JSON can hold it.
@@ -91,7 +91,7 @@ class Protocol:
     factor: int
     degrade: Callable[[MetaTensor, int], tuple[MetaTensor, int]]
     note: str = ""
-    last_phase: int = 0
+    phase: int = 0
     include_observed: bool = False
     by_number: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Protocol:
             >>> [protocol.can_score(3) for protocol in LEAVE_ONE_OUT]
             [True, False]
         """
-        return num_slices - self.last_phase > self.factor
+        return num_slices - self.phase > self.factor
 
     def identity(self, number: int) -> dict[str, Any]:
         """Return everything that the scores of a method on a volume of this number depend on, as JSON can hold it."""
@@ -157,7 +157,7 @@ LEAVE_ONE_OUT = tuple(
         partial(every_second_slice, phase=phase),
         "leave-one-out: every second slice of the volume is left out, in one run the odd and in another the even ones. "
         "This needs no thin slices; the spacing of the result is the scan's own.",
-        last_phase=phase,
+        phase=phase,
         settings={"protocol": "leave_one_out", "phase": phase},
     )
     for phase in (0, 1)

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures of an evaluation: panels with difference maps and sweeps between two slices; charts are beside them."""
+"""Panels with difference maps, and strips of the slices between two neighbors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from monai_sliceinterp.evaluation.charts import box_plots, cost_plot, parameter_curve
+from monai_sliceinterp.checks import one_of, positive
+from monai_sliceinterp.evaluation.cuts import PLANES, View
 from monai_sliceinterp.evaluation.drawing import drawing, wrap
-from monai_sliceinterp.evaluation.labels import PLANES, method_colors, metric_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,20 +30,11 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.float64]
 
-__all__ = [
-    "PLANES",
-    "box_plots",
-    "cost_plot",
-    "method_colors",
-    "metric_label",
-    "panel",
-    "parameter_curve",
-    "sweep_strip",
-]
+__all__ = ["panel", "sweep_strip"]
 
 
 def panel(
-    arrays: Mapping[str, ArrayLike],
+    views: Mapping[str, Mapping[str, View]],
     path: str | Path,
     title: str = "",
     window: tuple[float, float] | None = None,
@@ -56,9 +47,8 @@ def panel(
     first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
 
     Args:
-        arrays: 2D images by "<what>|<plane>", "what" being "truth", "input" or a method, "plane" one of ``PLANES``;
-            intensities in [0, 1]. "aspect|<plane>" is the height of a pixel over its width, 1 where it is missing.
-        path: the file, see :func:`box_plots`.
+        views: of "truth", "input" and methods, by plane ("axial", "coronal", "sagittal"); intensities in [0, 1].
+        path: the file, see :func:`monai_sliceinterp.evaluation.charts.box_plots`.
         title: shown on top.
         window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of the truth.
         limit: difference at the ends of the color scale; None takes the 99.5th percentile of the methods' absolute
@@ -71,20 +61,20 @@ def panel(
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "panel.png"
-        >>> image = np.linspace(0, 1, 64).reshape(8, 8)
-        >>> panel({"truth|axial": image, "input|axial": image, "linear|axial": image**2}, file, "a ramp")
+        >>> ramp = {"axial": View(np.linspace(0, 1, 64).reshape(8, 8))}
+        >>> panel({"truth": ramp, "input": ramp, "linear": {"axial": View(ramp["axial"].image ** 2)}}, file, "a ramp")
         >>> file.exists()
         True
     """
-    images = _panel_images(arrays)
+    images = _panel_images(views)
     truth = images["truth"]
     shown = [name for name in images if name != "truth"]
-    aspects = {plane: _check_aspect(arrays.get(f"aspect|{plane}", 1.0), plane) for plane in truth}
+    aspects = {plane: _check_aspect(views["truth"][plane].aspect, plane) for plane in truth}
     errors = {name: {plane: images[name][plane] - truth[plane] for plane in truth} for name in shown}
     low, high = _check_window(window) or _robust_range(list(truth.values()))
-    limit = _check_limit(limit) or _robust_limit(
-        [errors[name] for name in shown if name != "input"] or [errors["input"]]
-    )
+    if limit is None:
+        limit = _robust_limit([errors[name] for name in shown if name != "input"] or [errors["input"]])
+    limit = positive("the limit of the differences", limit)
 
     columns = [*shown, "truth"]
     cell = float(np.clip(12 / len(columns), 1.2, 2.2))  # inches, as all that follows
@@ -132,7 +122,7 @@ def sweep_strip(
     Args:
         slices: images ``(H, W)``, intensities in [0, 1].
         fractions: alpha of each slice, in [0, 1]; 0 and 1 are the places of the observed slices.
-        path: the file, see :func:`box_plots`.
+        path: the file, see :func:`monai_sliceinterp.evaluation.charts.box_plots`.
         title: shown on top.
         aspect: height of a pixel over its width.
         window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of all slices.
@@ -175,7 +165,7 @@ def sweep_strip(
 
 
 class _Sheet(NamedTuple):
-    """A figure on which things have their places in inches from the top left corner."""
+    """Figure on which things have their places in inches from the top left corner."""
 
     figure: Figure
     width: float
@@ -191,30 +181,24 @@ class _Sheet(NamedTuple):
         self.figure.text(x / self.width, 1 - y / self.height, text, **style)
 
 
-def _panel_images(arrays: Mapping[str, ArrayLike]) -> dict[str, dict[str, Image]]:
+def _panel_images(views: Mapping[str, Mapping[str, View]]) -> dict[str, dict[str, Image]]:
     """Sort the images of a panel by what they show and by plane, "input" first, and check them."""
-    images: dict[str, dict[str, Image]] = {"input": {}}
-    for key, image in arrays.items():
-        what, _, plane = key.rpartition("|")
-        if what != "aspect":
-            if plane not in PLANES or not what:
-                raise ValueError(
-                    f"expected names like 'linear|axial' with a plane of {', '.join(PLANES)}, got {key!r}."
-                )
-            images.setdefault(what, {})[plane] = np.asarray(image, dtype=np.float64)
-    if not images["input"]:
-        del images["input"]
-    if "truth" not in images or len(images) == 1:
-        raise ValueError(
-            f"a panel needs a 'truth' and something to compare with it, got {', '.join(images) or 'none'}."
-        )
-    planes = [plane for plane in PLANES if plane in images["truth"]]
-    for what, found in images.items():
-        if set(found) != set(planes):
-            raise ValueError(f"the truth has the planes {', '.join(planes)}, {what!r} has {', '.join(sorted(found))}.")
-        images[what] = {plane: found[plane] for plane in planes}
+    names = [name for name in dict.fromkeys(["input", *views]) if name in views]
+    if "truth" not in names or len(names) == 1:
+        raise ValueError(f"a panel needs a 'truth' and something to compare with it, got {', '.join(names) or 'none'}.")
+    for name in names:
+        for plane in views[name]:
+            one_of(f"plane of {name!r}", plane, PLANES)
+    planes = [plane for plane in PLANES if plane in views["truth"]]
+    images: dict[str, dict[str, Image]] = {}
+    for name in names:
+        if set(views[name]) != set(planes):
+            raise ValueError(
+                f"the truth has the planes {', '.join(planes)}, {name!r} has {', '.join(sorted(views[name]))}."
+            )
+        images[name] = {plane: np.asarray(views[name][plane].image, dtype=np.float64) for plane in planes}
         for plane in planes:
-            _check_image(f"{what}|{plane}", found[plane], images["truth"][plane].shape)
+            _check_image(f"{plane} view of {name}", images[name][plane], np.shape(views["truth"][plane].image))
     return images
 
 
@@ -225,11 +209,8 @@ def _check_image(name: str, image: Image, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name!r} has values that are not finite.")
 
 
-def _check_aspect(aspect: ArrayLike, name: str) -> float:
-    value = float(np.asarray(aspect))
-    if not 0 < value < np.inf:
-        raise ValueError(f"the height of a pixel over its width must be positive, got {value:g} for {name}.")
-    return value
+def _check_aspect(aspect: float, name: str) -> float:
+    return positive(f"the height over the width of a pixel of {name}", float(aspect))
 
 
 def _check_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -238,26 +219,20 @@ def _check_window(window: tuple[float, float] | None) -> tuple[float, float] | N
     return window
 
 
-def _check_limit(limit: float | None) -> float | None:
-    if limit is not None and not 0 < limit < np.inf:
-        raise ValueError(f"the limit of the differences must be positive, got {limit!r}.")
-    return limit
-
-
 def _robust_range(images: Sequence[Image]) -> tuple[float, float]:
-    """Intensities to show black and white."""
+    """Choose intensities to show black and white."""
     low, high = np.percentile(np.concatenate([image.ravel() for image in images]), [0.5, 99.5])
     return (float(low), float(high)) if high > low else (0.0, 1.0)
 
 
 def _robust_limit(errors: Sequence[Mapping[str, Image]]) -> float:
-    """Difference at the ends of a color scale; exact results have some, too."""
+    """Choose the difference at the ends of a color scale; exact results have some, too."""
     values = np.concatenate([image.ravel() for planes in errors for image in planes.values()])
     return float(np.percentile(np.abs(values), 99.5)) or 1e-3
 
 
 def _height(image: Image, aspect: float) -> float:
-    """Height of the place of an image over its width: the image's own, within limits."""
+    """Compute the height of the place of an image over its width: the image's own, within limits."""
     return float(np.clip(aspect * image.shape[0] / image.shape[1], 0.12, 1.3))
 
 
