@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.evaluation.ablation import ViewAblation
 from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison, compare, format_scores
 from monai_sliceinterp.evaluation.harness import Evaluation, run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_method, find_methods

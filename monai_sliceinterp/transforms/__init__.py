@@ -87,12 +87,17 @@ from monai_sliceinterp.transforms.missing import (
     fill_missing,
 )
 from monai_sliceinterp.transforms.orientation import (
+    RandThinAxisLast,
+    RandThinAxisLastD,
+    RandThinAxisLastd,
+    RandThinAxisLastDict,
     ThroughPlaneLast,
     ThroughPlaneLastD,
     ThroughPlaneLastd,
     ThroughPlaneLastDict,
     move_axis_last,
     moved_axis,
+    thin_axes,
 )
 from monai_sliceinterp.transforms.provenance import (
     SaveProvenanceD,
@@ -126,11 +131,5 @@ from monai_sliceinterp.transforms.sampling import (
     RandSlicePairsDict,
     slice_pair,
 )
+from monai_sliceinterp.transforms.save_interpolated import SaveInterpolatedD, SaveInterpolatedd, SaveInterpolatedDict
 from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
-from monai_sliceinterp.transforms.slice_axis import (
-    RandThinAxisLast,
-    RandThinAxisLastD,
-    RandThinAxisLastd,
-    RandThinAxisLastDict,
-    thin_axes,
-)
