@@ -23,7 +23,8 @@ from monai_sliceinterp.evaluation.statistics import (
     compare_methods,
     holm_correction,
     paired_difference,
+    score_table,
     signed_rank_p_value,
     summarize,
+    write_table,
 )
-from monai_sliceinterp.evaluation.table import score_table, write_table

@@ -38,38 +38,17 @@ T = TypeVar("T")
 INFERENCE = "inference.json"
 """Name of the config that is run."""
 
-OTHER_CONFIGS = (INFERENCE, "metadata.json", "train.json")
-"""Configs that are not overlays."""
+_NO_OVERLAYS = (INFERENCE, "metadata.json", "train.json")
 
 
 def config_folder(bundle: Path) -> Path | None:
-    """Find the folder of a bundle's configs; None where it has none.
-
-    Example:
-        >>> config_folder(Path("nowhere")) is None
-        True
-    """
+    """Find the folder of a bundle's configs; None where it has none."""
     return next((folder for folder in (bundle, bundle / "configs") if (folder / INFERENCE).is_file()), None)
 
 
 @contextmanager
 def unpacked(path: str | Path) -> Iterator[Path]:
-    """Unpack the zip file of a bundle into a temporary folder; give the bundle's folder in it.
-
-    Args:
-        path: a zip file with the bundle, or with one folder that is it.
-
-    Raises:
-        ValueError: if the file is not such a zip file, or a member would be written outside the folder.
-
-    Example:
-        >>> file = Path(tempfile.mkdtemp()) / "asi.zip"
-        >>> with zipfile.ZipFile(file, "w") as archive:
-        ...     archive.writestr("asi/configs/inference.json", "{}")
-        >>> with unpacked(file) as bundle:
-        ...     bundle.name, bundle.is_dir()
-        ('asi', True)
-    """
+    """Unpack the zip file of a bundle, or of a folder that is one, and yield the bundle's temporary folder."""
     stem = Path(path).stem
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root).resolve() / stem  # a bundle at the top of the file is called like the file
@@ -100,16 +79,10 @@ class BundlePipeline:
 
     Raises:
         ValueError: with one line, if a config or the weights are missing or unusable.
-
-    See :func:`monai_sliceinterp.evaluation.find_method` for an example.
     """
 
     def __init__(
-        self,
-        bundle: str | Path,
-        overlays: Sequence[str] = (),
-        ckpt: str = "",
-        device: torch.device | str = "cpu",
+        self, bundle: str | Path, overlays: Sequence[str] = (), ckpt: str = "", device: torch.device | str = "cpu"
     ) -> None:
         self.bundle, self.device = Path(bundle), torch.device(device)
         configs = config_folder(self.bundle)
@@ -136,10 +109,8 @@ class BundlePipeline:
         # whatever else refers to the network gets this one, not a new one
         parser["network_def"], parser["network"] = network, self.network
         self.parser = parser
-        digest = hashlib.sha256(content.encode())
-        digest.update(weights.read_bytes())
-        digest.update(self.device.type.encode())
-        self.fingerprint = digest.hexdigest()
+        state = content.encode() + weights.read_bytes() + self.device.type.encode()
+        self.fingerprint = hashlib.sha256(state).hexdigest()
 
     @torch.no_grad()
     def __call__(self, thick: MetaTensor, factor: int) -> MetaTensor:
@@ -151,15 +122,14 @@ class BundlePipeline:
         data = self._tell("", self.preprocessing, {"image": image})
         with torch.autocast(self.device.type, enabled=self.amp):
             data["pred"] = inferer(data["image"][None].to(self.device), self.network)[0].cpu()
-        return cast(MetaTensor, RestoreVolumed("pred", self.preprocessing, inferer)(data)["pred"])
+        return cast(MetaTensor, RestoreVolumed("pred", self.preprocessing)(data)["pred"])
 
     def _overlay(self, configs: Path, name: str) -> Path:
-        """Find an overlay."""
         beside = configs / f"{name}.json"
         for path in (beside, Path(name)):
             if path.is_file():
                 return path
-        known = sorted(path.stem for path in configs.glob("*.json") if path.name not in OTHER_CONFIGS)
+        known = sorted(path.stem for path in configs.glob("*.json") if path.name not in _NO_OVERLAYS)
         raise ValueError(
             f"{self.bundle}: has no config {name!r}; expected one of {', '.join(known)}, or a file"
             f"{closest(name, known) or '.'}"
@@ -171,11 +141,9 @@ class BundlePipeline:
         return self._tell(f"cannot make {key!r}", parser.get_parsed_content, key)
 
     def _tell(self, what: str, function: Callable[..., T], *args: Any) -> T:
-        """Call a function; say which bundle is at fault if it fails. Its configs end the program on bad input."""
+        """Call a function; an error names the bundle that is at fault."""
         try:
             return function(*args)
-        except SystemExit as error:
-            raise ValueError(f"{self.bundle}: {str(error).removeprefix('error: ')}") from error
         except Exception as error:  # a config is a program: anything can come of it
             lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{self.bundle}: {what + ': ' if what else ''}{lines[0]}") from error

@@ -9,29 +9,102 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Charts of an evaluation: box plots of scores, scores over a parameter, and the costs of the methods."""
+"""Charts of an evaluation, and the style that all its pictures share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from monai_sliceinterp.evaluation.drawing import add_caption, drawing, method_colors, wrap
+from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["box_plots", "cost_plot", "parameter_curve"]
+__all__ = ["box_plots", "cost_plot", "drawing", "method_colors", "parameter_curve", "wrap"]
 
+# The user's own settings of matplotlib stay out; names are shown as they are, also those with a dollar.
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e0e0e0",
+    "image.cmap": "gray",
+}
+_DPI = 130
+
+_BASELINE_COLORS = {"linear": "#d9d9d9", "cubic": "#a6a6a6", "lanczos": "#595959"}
+# the first ones stay apart for color-blind readers, too
+_COLORS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#332288", "#cc79a7", "#661100"]
+_COLORS += ["#999933", "#44aa99", "#882255", "#f0e442"]
 _BOXES_PER_ROW = 42
 
 
-def box_plots(table: pd.DataFrame, metric: str, path: str | Path, title: str = "") -> None:
+@contextmanager
+def drawing(
+    path: str | Path, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Iterator[Figure]:
+    """Make a figure of a width and height in inches, and write it to a file when it is drawn.
+
+    The suffix of the file says the format (png, svg, pdf); ``layout`` is matplotlib's, None places nothing.
+    """
+    try:
+        from matplotlib import style
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "monai_sliceinterp[evaluation]"') from error
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(width, height), layout=layout)
+        yield figure
+        with atomic_path(path) as part:
+            figure.savefig(part, dpi=_DPI, format=Path(path).suffix[1:].lower())
+
+
+def _add_caption(figure: Figure, text: str, width: float) -> None:
+    """Add small text below a figure of a width in inches."""
+    figure.supxlabel(textwrap.fill(text, int(width / 0.068)), fontsize=7.5, color="#404040")
+
+
+def wrap(name: str, width: int) -> str:
+    r"""Break a name into lines, where possible after a separator.
+
+    Example:
+        >>> wrap("asi_finetuned on ours", 9)
+        'asi_\nfinetuned\non ours'
+    """
+    lines = [""]
+    for piece in re.findall(rf"[^\s_/.,-]{{0,{width}}}[\s_/.,-]*", name):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.strip() for line in lines)
+
+
+def method_colors(names: Sequence[str]) -> dict[str, str]:
+    """Choose a color for every method: grays for the baselines, for others by their order.
+
+    Example:
+        >>> method_colors(["mine", "cubic", "other"])
+        {'mine': '#0072b2', 'cubic': '#a6a6a6', 'other': '#d55e00'}
+    """
+    others = [name for name in dict.fromkeys(names) if name not in _BASELINE_COLORS]
+    chosen = {name: _COLORS[k % len(_COLORS)] for k, name in enumerate(others)}
+    return {name: _BASELINE_COLORS.get(name) or chosen[name] for name in dict.fromkeys(names)}
+
+
+def box_plots(table: pd.DataFrame, metric: str, path: str | Path) -> None:
     """Draw one box for each method and a group of boxes for each protocol, with the single volumes as dots.
 
     Groups of volumes get rows of their own, unless there are more than six or each holds one volume only: then all
@@ -41,7 +114,6 @@ def box_plots(table: pd.DataFrame, metric: str, path: str | Path, title: str = "
         table: scores, see :func:`monai_sliceinterp.evaluation.score_table`.
         metric: name of the metric to draw, for instance "psnr".
         path: the file; its suffix says the format (png, svg, pdf). Its folder must exist.
-        title: shown on top.
 
     Raises:
         ValueError: if there is no finite value.
@@ -96,17 +168,18 @@ def box_plots(table: pd.DataFrame, metric: str, path: str | Path, title: str = "
             axis.margins(y=0.08)
             if group is not None:
                 axis.set_title(group, loc="left", fontsize=9)
-        handles = [_swatch(colors[name]) for name in methods]
+        from matplotlib.patches import Patch
+
+        handles = [Patch(facecolor=colors[name], edgecolor="#303030", linewidth=0.8) for name in methods]
         labels = [wrap(name, 24) for name in methods]
         columns = max(1, int(width / (0.65 + 0.085 * max(len(line) for label in labels for line in label.split("\n")))))
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, title=title)
-        legend.get_title().set_fontsize(11)
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
         merged = f" Volumes of {len(groups)} groups together." if len(groups) > 1 and not separate else ""
         caption = (
             f"{METRICS[metric].better.capitalize()} is better. Boxes: quartiles and median, whiskers up to 1.5 "
             f"interquartile ranges; dots: volumes.{merged}{_left_out(table[metric])}"
         )
-        add_caption(figure, caption, width)
+        _add_caption(figure, caption, width)
 
 
 def parameter_curve(
@@ -115,29 +188,8 @@ def parameter_curve(
     ylabel: str,
     path: str | Path,
     logx: bool = False,
-    title: str = "",
 ) -> None:
-    """Draw a score over a parameter, one curve for each series.
-
-    Args:
-        points: pairs of parameter and score by the name of the series; drawn in the order of the parameter.
-        xlabel: the parameter.
-        ylabel: the score.
-        path: the file, see :func:`box_plots`.
-        logx: logarithmic axis of the parameter.
-        title: shown on top.
-
-    Raises:
-        ValueError: if there is no point, if one is not finite, or if a parameter is not positive with ``logx``.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "lambda.svg"
-        >>> parameter_curve({"asi": [(0.01, 31.0), (0.1, 31.6), (1, 31.2)]}, "lambda", "PSNR (dB)", file, logx=True)
-        >>> file.exists()
-        True
-    """
+    """Draw a score over a parameter: points are pairs of parameter and score by the name of their curve."""
     if not any(points.values()):
         raise ValueError("there is no point to draw.")
     for name, pairs in points.items():
@@ -157,31 +209,14 @@ def parameter_curve(
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         axis.grid()
-        axis.set_title(title)
         if len(points) > 1:
             figure.legend(loc="outside right upper", frameon=False)
 
 
-def cost_plot(table: pd.DataFrame, path: str | Path, title: str = "") -> None:
+def cost_plot(table: pd.DataFrame, path: str | Path) -> None:
     """Draw the time and the memory that methods take: one dot for each volume and protocol, a bar at the median.
 
-    Args:
-        table: scores with "seconds" and "memory" (MiB); a quantity that no row has is left out.
-        path: the file, see :func:`box_plots`.
-        title: shown on top.
-
-    Raises:
-        ValueError: if no row has a time or a memory.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> from monai_sliceinterp.evaluation import score_table
-        >>> file = Path(tempfile.mkdtemp()) / "cost.png"
-        >>> row = {"volume": "v", "group": "g", "protocol": "p", "method": "linear", "seconds": 0.2}
-        >>> cost_plot(score_table([row]), file)
-        >>> file.exists()
-        True
+    A quantity that no row of the table has is left out.
     """
     labels = {"seconds": "time per volume (s)", "memory": "memory (MiB)"}
     quantities = [name for name in labels if np.isfinite(table[name]).any()]
@@ -212,31 +247,17 @@ def cost_plot(table: pd.DataFrame, path: str | Path, title: str = "") -> None:
             axis.grid(axis="x")
         axes[0].set_yticks(range(len(methods)), [wrap(name, 24) for name in methods])
         axes[0].set_ylim(len(methods) - 0.4, -0.6)
-        if title:
-            figure.suptitle(title)
-        add_caption(figure, "Dots: volumes and protocols; bars and numbers: medians.", width)
+        _add_caption(figure, "Dots: volumes and protocols; bars and numbers: medians.", width)
 
 
 def _draw_box(axis: Axes, position: float, values: np.ndarray, color: str) -> None:
     line = {"color": "#303030", "linewidth": 0.8}
-    axis.boxplot(
-        [values],
-        positions=[position],
-        widths=0.78,
-        patch_artist=True,
-        manage_ticks=False,
-        showfliers=False,  # every volume is drawn as a dot
-        boxprops={"facecolor": color, "edgecolor": "#303030", "linewidth": 0.8},
-        medianprops={"color": "black", "linewidth": 1.4},
-        whiskerprops=line,
-        capprops=line,
-    )
-
-
-def _swatch(color: str) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor=color, edgecolor="#303030", linewidth=0.8)
+    box = {"facecolor": color, "edgecolor": "#303030", "linewidth": 0.8}
+    median = {"color": "black", "linewidth": 1.4}
+    style: dict[str, Any] = {"boxprops": box, "medianprops": median, "whiskerprops": line, "capprops": line}
+    # every volume is drawn as a dot, so there are no fliers
+    style |= {"widths": 0.78, "patch_artist": True, "manage_ticks": False, "showfliers": False}
+    axis.boxplot([values], positions=[position], **style)
 
 
 def _plain_log_ticks(axis: Axes) -> None:
@@ -257,6 +278,5 @@ def _left_out(values: pd.Series) -> str:
 
 
 def _count_text(counts: pd.Series) -> str:
-    """Write the number of volumes that the boxes of a protocol stand for."""
     low, high = (counts.min(), counts.max()) if len(counts) else (0, 0)
     return f"n = {high}" if low == high else f"n = {low} to {high}"

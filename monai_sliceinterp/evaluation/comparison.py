@@ -23,8 +23,7 @@ from tqdm import tqdm
 
 from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.evaluation.protocols import read_protocols
-from monai_sliceinterp.evaluation.statistics import paired_difference, signed_rank_p_value
-from monai_sliceinterp.evaluation.table import score_table, write_table
+from monai_sliceinterp.evaluation.statistics import paired_difference, score_table, signed_rank_p_value, write_table
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import Protocol, body_mask
@@ -75,12 +74,12 @@ def compare(
     }
     makers.update(methods)
     rows = []
-    ways = read_protocols(protocols)
+    parsed = read_protocols(protocols)
     for number in tqdm(range(len(volumes)), desc="volumes", unit="volume", disable=not progress):
         thin = volumes[number]["image"]
         body = None if body_threshold is None else body_mask(thin, body_threshold)
         source = Path(str(thin.meta.get("filename_or_obj", number)))
-        for protocol in ways:
+        for protocol in parsed:
             if not protocol.can_score(thin.shape[-1]):
                 continue
             trial = protocol.trial(thin, number, body)
@@ -148,9 +147,8 @@ class MethodComparison:
         >>> from monai_sliceinterp.inferers import LatentSliceInferer
         >>> from monai_sliceinterp.networks.nets import ASIAutoencoder
         >>> scan = {"image": MetaTensor(torch.rand(1, 16, 16, 5))}
-        >>> comparison = MethodComparison(
-        ...     [scan], ASIAutoencoder(), LatentSliceInferer, [{"factor": 2, "fwhm": 0}], "asi"
-        ... )
+        >>> protocols = [{"factor": 2, "fwhm": 0}]
+        >>> comparison = MethodComparison([scan], ASIAutoencoder(), LatentSliceInferer, protocols, "asi")
         >>> print(comparison.run(progress=False).splitlines()[0])
         | group | protocol | n | linear | cubic | lanczos | asi | gain | wins | p |
     """

@@ -50,16 +50,9 @@ class View(NamedTuple):
 
 
 def slice_view(image: Tensor, affine: Tensor) -> View:
-    """Turn a slice as readers know it: rows from anterior or superior, columns from the patient's right or anterior.
+    """Turn a slice ``(H, W)`` of a volume with slices last and this affine (RAS, mm) as readers know it.
 
-    Args:
-        image: ``(H, W)``, a slice of a volume whose slices are last.
-        affine: the volume's affine (RAS, mm).
-
-    Example:
-        >>> image, aspect = slice_view(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.diag(torch.tensor([1, 2, 5, 1.0])))
-        >>> image.tolist(), aspect
-        ([[4.0, 2.0], [3.0, 1.0]], 2.0)
+    Rows run from anterior or superior, columns from the patient's right or anterior.
     """
     world = [int(affine[:3, axis].abs().argmax()) for axis in (0, 1)]
     if world[0] <= world[1]:
@@ -79,11 +72,6 @@ def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, View]:
         Views by plane: "axial", the synthesized slice nearest to the center, see :func:`slice_view`; "coronal" and
         "sagittal", central cuts along the first and the second axis in the plane. Their rows are the slices, from
         inferior or posterior on.
-
-    Example:
-        >>> cuts = volume_cuts(torch.rand(1, 8, 6, 5), torch.diag(torch.tensor([1.0, 1, 2, 1])), factor=2)
-        >>> {plane: (view.image.shape, view.aspect) for plane, view in cuts.items()}
-        {'axial': ((6, 8), 1.0), 'coronal': ((5, 8), 2.0), 'sagittal': ((5, 6), 2.0)}
     """
     image = volume[0]
     height, width, count = image.shape
@@ -103,15 +91,6 @@ def panel_cuts(pred: Tensor, thick: Tensor, truth: MetaTensor, factor: int) -> d
         thick: ``(C, H, W, N)``, from which it was interpolated; shown on the fine grid by the nearest slice.
         truth: ``(C, H, W, M)`` or longer, with its affine.
         factor: upsampling factor.
-
-    Returns:
-        Views by plane, of "truth", "input" and "pred".
-
-    Example:
-        >>> truth = MetaTensor(torch.rand(1, 8, 6, 5), affine=torch.diag(torch.tensor([1.0, 1, 2, 1])))
-        >>> view = panel_cuts(truth, truth[..., ::2], truth, factor=2)["input"]["coronal"]
-        >>> view.image.shape, view.aspect
-        ((5, 8), 2.0)
     """
     count = pred.shape[-1]
     nearest = (2 * torch.arange(count) + factor - 1) // (2 * factor)  # of two as near the earlier one
@@ -120,12 +99,7 @@ def panel_cuts(pred: Tensor, thick: Tensor, truth: MetaTensor, factor: int) -> d
 
 
 def panel_path(output_dir: str | Path, volume: str, title: str) -> Path:
-    """Return the file with the cuts of a volume under a protocol.
-
-    Example:
-        >>> panel_path("out", "scan", "subsample x2").name
-        'scan_subsample_x2.npz'
-    """
+    """Return the file with the cuts of a volume under a protocol."""
     return Path(output_dir) / "panels" / f"{volume}_{title.replace(' ', '_')}.npz"
 
 
@@ -142,13 +116,6 @@ def add_views(path: Path, views: Mapping[str, Mapping[str, View]], method: str, 
         views: by plane or the like, of "pred", which goes under the method's name, and of what is shown beside methods.
         method: name of the method.
         key: from which weights and settings they are, as JSON can hold it.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "panel.npz"
-        >>> add_views(file, {"pred": {"axial": View(np.ones((2, 2), np.float32))}}, "linear", "v1")
-        >>> holds_views(file, "linear", "v1"), holds_views(file, "linear", "v2"), list(read_views(file, ["linear"]))
-        (True, False, ['linear'])
     """
     others, keys = _read(path), _index(path)["keys"]
     if not _same(others.get("truth", {}), views.get("truth", {})):

@@ -30,7 +30,7 @@ from monai_sliceinterp.command_line import check_writable
 from monai_sliceinterp.evaluation.methods import Method, find_device, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, present
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
-from monai_sliceinterp.evaluation.table import score_table
+from monai_sliceinterp.evaluation.statistics import score_table
 from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
 from monai_sliceinterp.metrics import PerceptualMetric
 
@@ -81,9 +81,7 @@ def run_evaluation(settings: EvaluationSettings, progress: bool = True) -> Evalu
         >>> from monai_sliceinterp.data import write_phantoms
         >>> folder = tempfile.mkdtemp()
         >>> paths = write_phantoms(folder + "/data", "head", range(2), shape=(24, 24, 7), spacing=(8, 8, 8))
-        >>> settings = EvaluationSettings(
-        ...     [folder + "/data"], ["linear", "cubic"], folder + "/out", factors=[2], panels=0, sweep=0
-        ... )
+        >>> settings = EvaluationSettings(paths, ["linear", "cubic"], folder, factors=[2], panels=0, sweep=0)
         >>> evaluation = run_evaluation(settings, progress=False)
         >>> len(evaluation.scores), evaluation.failures, evaluation.report.name
         (4, [], 'report.html')
@@ -118,7 +116,6 @@ def run_evaluation(settings: EvaluationSettings, progress: bool = True) -> Evalu
 
 
 def _prepare(settings: EvaluationSettings) -> tuple[list[Method], dict[str, PerceptualMetric]]:
-    """Load methods and metrics, which are used for every volume."""
     device = find_device(settings.device)
     perceptual = {name: PerceptualMetric(name, device=device) for name in settings.perceptual}
     return find_methods(settings.methods, device), perceptual

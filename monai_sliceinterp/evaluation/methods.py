@@ -31,11 +31,8 @@ from monai_sliceinterp.inferers import SplineSliceInferer
 
 __all__ = ["Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
 
-BUNDLES = Path("bundles")
-"""Where bundles that are called by their name are looked for."""
-
-RESERVED = ("truth", "input")
-"""Names of what pictures show beside methods."""
+_BUNDLES = Path("bundles")  # where bundles that are called by their name are looked for
+_RESERVED = ("truth", "input")  # names of what pictures show beside methods
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ class Method:
             factor: upsampling factor.
 
         Returns:
-            ``(C, H, W, (N - 1) * factor + 1)`` on the CPU, in the same units. Intensities are not rounded to the type
-            in which the scan was stored.
+            ``(C, H, W, (N - 1) * factor + 1)`` on the CPU, in the same units, not rounded to the scan's stored type.
 
         Raises:
             ValueError: if the method fails, or its result has another shape or is not finite.
@@ -92,15 +88,7 @@ class MethodText:
 
 
 def find_device(name: str = "") -> torch.device:
-    """Find a device by name; without a name the GPU if there is one, else the CPU.
-
-    Raises:
-        ValueError: if there is no such device.
-
-    Example:
-        >>> find_device("cpu")
-        device(type='cpu')
-    """
+    """Find a device by name; without a name the GPU if there is one, else the CPU."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
@@ -185,15 +173,7 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
 
 
 def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> list[Method]:
-    """Find several methods, see :func:`find_method`.
-
-    Raises:
-        ValueError: also if two would have the same name, or there is none.
-
-    Example:
-        >>> [method.name for method in find_methods(["linear", "spline=cubic"])]
-        ['linear', 'spline']
-    """
+    """Find several methods of different names, see :func:`find_method`."""
     methods = [find_method(text, device) for text in texts]
     names = [method.name for method in methods]
     if not names:
@@ -206,7 +186,7 @@ def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> li
 
 def _named(name: str, fingerprint: str, device: torch.device, run: Callable[[MetaTensor, int], MetaTensor]) -> Method:
     """Make a method, if its name is one that files and pictures can have."""
-    if not re.fullmatch(r"[\w.+@ -]+", name) or name in RESERVED:
+    if not re.fullmatch(r"[\w.+@ -]+", name) or name in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a method; name it by letters and digits: NAME=PATH.")
     point = re.fullmatch(r"(.+)@([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
     return Method(name, fingerprint, device, run, *((point[1], float(point[2])) if point else ()))
@@ -227,7 +207,7 @@ def _spline(mode: str) -> Callable[[MetaTensor, int], MetaTensor]:
 
 def _bundle_folder(source: str) -> Path:
     """Find the folder or the zip file of a bundle."""
-    named = BUNDLES / source
+    named = _BUNDLES / source
     path = named if Path(source).name == source and config_folder(named) else Path(source)
     if path.is_dir():
         if config_folder(path):
@@ -237,8 +217,8 @@ def _bundle_folder(source: str) -> Path:
         if zipfile.is_zipfile(path):
             return path
         raise ValueError(f"{path}: is not a zip file; expected a bundle's folder or the zip file of one.")
-    known = sorted(entry.name for entry in BUNDLES.glob("*") if config_folder(entry)) if BUNDLES.is_dir() else []
-    here = f"a bundle in ./{BUNDLES} ({', '.join(known) or 'there is none'})"
+    known = sorted(entry.name for entry in _BUNDLES.glob("*") if config_folder(entry)) if _BUNDLES.is_dir() else []
+    here = f"a bundle in ./{_BUNDLES} ({', '.join(known) or 'there is none'})"
     raise ValueError(
         f"unknown method {source!r}: expected {', '.join(BASELINES)}, {here}, or the folder or zip file of a bundle"
         f"{closest(source, [*BASELINES, *known]) or '.'}"

@@ -13,16 +13,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from monai.data import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
 from monai_sliceinterp.checks import one_of, positive
-from monai_sliceinterp.evaluation.cuts import PLANES, View
-from monai_sliceinterp.evaluation.drawing import drawing, wrap
+from monai_sliceinterp.command_line import INPUT_ERRORS
+from monai_sliceinterp.evaluation.charts import drawing, wrap
+from monai_sliceinterp.evaluation.cuts import PLANES, View, add_views, holds_views, read_views, slice_view
+from monai_sliceinterp.evaluation.methods import Method
+from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
+from monai_sliceinterp.evaluation.volume import describe_failure, interpolate_unit, load_thin, state_of
+from monai_sliceinterp.geometry import scaled_affine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,52 +37,29 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.float64]
 
-__all__ = ["panel", "sweep_strip"]
+__all__ = ["central_slices", "panel", "read_sweep", "sweep_strip", "write_sweeps"]
 
 
-def panel(
-    views: Mapping[str, Mapping[str, View]],
-    path: str | Path,
-    title: str = "",
-    window: tuple[float, float] | None = None,
-    limit: float | None = None,
-) -> None:
+def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str = "") -> None:
     """Draw planes of one volume as every method restores them, and their signed differences to the truth.
 
     Rows are planes, columns the input, the methods and the truth, in physical proportions. All images share one gray
-    scale, all differences one diverging scale. "axial" is the plane of the slices, whichever that is in the body; the
-    first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
+    scale, from the 0.5th to the 99.5th percentile of the truth, all differences one diverging scale, up to the 99.5th
+    percentile of the methods' absolute differences. "axial" is the plane of the slices, whichever that is in the body;
+    the first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
 
     Args:
         views: of "truth", "input" and methods, by plane ("axial", "coronal", "sagittal"); intensities in [0, 1].
-        path: the file, see :func:`monai_sliceinterp.evaluation.charts.box_plots`.
+        path: the file.
         title: shown on top.
-        window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of the truth.
-        limit: difference at the ends of the color scale; None takes the 99.5th percentile of the methods' absolute
-            differences. Larger ones get the colors of the ends.
-
-    Raises:
-        ValueError: if there is no truth, if an image is missing, not finite or not of the truth's shape.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "panel.png"
-        >>> ramp = {"axial": View(np.linspace(0, 1, 64).reshape(8, 8))}
-        >>> panel({"truth": ramp, "input": ramp, "linear": {"axial": View(ramp["axial"].image ** 2)}}, file, "a ramp")
-        >>> file.exists()
-        True
     """
     images = _panel_images(views)
     truth = images["truth"]
     shown = [name for name in images if name != "truth"]
     aspects = {plane: _check_aspect(views["truth"][plane].aspect, plane) for plane in truth}
     errors = {name: {plane: images[name][plane] - truth[plane] for plane in truth} for name in shown}
-    low, high = _check_window(window) or _robust_range(list(truth.values()))
-    if limit is None:
-        limit = _robust_limit([errors[name] for name in shown if name != "input"] or [errors["input"]])
-    limit = positive("the limit of the differences", limit)
-
+    low, high = _robust_range(list(truth.values()))
+    limit = _robust_limit([errors[name] for name in shown if name != "input"] or [errors["input"]])
     columns = [*shown, "truth"]
     cell = float(np.clip(12 / len(columns), 1.2, 2.2))  # inches, as all that follows
     heights = {plane: cell * _height(image, aspects[plane]) for plane, image in truth.items()}
@@ -115,37 +99,17 @@ def sweep_strip(
     path: str | Path,
     title: str = "",
     aspect: float = 1.0,
-    window: tuple[float, float] | None = None,
 ) -> None:
-    """Draw slices from one observed slice to the next, each with the fraction of the gap it lies at.
+    """Draw slices ``(H, W)`` in [0, 1] from one observed slice to the next, each with the fraction of the gap.
 
-    Args:
-        slices: images ``(H, W)``, intensities in [0, 1].
-        fractions: alpha of each slice, in [0, 1]; 0 and 1 are the places of the observed slices.
-        path: the file, see :func:`monai_sliceinterp.evaluation.charts.box_plots`.
-        title: shown on top.
-        aspect: height of a pixel over its width.
-        window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of all slices.
-
-    Raises:
-        ValueError: if slices and fractions differ in number, or slices in shape.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "sweep.png"
-        >>> first, second = np.eye(8), np.fliplr(np.eye(8))
-        >>> fractions = [0, 0.25, 0.5, 0.75, 1]
-        >>> sweep_strip([(1 - a) * first + a * second for a in fractions], fractions, file, "linear")
-        >>> file.exists()
-        True
+    ``aspect`` is the height of a pixel over its width.
     """
     images = [np.asarray(image, dtype=np.float64) for image in slices]
     if not images or len(images) != len(fractions):
         raise ValueError(f"expected one fraction for each slice, got {len(images)} slices, {len(fractions)} fractions.")
     for k, image in enumerate(images):
         _check_image(f"slice {k}", image, images[0].shape)
-    low, high = _check_window(window) or _robust_range(images)
+    low, high = _robust_range(images)
     aspect = _check_aspect(aspect, "the slices")
     per_row = min(len(images), 9)
     cell = float(np.clip(12 / per_row, 1.2, 2.2))  # inches, as all that follows
@@ -162,6 +126,60 @@ def sweep_strip(
             axis = sheet.place(gap + (k % per_row) * (cell + gap), y, cell, row)
             _show(axis, image, aspect, "axial", vmin=low, vmax=high)
             axis.set_title(f"α = {fraction:.3g}", fontsize=8, pad=3)
+
+
+def central_slices(thick: MetaTensor) -> tuple[MetaTensor, int]:
+    """Select the two slices in the middle of a volume ``(C, H, W, N)`` and one more on either side, where there is one.
+
+    Returns:
+        The volume of these slices, and the index of the first of the two among them.
+    """
+    first = (thick.shape[-1] - 2) // 2
+    begin = max(first - 1, 0)
+    part = MetaTensor(thick.as_tensor()[..., begin : first + 3]).copy_meta_from(thick)
+    part.affine = scaled_affine(thick.affine, 2, 1, start=begin)
+    return part, first - begin
+
+
+def write_sweeps(item: VolumeItem, settings: EvaluationSettings, methods: Sequence[Method]) -> tuple[Path, list[str]]:
+    """Interpolate between the two thick slices in the middle of a volume by every method, and keep the slices.
+
+    The methods see these two slices and one more on either side, of the first protocol that the volume has enough
+    slices for.
+
+    Returns:
+        The file, and a line for each method that failed.
+    """
+    path, failures = Path(settings.output_dir) / "sweeps" / f"{item.name}.npz", []
+    protocols = settings.make_protocols()
+    try:
+        settled = [protocol.identity(item.number) for protocol in protocols]
+        state = [state_of(item, settings), json.loads(json.dumps(settled)), settings.sweep]
+        missing = [one for one in methods if not holds_views(path, one.name, [*state, one.fingerprint])]
+        if not missing:
+            return path, []
+        thin = load_thin(item.path, settings)
+        fitting = [protocol for protocol in protocols if protocol.can_score(thin.image.shape[-1])]
+        part, first = central_slices((fitting or protocols)[0].degrade(thin.image, item.number)[0])
+    except INPUT_ERRORS as error:
+        return path, [describe_failure(error, item.path)]
+    truth = {str(k): slice_view(part[0, ..., first + k], part.affine) for k in (0, 1)}
+    for method in missing:
+        try:
+            fine = interpolate_unit(method, part, settings.sweep, thin.window)[0]
+        except INPUT_ERRORS as error:
+            failures.append(describe_failure(error, item.path, f"sweep by {method.name}"))
+            continue
+        begin = first * settings.sweep
+        views = {str(k): slice_view(fine[0, ..., begin + k], part.affine) for k in range(settings.sweep + 1)}
+        add_views(path, {"truth": truth, "pred": views}, method.name, [*state, method.fingerprint])
+    return path, failures
+
+
+def read_sweep(path: Path, method: str) -> list[View]:
+    """Read the slices of a method, from one neighbor to the other; none where the file has none."""
+    views = read_views(path, [method]).get(method, {})
+    return [views[str(k)] for k in range(len(views))]
 
 
 class _Sheet(NamedTuple):
@@ -213,14 +231,8 @@ def _check_aspect(aspect: float, name: str) -> float:
     return positive(f"the height over the width of a pixel of {name}", float(aspect))
 
 
-def _check_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
-    if window is not None and not window[0] < window[1]:
-        raise ValueError(f"the window must be two ascending intensities, got {window!r}.")
-    return window
-
-
 def _robust_range(images: Sequence[Image]) -> tuple[float, float]:
-    """Choose intensities to show black and white."""
+    """Choose intensities to show black and white, from the 0.5th to the 99.5th percentile."""
     low, high = np.percentile(np.concatenate([image.ravel() for image in images]), [0.5, 99.5])
     return (float(low), float(high)) if high > low else (0.0, 1.0)
 

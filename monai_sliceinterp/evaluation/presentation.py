@@ -24,11 +24,9 @@ import torch
 from monai_sliceinterp.evaluation.charts import box_plots, cost_plot, parameter_curve
 from monai_sliceinterp.evaluation.cuts import panel_path, read_views
 from monai_sliceinterp.evaluation.methods import Method, find_device
-from monai_sliceinterp.evaluation.panels import panel, sweep_strip
+from monai_sliceinterp.evaluation.panels import panel, read_sweep, sweep_strip, write_sweeps
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
-from monai_sliceinterp.evaluation.statistics import compare_methods, summarize
-from monai_sliceinterp.evaluation.sweep import read_sweep, write_sweeps
-from monai_sliceinterp.evaluation.table import write_table
+from monai_sliceinterp.evaluation.statistics import compare_methods, summarize, write_table
 from monai_sliceinterp.evaluation.volume import VolumeResult
 from monai_sliceinterp.metrics import METRICS
 
@@ -39,11 +37,7 @@ _TESTED = ("psnr", "ssim", "psnr_body", "ssim_body")
 
 
 def check_curve(settings: EvaluationSettings, methods: Sequence[Method]) -> None:
-    """Check that there is something to draw if a curve is asked for.
-
-    Raises:
-        ValueError: if no method has a name like SERIES@NUMBER.
-    """
+    """Check that a method lies on the curve that is asked for."""
     if settings.curve and not any(method.series for method in methods):
         raise ValueError(
             f"no method lies on the curve over {settings.curve!r}; name them SERIES@NUMBER=PATH, for instance asi@0.25."
@@ -53,20 +47,8 @@ def check_curve(settings: EvaluationSettings, methods: Sequence[Method]) -> None
 def curve_points(scores: pd.DataFrame, metric: str, methods: Sequence[Method]) -> dict[str, list[tuple[float, float]]]:
     """Compute the mean scores of methods called SERIES@NUMBER over all volumes, for curves over the number.
 
-    Args:
-        scores: the scores.
-        metric: name of the metric.
-        methods: the methods.
-
     Returns:
         Pairs of number and mean by series and, if there are several, protocol.
-
-    Example:
-        >>> from monai_sliceinterp.evaluation import find_methods, score_table
-        >>> names = {"volume": "v", "group": "g", "protocol": "p"}
-        >>> scores = score_table({**names, "method": f"a@{x}", "psnr": 30.0 + x} for x in (2.0, 0.5))
-        >>> curve_points(scores, "psnr", find_methods(["a@2.0=linear", "a@0.5=cubic"]))
-        {'a': [(0.5, 30.5), (2.0, 32.0)]}
     """
     several = scores["protocol"].nunique() > 1
     places = {method.name: (method.series, method.number) for method in methods if method.series}
@@ -93,7 +75,7 @@ def settings_in_words(results: Sequence[VolumeResult], settings: EvaluationSetti
     return {
         "data": f"{len(results)} volumes in {', '.join(map(str, settings.data))}",
         "methods": ", ".join(settings.methods),
-        "protocols": ", ".join(settings.titles),
+        "protocols": ", ".join(protocol.title for protocol in settings.make_protocols()),
         "slice axis in the files": _shared([(str(result.axis), result.item.name) for result in read]),
         "intensities scored": _shared([(result.window, result.item.name) for result in read]),
         "pixels scored": f"central {settings.crop} x {settings.crop}" if settings.crop else "all",

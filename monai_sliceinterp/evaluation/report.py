@@ -37,6 +37,16 @@ _PICTURE_NOTE = (
     "Where three planes are shown, axial is the plane of the slices, coronal and sagittal are the cuts across them, as "
     "if the slices were axial. Differences are a result minus the truth."
 )
+_SCORE_NOTE = (
+    "Mean ± standard deviation over the volumes of a group; the best mean of a row is bold (several where they are "
+    "equal as shown). n is the number of volumes."
+)
+_TEST_NOTE = (
+    "Each method is compared with each baseline on the same volumes. Difference: mean over volumes, positive where "
+    "the method is better; interval: {confidence:g} % bootstrap interval of this mean; wins: volumes on which the "
+    "method is better. p: one-sided Wilcoxon signed-rank test that the method is better; adjusted p: Holm's correction "
+    "over all {count} tests of this report, bold below 0.05. With n volumes p cannot be smaller than 1 / 2^n."
+)
 _FINDINGS = 12  # sentences; more groups and protocols than that are counted
 
 
@@ -54,40 +64,18 @@ class _Table(NamedTuple):
     texts: int
 
 
-class _Picture(NamedTuple):
-    title: str
-    link: str
-    data: str
-
-
 @dataclass
 class _Section:
     title: str
     paragraphs: list[str] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
     tables: list[_Table] = field(default_factory=list)
-    pictures: list[_Picture] = field(default_factory=list)
+    pictures: list[dict[str, str]] = field(default_factory=list)
     details: bool = False  # long tables that are folded, and left out of the Markdown
 
 
 def measurement_notes(protocols: Sequence[Protocol], metrics: Sequence[str]) -> list[str]:
-    """Describe how volumes were degraded and scored, for readers of a report.
-
-    Args:
-        protocols: the protocols.
-        metrics: names of the metrics.
-
-    Returns:
-        Sentences: in general, on each kind of protocol, on each metric, and on the regions of the scores.
-
-    Example:
-        >>> from monai_sliceinterp.evaluation import make_protocols
-        >>> for note in measurement_notes(make_protocols(["subsample"], [2, 4]), ["mse"])[1:4]:
-        ...     print(note)
-        subsample xK: every K-th slice is kept as it is, the others are left out.
-        Intensities are scaled to the data range 0 to 1 and clipped to it, the truth and all results alike.
-        MSE: mean squared error, in units of the squared data range; smaller is better.
-    """
+    """Describe in sentences how volumes were degraded and scored, for readers of a report."""
     regions = {METRICS[name].region for name in metrics if METRICS[name].compared}
     notes = [
         "Volumes are degraded by a protocol, every method restores the slices from the same thick volume, and the "
@@ -117,9 +105,9 @@ def write_report(
     The HTML holds its pictures and needs no other file, script or network; the Markdown links to the pictures.
 
     Args:
-        scores: all scores, see :func:`monai_sliceinterp.evaluation.score_table`.
-        tests: all tests that were corrected together, see :func:`monai_sliceinterp.evaluation.compare_methods`.
-        summaries: means, see :func:`monai_sliceinterp.evaluation.summarize`; a table is written for each metric.
+        scores: see :func:`monai_sliceinterp.evaluation.score_table`.
+        tests: see :func:`monai_sliceinterp.evaluation.compare_methods`.
+        summaries: see :func:`monai_sliceinterp.evaluation.summarize`; a table is written for each metric.
         pictures: files (png, svg, jpg) by their titles.
         settings: what else a reader has to know, by name.
         failures: a line for each volume or method that failed.
@@ -130,50 +118,29 @@ def write_report(
 
     Returns:
         The Markdown and the HTML file.
-
-    Raises:
-        ValueError: if there are no scores, or a picture is missing or not an image.
-
-    Example:
-        >>> import tempfile
-        >>> from monai_sliceinterp.evaluation import compare_methods, score_table, summarize
-        >>> row = {"volume": "v", "group": "g", "protocol": "subsample x2", "method": "linear", "psnr": 31.234}
-        >>> scores = score_table([row])
-        >>> results = scores, compare_methods(scores), summarize(scores)
-        >>> markdown, page = write_report(*results, {}, {"window": "-1024 to 2976"}, [], tempfile.mkdtemp())
-        >>> "| g | subsample x2 | 1 | **31.23** |" in markdown.read_text(encoding="utf-8")
-        True
-        >>> page.name
-        'report.html'
     """
     if scores.empty:
         raise ValueError("there are no scores to report.")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     methods, metrics = list(scores["method"].unique()), list(summaries["metric"].unique())
+    tables = [_mean_table(name, part, methods) for name, part in summaries.groupby("metric", sort=False)]
     sections = [
         _Section("In short", points=_findings(scores, tests, summaries, failures)),
-        _Section(
-            "Scores",
-            [
-                "Mean ± standard deviation over the volumes of a group; the best mean of a row is bold (several where "
-                "they are equal as shown). n is the number of volumes."
-            ],
-            tables=[_mean_table(name, part, methods) for name, part in summaries.groupby("metric", sort=False)],
-        ),
+        _Section("Scores", [_SCORE_NOTE], tables=tables),
     ]
     if len(tests):
         tables = [_test_table(name, part) for name, part in tests.groupby("metric", sort=False)]
-        sections.append(_Section("Tests", [_test_note(len(tests), confidence)], tables=tables))
+        note = _TEST_NOTE.format(count=len(tests), confidence=100 * confidence)
+        sections.append(_Section("Tests", [note], tables=tables))
     if pictures:
         shown = [_picture(name, Path(path), folder) for name, path in pictures.items()]
         sections.append(_Section("Pictures", [_PICTURE_NOTE], pictures=shown))
     sections.append(_Section("How it was measured", points=list(notes)))
     if settings:
         rows = [[_Cell(name), _Cell(text)] for name, text in settings.items()]
-        sections.append(
-            _Section("Settings", tables=[_Table("What the evaluation was run with", ["setting", "value"], rows, 2)])
-        )
+        table = _Table("What the evaluation was run with", ["setting", "value"], rows, 2)
+        sections.append(_Section("Settings", tables=[table]))
     sections.append(_Section("Failures", [] if failures else ["None."], list(failures)))
     every = [_volume_table(name, scores, methods) for name in metrics]
     sections.append(_Section("Every volume", tables=every, details=True))
@@ -202,7 +169,7 @@ def _findings(scores: pd.DataFrame, tests: pd.DataFrame, summaries: pd.DataFrame
     rows = {place: row.set_index("method") for place, row in first.groupby(["group", "protocol"], sort=False)}
     rows = {place: row for place, row in rows.items() if len(row) > 1}
     if len(rows) <= _FINDINGS:
-        return lines + [_finding(metric, *place, row["mean"], tests) for place, row in rows.items()]
+        return lines + [_finding(metric, str(g), str(p), row["mean"], tests) for (g, p), row in rows.items()]
     wins = pd.Series([_best(metric, row["mean"]) for row in rows.values()]).value_counts()
     tally = ", ".join(f"{method} {count}" for method, count in wins.items())
     return [*lines, f"Best mean {METRICS[metric].title} of {len(rows)} groups and protocols: {tally}."]
@@ -243,12 +210,12 @@ def _p_value(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2g}"
 
 
-def _best_cells(metric: str, values: Sequence[float], texts: Sequence[str]) -> list[_Cell]:
-    """Make cells of one row, the best values bold; values that look the same are both the best."""
-    known = [value for value in values if not math.isnan(value)]
-    best = METRICS[metric].format(max(known, key=METRICS[metric].merit)) if known else None
-    shown = [METRICS[metric].format(value) for value in values]
-    return [_Cell(text, value == best) for text, value in zip(texts, shown, strict=True)]
+def _cells(metric: str, means: pd.Series, stds: pd.Series | None = None) -> list[_Cell]:
+    """Make the cells of one row, the best values bold; values that look the same are both the best."""
+    texts = means.map(METRICS[metric].format)
+    best = texts[_best(metric, means.dropna())] if means.notna().any() else None
+    spreads = [""] * len(means) if stds is None else [f" ± {METRICS[metric].format(x)}" * (x == x) for x in stds]
+    return [_Cell(text + spread, text == best) for text, spread in zip(texts, spreads, strict=True)]
 
 
 def _mean_table(metric: str, summaries: pd.DataFrame, methods: Sequence[str]) -> _Table:
@@ -257,12 +224,8 @@ def _mean_table(metric: str, summaries: pd.DataFrame, methods: Sequence[str]) ->
     rows = []
     for (group, protocol), part in summaries.groupby(["group", "protocol"], sort=False):
         row = part.set_index("method").reindex(names)
-        texts = [
-            METRICS[metric].format(mean) + ("" if math.isnan(std) else f" ± {METRICS[metric].format(std)}")
-            for mean, std in zip(row["mean"], row["std"], strict=True)
-        ]
         count = " to ".join(str(number) for number in dict.fromkeys((part["n"].min(), part["n"].max())))
-        rows.append([_Cell(group), _Cell(protocol), _Cell(count), *_best_cells(metric, list(row["mean"]), texts)])
+        rows.append([_Cell(group), _Cell(protocol), _Cell(count), *_cells(metric, row["mean"], row["std"])])
     return _Table(METRICS[metric].label, ["group", "protocol", "n", *names], rows, 2)
 
 
@@ -270,9 +233,8 @@ def _volume_table(metric: str, scores: pd.DataFrame, methods: Sequence[str]) -> 
     """Tabulate every volume's scores."""
     rows = []
     for names, part in scores.groupby(["group", "volume", "protocol"], sort=False):
-        values = list(part.set_index("method")[metric].reindex(methods))
-        cells = _best_cells(metric, values, [METRICS[metric].format(value) for value in values])
-        rows.append([*(_Cell(name) for name in names), *cells])
+        row = part.set_index("method")[metric].reindex(methods)
+        rows.append([*(_Cell(name) for name in names), *_cells(metric, row)])
     return _Table(f"{METRICS[metric].label} of every volume", ["group", "volume", "protocol", *methods], rows, 3)
 
 
@@ -293,23 +255,14 @@ def _test_table(metric: str, tests: pd.DataFrame) -> _Table:
     return _Table(f"{METRICS[metric].label}: methods against baselines", head, rows, 4)
 
 
-def _test_note(count: int, confidence: float) -> str:
-    return (
-        "Each method is compared with each baseline on the same volumes. Difference: mean over volumes, positive where "
-        f"the method is better; interval: {100 * confidence:g} % bootstrap interval of this mean; wins: volumes on "
-        "which the method is better. p: one-sided Wilcoxon signed-rank test that the method is better; adjusted p: "
-        f"Holm's correction over all {count} tests of this report, bold below 0.05. With n volumes p cannot be "
-        "smaller than 1 / 2^n."
-    )
-
-
-def _picture(title: str, path: Path, folder: Path) -> _Picture:
+def _picture(title: str, path: Path, folder: Path) -> dict[str, str]:
     """Read a picture."""
     kind = mimetypes.guess_type(path.name)[0] or ""
     if not path.is_file() or not kind.startswith("image/"):
         raise ValueError(f"{path}: expected an image file (png, svg, jpg) for the picture {title!r}.")
     link = quote(Path(os.path.relpath(path, folder)).as_posix())
-    return _Picture(title, link, f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"title": title, "link": link, "data": f"data:{kind};base64,{data}"}
 
 
 def _escape_markdown(text: str) -> str:

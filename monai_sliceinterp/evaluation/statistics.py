@@ -9,32 +9,113 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Statistics of an evaluation: means, paired tests against baselines, and their arithmetic."""
+"""The table of scores, and its statistics: means, and paired tests against baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from monai_sliceinterp.evaluation.table import tidy_scores
+from monai_sliceinterp.checks import one_of
+from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.metrics import METRICS
 
 __all__ = [
+    "IDENTITY",
     "bootstrap_interval",
     "compare_methods",
     "holm_correction",
     "paired_difference",
+    "score_table",
     "signed_rank_p_value",
     "summarize",
+    "tidy_scores",
+    "write_table",
 ]
+
+IDENTITY = ["volume", "group", "protocol", "method"]
+"""Columns that say what a row is the score of: file name without suffix, what the volume belongs to (its folder), title
+of the protocol, name of the method."""
 
 _PLACE = ["metric", "protocol", "group"]
 _SUMMARY = [*_PLACE, "method", "n", "mean", "std"]
 _COMPARISON = [*_PLACE, "method", "baseline", "n", "mean_difference", "low", "high", "wins", "p_value"]
+
+
+def score_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
+    """Make the table of scores; NaN where a row has no score.
+
+    Args:
+        rows: values by column, see :data:`IDENTITY` and :data:`monai_sliceinterp.metrics.METRICS`.
+
+    Raises:
+        ValueError: for a column that is not among these.
+
+    Example:
+        >>> table = score_table([{"volume": "v", "group": "g", "protocol": "p", "method": "linear", "psnr": 20.0}])
+        >>> table.loc[0, ["method", "psnr", "ssim"]].tolist()
+        ['linear', np.float64(20.0), np.float64(nan)]
+    """
+    entries = [dict(row) for row in rows]
+    columns = [*IDENTITY, *METRICS]
+    for name in dict.fromkeys(name for entry in entries for name in entry):
+        one_of("column", name, columns)
+    return pd.DataFrame(entries, columns=columns).astype(dict.fromkeys(IDENTITY, str) | dict.fromkeys(METRICS, float))
+
+
+def tidy_scores(table: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    """Turn the table of scores into one with a row for each score that is not NaN.
+
+    Args:
+        table: see :func:`score_table`.
+        metrics: the metrics, in the order of the result.
+
+    Returns:
+        Columns "metric", "protocol", "group", "method", "volume" and "value"; metric by metric, and the rows of a group
+        and protocol together, in the order in which the table has them first.
+
+    Raises:
+        ValueError: for an unknown metric, or if a volume was scored twice.
+    """
+    names = [one_of("metric", name, METRICS) for name in metrics]
+    twice = table[table.duplicated(IDENTITY)]
+    if len(twice):
+        volume, group, protocol, method = twice.iloc[0][IDENTITY]
+        raise ValueError(
+            f"volume {volume!r} of group {group!r} has two scores of {method!r} under {protocol!r}; expected one."
+        )
+    blocks = table.groupby(["group", "protocol"], sort=False).ngroup().sort_values(kind="stable").index
+    long = table.loc[blocks].melt(IDENTITY, names, var_name="metric").dropna(subset="value")
+    return long[["metric", "protocol", "group", "method", "volume", "value"]]
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV, whole or not at all; one without rows makes an empty file.
+
+    Args:
+        table: scores, or results of :mod:`monai_sliceinterp.evaluation.statistics`.
+        path: the file; its folder must exist.
+
+    Raises:
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "scores.csv"
+        >>> row = {"volume": "v", "group": "g", "protocol": "p", "method": "linear", "psnr": 20.0, "ssim": 0.5}
+        >>> write_table(score_table([row]), file)
+        >>> file.read_text().splitlines()[1]
+        'v,g,p,linear,20.0,0.5,nan,nan,...'
+    """
+    with atomic_path(path) as part:
+        if len(table):
+            table.to_csv(part, index=False, na_rep="nan", lineterminator="\r\n")
 
 
 def summarize(table: pd.DataFrame, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataFrame:
@@ -204,13 +285,6 @@ def bootstrap_interval(
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < 2 or not np.isfinite(sample).all():
         return float("nan"), float("nan")
-    result = stats.bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        vectorized=True,
-        random_state=np.random.default_rng(seed),
-    )
+    options = {"method": "percentile", "vectorized": True, "random_state": np.random.default_rng(seed)}
+    result = stats.bootstrap((sample,), np.mean, n_resamples=resamples, confidence_level=confidence, **options)
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

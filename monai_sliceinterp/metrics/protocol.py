@@ -56,8 +56,10 @@ class Trial:
         Returns:
             Two tensors ``(K C, 1, H, W)``, see :func:`monai_sliceinterp.metrics.synthesized_pairs`.
         """
-        volumes = (pred, self.truth) if data_range is None else (x.clamp(0, data_range) for x in (pred, self.truth))
-        return synthesized_pairs(*volumes, self.factor, self.include_observed)
+        truth: Tensor = self.truth
+        if data_range is not None:
+            pred, truth = pred.clamp(0, data_range), truth.clamp(0, data_range)
+        return synthesized_pairs(pred, truth, self.factor, self.include_observed)
 
     def score(self, pred: Tensor, data_range: float = 1.0, detailed: bool = False) -> dict[str, float]:
         """Compute the scores of a result ``(C, H, W, M)``, see :func:`monai_sliceinterp.metrics.score_volume`."""
