@@ -304,4 +304,6 @@ def options_text(options: Mapping[str, str], config: Mapping[str, Any]) -> str:
         value = config.get(name)
         shown = value not in (None, "") and not isinstance(value, Mapping) and not str(value).startswith(("$", "@"))
         lines.append(f"  {name:{width}}  {text}{f' ({json.dumps(value)})' if shown else ''}")
-    return "\n".join([*lines, "Everything else in the config can be set too: --a#b VALUE sets what is called b below a."])
+    return "\n".join(
+        [*lines, "Everything else in the config can be set too: --a#b VALUE sets what is called b below a."]
+    )
