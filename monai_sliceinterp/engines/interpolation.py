@@ -32,7 +32,10 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def interpolate_volumes(
-    evaluator: SupervisedEvaluator, dataset: Dataset, saving: SaveInterpolatedd | None = None, key: str = CommonKeys.PRED
+    evaluator: SupervisedEvaluator,
+    dataset: Dataset,
+    saving: SaveInterpolatedd | None = None,
+    key: str = CommonKeys.PRED,
 ) -> list[str]:
     """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
 

@@ -27,8 +27,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.checks import closest
-from monai_sliceinterp.checks import switch
+from monai_sliceinterp.checks import closest, switch
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
