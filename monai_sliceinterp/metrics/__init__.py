@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.metrics.body import body_mask
+from monai_sliceinterp.metrics.body import BODY_THRESHOLD, body_mask
 from monai_sliceinterp.metrics.fidelity import VIFMetric, visual_information_fidelity
 from monai_sliceinterp.metrics.mean import MeanScoreMetric
 from monai_sliceinterp.metrics.perceptual import PERCEPTUAL_SCORES, PerceptualMetric

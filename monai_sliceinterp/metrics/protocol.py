@@ -56,8 +56,10 @@ class Trial:
         Returns:
             Two tensors ``(K C, 1, H, W)``, see :func:`monai_sliceinterp.metrics.synthesized_pairs`.
         """
-        volumes = (pred, self.truth) if data_range is None else (x.clamp(0, data_range) for x in (pred, self.truth))
-        return synthesized_pairs(*volumes, self.factor, self.include_observed)
+        truth: Tensor = self.truth
+        if data_range is not None:
+            pred, truth = pred.clamp(0, data_range), truth.clamp(0, data_range)
+        return synthesized_pairs(pred, truth, self.factor, self.include_observed)
 
     def score(self, pred: Tensor, data_range: float = 1.0, detailed: bool = False) -> dict[str, float]:
         """Compute the scores of a result ``(C, H, W, M)``, see :func:`monai_sliceinterp.metrics.score_volume`."""
@@ -74,7 +76,7 @@ class Protocol:
         degrade: makes the thick volume of a thin one ``(C, H, W, N)`` and its number among the volumes, and returns it
             with the index of its first slice in the thin one.
         note: a sentence for readers on how it degrades.
-        last_phase: largest index that the first thick slice may have.
+        phase: index of the first thick slice, where it is fixed.
         include_observed: score the slices at observed positions too, as no thick slice shows a true one as it is.
         by_number: whether the volume's number matters.
         settings: what else the result depends on, as JSON can hold it.
@@ -91,7 +93,7 @@ class Protocol:
     factor: int
     degrade: Callable[[MetaTensor, int], tuple[MetaTensor, int]]
     note: str = ""
-    last_phase: int = 0
+    phase: int = 0
     include_observed: bool = False
     by_number: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -103,7 +105,7 @@ class Protocol:
             >>> [protocol.can_score(3) for protocol in LEAVE_ONE_OUT]
             [True, False]
         """
-        return num_slices - self.last_phase > self.factor
+        return num_slices - self.phase > self.factor
 
     def identity(self, number: int) -> dict[str, Any]:
         """Return everything that the scores of a method on a volume of this number depend on, as JSON can hold it."""
@@ -157,7 +159,7 @@ LEAVE_ONE_OUT = tuple(
         partial(every_second_slice, phase=phase),
         "leave-one-out: every second slice of the volume is left out, in one run the odd and in another the even ones. "
         "This needs no thin slices; the spacing of the result is the scan's own.",
-        last_phase=phase,
+        phase=phase,
         settings={"protocol": "leave_one_out", "phase": phase},
     )
     for phase in (0, 1)

@@ -116,7 +116,7 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
     pred, truth = pred.float(), truth.float()
     first, second = (pred, truth) if mask is None else (pred[mask], truth[mask])
     metric = {"psnr": PSNRMetric(max_val=data_range), "rmse": RMSEMetric(), "mse": MSEMetric()}[name]
-    return metric(first[None], second[None]).reshape(())  # all slices as one item
+    return torch.as_tensor(metric(first[None], second[None])).reshape(())  # all slices as one item
 
 
 class SynthesizedSliceMetric(MeanScoreMetric):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_sliceinterp.resampling import apply_slice_weights
+from monai_sliceinterp.resampling import apply_weights
 
 __all__ = ["window_means"]
 
@@ -44,7 +44,7 @@ def window_means(images: Tensor, size: int, sigma: float, stride: int = 1) -> Te
                 [0.2222, 0.3333]])
     """
     for _ in range(2):  # along W, then along H
-        images = apply_slice_weights(images, _weights(images.shape[-1], size, sigma, stride)).transpose(-1, -2)
+        images = apply_weights(images, _weights(images.shape[-1], size, sigma, stride)).transpose(-1, -2)
     return images
 
 

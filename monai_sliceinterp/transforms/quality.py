@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.metrics import LEAVE_ONE_OUT, SMALLEST_SLICE, slice_score
-from monai_sliceinterp.resampling import apply_slice_weights, interpolation_weights
+from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 
 __all__ = [
     "LeaveOneOutQualityD",
@@ -164,7 +164,7 @@ class LeaveOneOutQualityd(MapTransform):
 def _linear(thick: Tensor) -> Tensor:
     """Interpolate slices ``(C, H, W, N)`` linearly by two: ``(C, H, W, 2 N - 1)``."""
     count = thick.shape[-1]
-    return apply_slice_weights(thick, interpolation_weights(count, torch.arange(2 * count - 1) / 2, "linear"))
+    return apply_weights(thick, interpolation_weights(count, torch.arange(2 * count - 1) / 2, "linear"))
 
 
 def _no_score(image: Tensor) -> str:
