@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What dictionary transforms share: applying one array transform to every key."""
+"""Base of dictionary transforms that apply one array transform to every key."""
 
 from __future__ import annotations
 
