@@ -20,7 +20,17 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-__all__ = ["closest", "fraction", "not_negative", "one_of", "positive", "positive_integer", "some_of", "switch"]
+__all__ = [
+    "closest",
+    "fraction",
+    "not_negative",
+    "one_of",
+    "positive",
+    "positive_integer",
+    "positive_integers",
+    "some_of",
+    "switch",
+]
 
 Word = TypeVar("Word", bound=str)
 
@@ -50,6 +60,36 @@ def positive_integer(name: str, value: Any, least: int = 1, why: str = "") -> in
         wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise ValueError(f"{name} must be {wanted}{why}, got {value!r}.")
     return int(value)
+
+
+def positive_integers(name: str, value: Any, count: int | None = None, least: int = 1) -> tuple[int, ...]:
+    """Check one or several integers that must not be below a limit.
+
+    Args:
+        name: what the argument is called.
+        value: an integer, or a sequence of them.
+        count: how many there must be; None: one or more.
+        least: smallest value that is allowed.
+
+    Raises:
+        ValueError: if the value is not made of such integers, or of another number of them.
+
+    Example:
+        >>> positive_integers("gap", 2), positive_integers("patch_size", [64, 48], count=2)
+        ((2,), (64, 48))
+        >>> positive_integers("patch_size", (64, 0), count=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: patch_size must be 2 positive integers, got (64, 0).
+    """
+    try:
+        values = tuple(positive_integer(name, item, least) for item in (value if _is_sequence(value) else (value,)))
+    except ValueError:
+        values = ()
+    if not values or len(values) != (count or len(values)):
+        wanted = "positive integers" if least == 1 else f"integers of at least {least}"
+        raise ValueError(f"{name} must be {count or 'one or more'} {wanted}, got {value!r}.")
+    return values
 
 
 def positive(name: str, value: Any, unit: str = "") -> float:
@@ -171,6 +211,10 @@ def closest(word: Any, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(str(word), list(known))
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:
