@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import difflib
 import dis
 import inspect
 import json
@@ -23,7 +25,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -33,8 +35,6 @@ import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.utils import MONAIEnvVars
-
-from monai_sliceinterp.checks import closest
 
 __all__ = ["INPUT_ERRORS", "OneLineParser", "check_writable", "is_bug", "one_line", "prepare_run", "report"]
 
@@ -215,10 +215,8 @@ def given_options(arguments: Sequence[str]) -> dict[str, Any]:
             given[name.replace("-", "_")] = value if equals else "True" if _is_flag(after) else after
     if file := given.get("args_file"):
         given = ConfigParser.load_config_file(file) | given
-    try:
+    with contextlib.suppress(KeyError, ValueError, SyntaxError):  # none, or a plain name
         given["config_file"] = ast.literal_eval(given["config_file"])
-    except (KeyError, ValueError, SyntaxError):
-        pass  # none, or a plain name
     return given
 
 
@@ -241,7 +239,7 @@ def check_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         >>> check_options({"facter": 4}, {"factor": None})
         Traceback (most recent call last):
         ...
-        ValueError: unknown option --facter; did you mean 'factor'? (--help lists the options)
+        ValueError: unknown option --facter; did you mean --factor? (--help lists the options)
     """
     functions = (monai.bundle.run, monai.bundle.run_workflow, monai.bundle.ConfigWorkflow)
     known = set().union(*(inspect.signature(function).parameters for function in functions))
@@ -249,20 +247,23 @@ def check_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for name in given:
         root, *path = re.split("#|::", name)
         if root not in known and not (root.startswith("no") and root[2:] in known and not path):
-            raise ValueError(_unknown(name, root, sorted(known)))
+            raise ValueError(_unknown(name, root, known))
         parent: Any = config.get(root)
         for key in path:
             if isinstance(parent, Mapping):
                 names = _arguments(parent)
                 if names is not None and key not in names:
-                    raise ValueError(_unknown(name, key, sorted(names)))
+                    raise ValueError(_unknown(name, key, names))
                 parent = parent.get(key)
             else:
                 parent = parent[int(key)] if isinstance(parent, list) and key.isdigit() else None
 
 
-def _unknown(name: str, key: str, known: Sequence[str]) -> str:
-    return f"unknown option --{name}{closest(key, known)} (--help lists the options)"
+def _unknown(name: str, key: str, known: Iterable[str]) -> str:
+    """Return the message on an option of which ``key`` is unknown, with the known one that is most like it."""
+    near = difflib.get_close_matches(key, sorted(known), n=1)
+    hint = f"; did you mean --{name.replace(key, near[0])}?" if near else ""
+    return f"unknown option --{name}{hint} (--help lists the options)"
 
 
 def _references(value: Any) -> set[str]:
@@ -304,6 +305,5 @@ def options_text(options: Mapping[str, str], config: Mapping[str, Any]) -> str:
         value = config.get(name)
         shown = value not in (None, "") and not isinstance(value, Mapping) and not str(value).startswith(("$", "@"))
         lines.append(f"  {name:{width}}  {text}{f' ({json.dumps(value)})' if shown else ''}")
-    return "\n".join(
-        [*lines, "Everything else in the config can be set too: --a#b VALUE sets what is called b below a."]
-    )
+    lines.append("Everything else in the config can be set too: --a#b VALUE sets what is called b below a.")
+    return "\n".join(lines)

@@ -30,7 +30,7 @@ class SynthesizedSliceScore(IgniteMetricHandler):
         name: the score, such as "psnr", see :class:`monai_sliceinterp.metrics.SynthesizedSliceMetric`.
         factor: upsampling factor.
         include_observed: score observed slices too.
-        output_transform: takes prediction and truth out of the engine's output.
+        output_transform: takes prediction and truth out of the engine's output, where they are not "pred" and "label".
 
     Example:
         >>> from ignite.engine import Engine
@@ -47,7 +47,8 @@ class SynthesizedSliceScore(IgniteMetricHandler):
         name: str,
         factor: int,
         include_observed: bool = False,
-        output_transform: Callable = from_engine([CommonKeys.PRED, CommonKeys.LABEL]),
+        output_transform: Callable | None = None,
     ) -> None:
         metric = SynthesizedSliceMetric(name, factor, include_observed=include_observed)
-        super().__init__(metric_fn=metric, output_transform=output_transform)
+        pair = output_transform or from_engine([CommonKeys.PRED, CommonKeys.LABEL])
+        super().__init__(metric_fn=metric, output_transform=pair)

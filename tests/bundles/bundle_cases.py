@@ -74,6 +74,7 @@ class Case:
         spacing_options: more options of a run of inference.
         own_commands: overlays and options of more runs of inference.
         body: whether scores inside the body are told.
+        narrow_network: options of a quick network, where no overlay has one.
         narrow: options of a narrow network for a training with an overlay.
         trained_overlays: overlays that a training is run with, and their further options.
         inferred: of these, options of inference.
@@ -99,6 +100,7 @@ class Case:
     spacing_options: Options = field(default_factory=dict)
     own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = field(default_factory=dict)
     body: bool = True
+    narrow_network: Options = field(default_factory=dict)
     narrow: Options = field(default_factory=dict)
     trained_overlays: Mapping[str, Options] = field(default_factory=dict)
     inferred: Mapping[str, Options] = field(default_factory=dict)
@@ -170,7 +172,7 @@ WRONG: dict[str, tuple[Options, tuple[str, ...]]] = {
     "ckpt_of_weights": ({"ckpt": "{done}/model.pt"}, ("{done}/model.pt", "lacks network, ")),
     "val_factor_zero": ({"val_factor": 0}, ("factor", "got 0")),
     "amp_unclear": ({"amp": "maybe"}, ("amp must be true or false, got 'maybe'",)),
-    "unknown_option": ({"max_epoch": 3}, ("unknown option --max_epoch; did you mean 'max_epochs'",)),
+    "unknown_option": ({"max_epoch": 3}, ("unknown option --max_epoch; did you mean --max_epochs",)),
 }
 WINDOW_EMPTY: tuple[Options, tuple[str, ...]] = ({"window": "[100,100]"}, ("window", "100"))
 BATCH_SIZE: tuple[Options, tuple[str, ...]] = ({"batch_size": -1}, ("batch_size", "got -1"))
@@ -197,6 +199,7 @@ CASES: dict[str, Case] = {
             "norm_warmup_epochs": 1,
         },
         protocols=["subsample x2"],
+        narrow_network={"network_def__channels": "[8,16]", "network_def__latent_channels": 16},
         evaluated=["subsample x2", "subsample x4", "fwhm x3"],
         own_commands={
             "constant": ((), {"input": "{root}/constant.nii", "factor": 3}),
@@ -456,6 +459,7 @@ CASES: dict[str, Case] = {
         },
         protocols=["subsample x6"],
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
+        narrow_network={"latent_channels": "[2,2]", **HRINET_NARROW},
         narrow=HRINET_NARROW,
         trained_overlays={name: {} for name in ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")},
         inferred={

@@ -11,162 +11,15 @@
 
 from __future__ import annotations
 
-import errno
 import pickle
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from monai.transforms import Compose
 from torch import nn
 
-from monai_sliceinterp.command_line import as_bool, as_choices, check_writable, exit_on_error, one_line
 from monai_sliceinterp.engines import check_checkpoint, load_weights
 from monai_sliceinterp.networks.nets import ASIAutoencoder
-
-
-def chain(*errors):
-    """Raise each error from the one before; returns the last."""
-    last = None
-    for error in errors:
-        try:
-            raise error from last
-        except Exception as caught:
-            last = caught
-    return last
-
-
-def fail_in_a_pipeline(*errors):
-    """Raise errors inside of nested MONAI pipelines; returns what comes out."""
-
-    def fail(data):
-        raise chain(*errors)
-
-    try:
-        Compose([Compose([Compose([fail])]), nn.Identity()])(0)
-    except RuntimeError as caught:
-        return caught
-
-
-class TestOneLine:
-    @pytest.mark.parametrize(
-        ("error", "line"),
-        [
-            (ValueError("one"), "one"),
-            (ValueError("\n  one\ntwo"), "one"),
-            (ValueError(), "ValueError"),
-            (chain(ValueError("a.nii: bad"), RuntimeError("applying transform LoadVolumed")), "a.nii: bad"),
-            (chain(ValueError("a.nii: bad"), RuntimeError("inner"), RuntimeError("outer")), "a.nii: bad"),
-            # our own message says more than what raised it
-            (chain(OSError("Errno 13"), ValueError("out: cannot be written to")), "out: cannot be written to"),
-            (
-                chain(EOFError("end"), ValueError("a.nii.gz: truncated"), RuntimeError("applying transform")),
-                "a.nii.gz: truncated",
-            ),
-            (chain(ValueError(), RuntimeError("applying transform")), "ValueError"),
-            (chain(RuntimeError("nms"), ImportError("needs lpips")), "needs lpips"),
-            (
-                chain(RuntimeError("CUDA out of memory"), RuntimeError("CUDA out of memory: 2 GB")),
-                "CUDA out of memory: 2 GB",
-            ),
-        ],
-    )
-    def test_root_cause(self, error, line):
-        assert one_line(error) == line
-
-    @pytest.mark.parametrize(
-        ("errors", "line"),
-        [
-            ((ValueError("out/a.nii: exists already"),), "out/a.nii: exists already"),
-            ((EOFError("end"), ValueError("a.nii: truncated")), "a.nii: truncated"),
-            ((RuntimeError("CUDA out of memory"),), "CUDA out of memory"),
-            ((OSError("No space left on device"),), "No space left on device"),
-            ((MemoryError(),), "MemoryError"),
-        ],
-    )
-    def test_nested_pipelines(self, errors, line):
-        error = fail_in_a_pipeline(*errors)
-        assert str(error).startswith("applying transform <monai.transforms.compose.Compose object at")
-        assert one_line(error) == line
-
-    def test_pipeline_that_raises_itself(self):
-        assert one_line(RuntimeError("applying transform nothing")) == "applying transform nothing"
-
-
-class TestExitOnError:
-    @pytest.mark.parametrize(
-        "kind", [ValueError, TypeError, OSError, FileNotFoundError, RuntimeError, MemoryError, ImportError]
-    )
-    def test_user_errors_end_the_program(self, kind):
-        def fail(number, name):
-            raise kind(f"{name} {number}\nmore")
-
-        with pytest.raises(SystemExit) as caught:
-            exit_on_error(fail, 3, name="file")
-        assert caught.value.code == "error: file 3"  # Python prints a string and exits with status 1
-        assert caught.value.__cause__ is None and caught.value.__context__ is None  # and prints no traceback
-
-    @pytest.mark.parametrize("kind", [KeyError, AssertionError, AttributeError, KeyboardInterrupt])
-    def test_programming_errors_are_not_hidden(self, kind):
-        def fail():
-            raise kind("bug")
-
-        with pytest.raises(kind):
-            exit_on_error(fail)
-
-    def test_result(self):
-        assert exit_on_error(max, [1, 5, 3], key=lambda x: -x) == 1
-
-
-class TestAsBool:
-    @pytest.mark.parametrize(
-        ("value", "expected"),
-        [
-            (True, True),
-            (False, False),
-            ("true", True),
-            ("false", False),
-            ("True", True),
-            ("False", False),
-            ("FALSE", False),
-        ],
-    )
-    def test_switches(self, value, expected):
-        assert as_bool(value) is expected
-
-    @pytest.mark.parametrize("value", ["maybe", "", " true", "yes", "0", 0, 1, 1.0, None, [], [False]])
-    def test_nothing_else(self, value):
-        with pytest.raises(ValueError) as caught:
-            as_bool(value, "disagreement")
-        assert str(caught.value) == f"disagreement must be true or false, got {value!r}."
-
-
-class TestCheckWritable:
-    def test_makes_the_folder(self, tmp_path):
-        folder = tmp_path / "a" / "b"
-        assert check_writable(folder) == str(folder)
-        assert folder.is_dir() and list(folder.iterdir()) == []
-        assert check_writable(str(folder)) == str(folder)
-
-    @pytest.mark.parametrize("below", ["", "below", "far/below"])
-    def test_regular_file_in_the_way(self, tmp_path, below):
-        (tmp_path / "file").write_text("")
-        path = tmp_path / "file" / below
-        with pytest.raises(ValueError, match="cannot be written to .*; expected a folder") as caught:
-            check_writable(path)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-    def test_no_permission(self, tmp_path, monkeypatch):
-        def refuse(*args, **kwargs):
-            assert kwargs["dir"] == tmp_path
-            raise PermissionError(errno.EACCES, "Permission denied")
-
-        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-        with pytest.raises(ValueError, match=r"cannot be written to \(Permission denied\); expected a folder"):
-            check_writable(tmp_path)
 
 
 def build(seed=0, **kwargs):
@@ -288,28 +141,3 @@ class TestCheckCheckpoint:
         with pytest.raises(ValueError, match=named) as caught:
             check_checkpoint(path, build(), self.ENTRIES)
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
-
-
-class TestExit:
-    def test_exit_status(self, tmp_path):
-        """A string as SystemExit's code is status 1 to the shell."""
-        code = (
-            "from monai_sliceinterp.command_line import check_writable, exit_on_error\n"
-            f"exit_on_error(check_writable, {str(tmp_path / 'file' / 'out')!r})"
-        )
-        (tmp_path / "file").write_text("")
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, encoding="utf-8")
-        assert done.returncode == 1
-        lines = [line for line in done.stderr.splitlines() if "rror" in line]
-        assert len(lines) == 1 and lines[0].startswith(f"error: {tmp_path}") and "Traceback" not in done.stderr
-
-
-class TestAsChoices:
-    def test_values(self):
-        assert as_choices("ami", ["ami", "rfn"], "stages") == ["ami"]
-        assert as_choices(("rfn", "ami", "rfn"), ["ami", "rfn"], "stages") == ["ami", "rfn"]
-
-    @pytest.mark.parametrize("value", ["", "foo", [], ["ami", "foo"]])
-    def test_errors(self, value):
-        with pytest.raises(ValueError, match="stages must be one or more of ami, rfn, got "):
-            as_choices(value, ["ami", "rfn"], "stages")

@@ -19,31 +19,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_sliceinterp.networks.blocks.autoencoder import fan_in_normal_, pad_to_multiple
-from monai_sliceinterp.networks.nets.asi import ASIAutoencoder, ResidualASIAutoencoder
-from monai_sliceinterp.networks.nets.latent import mix_codes
+from monai_sliceinterp.networks.nets import ASIAutoencoder, ResidualASIAutoencoder
+from tests.networks.helpers import conv_count, count, rand, trained
 
 BOTH = pytest.mark.parametrize("network_class", [ASIAutoencoder, ResidualASIAutoencoder])
 SMALL = {"channels": (4, 6), "latent_channels": 8}
 
 
 def build(network_class=ASIAutoencoder, seed=0, **kwargs):
-    """Small network in evaluation mode whose parameters and statistics are those of a trained one: none is trivial."""
-    torch.manual_seed(seed)
-    network = network_class(**{**SMALL, **kwargs}).eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.3, 1.0)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.bias, std=0.1)
+    network = trained(network_class, seed=seed, **{**SMALL, **kwargs})
     nn.init.normal_(network.decoder[-1].weight, std=0.3)
     return network
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 class TestArchitecture:
@@ -53,10 +39,8 @@ class TestArchitecture:
         # nine weights a kernel: encoder 1-32-32-64-64-128-128, decoder 128-64-64-32-32-32-1
         widths = [(1, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
         widths += [(128, 64), (64, 64), (64, 32), (32, 32), (32, 32), (32, 1)]
-        expected = sum(9 * before * after + after for before, after in widths) + 2 * 2 * (32 + 64)
-        assert expected == 434_785
-        for network_class in (ASIAutoencoder, ResidualASIAutoencoder):
-            assert sum(parameter.numel() for parameter in network_class().parameters()) == expected
+        assert conv_count(widths, 9) + 2 * 2 * (32 + 64) == 434_785
+        assert count(ASIAutoencoder()) == count(ResidualASIAutoencoder()) == 434_785
 
     @BOTH
     @pytest.mark.parametrize("slope", [0.2, 0.01])
@@ -98,9 +82,12 @@ class TestArchitecture:
 
     def test_code(self):
         network = ASIAutoencoder().eval()
-        codes = network.encode(rand(2, 1, 32, 24))
+        codes = network.encode(rand(2, 1, 32, 24).float())
         assert [tuple(code.shape) for code in codes] == [(2, 128, 8, 6)]
         assert codes[0].numel() > 2 * 32 * 24  # overcomplete
+        image = rand(1, 1, 8, 12).float()
+        assert pad_to_multiple(image, 4) is image  # multiples are not padded
+        torch.testing.assert_close(network.encode(image)[0], network.encoder(image))
         assert codes[0].min() < -0.3 * codes[0].max() < 0  # a leaky ReLU would have flattened one side
 
     @pytest.mark.parametrize("scale", [1.0, 1000.0])
@@ -144,92 +131,8 @@ class TestArchitecture:
     def test_other_sizes(self, network_class):
         network = network_class(in_channels=3, channels=(4, 5, 6), latent_channels=7).eval()
         assert network.multiple == 8
-        assert network.encode(rand(2, 3, 17, 8))[0].shape == (2, 7, 3, 1)
-        assert network(rand(2, 6, 17, 9), reconstruct=True).shape == (2, 9, 17, 9)
-
-    @BOTH
-    @pytest.mark.parametrize(
-        "wrong", [{"channels": ()}, {"channels": (4, 0)}, {"in_channels": 0}, {"latent_channels": -1}]
-    )
-    def test_errors(self, network_class, wrong):
-        with pytest.raises(ValueError, match="positive channel counts") as caught:
-            network_class(**wrong)
-        assert "\n" not in str(caught.value)
-
-
-@BOTH
-class TestSizes:
-    @pytest.mark.parametrize("size", [(n, 21 - n) for n in range(1, 21)] + [(1, 1), (3, 3), (61, 47)])
-    def test_any_size(self, network_class, size):
-        """What is added inside is the repeated border, at the far ends, and is cropped again."""
-        network = build(network_class)
-        pair = rand(2, 2, *size)
-        out = network(pair, alpha=0.3, reconstruct=True)
-        assert out.shape == (2, 3, *size) and out.isfinite().all()
-        rows = torch.arange(-(-size[0] // 4) * 4).clamp(max=size[0] - 1)
-        columns = torch.arange(-(-size[1] // 4) * 4).clamp(max=size[1] - 1)
-        padded = network(pair[:, :, rows][..., columns], alpha=0.3, reconstruct=True)
-        torch.testing.assert_close(out, padded[..., : size[0], : size[1]])
-
-    def test_multiples_are_not_padded(self, network_class):
-        network = build(network_class)
-        image = rand(1, 1, 8, 12)
-        assert pad_to_multiple(image, 4) is image
-        torch.testing.assert_close(network.encode(image)[0], network.encoder(image))
-        assert network.decode(network.encode(image)).shape == image.shape
-
-
-@BOTH
-class TestMixing:
-    def test_ends_are_reconstructions(self, network_class):
-        network = build(network_class)
-        pair = rand(3, 2, 13, 10)
-        alone = torch.cat([network.decode(network.encode(part), (13, 10)) for part in pair.chunk(2, 1)], dim=1)
-        assert not torch.allclose(alone[:, 0], alone[:, 1], atol=1e-3)
-        for alpha in (0.0, 1.0):
-            out = network(pair, alpha=alpha, reconstruct=True)
-            torch.testing.assert_close(out[:, :2], alone)
-            torch.testing.assert_close(out[:, 2], alone[:, int(alpha)])
-            torch.testing.assert_close(network(pair, alpha=alpha), alone[:, int(alpha), None])
-
-    @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.9])
-    def test_swap(self, network_class, alpha):
-        network = build(network_class, in_channels=2)
-        pair = rand(2, 4, 8, 8)
-        torch.testing.assert_close(network(pair[:, [2, 3, 0, 1]], alpha=alpha), network(pair, alpha=1 - alpha))
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_one_alpha_per_pair(self, network_class, dtype):
-        network = build(network_class)
-        pair = rand(4, 2, 9, 9)
-        alpha = torch.tensor([0.0, 0.25, 0.6, 1.0], dtype=dtype)
-        out = network(pair, alpha=alpha)
-        each = torch.cat([network(pair[k, None], alpha=alpha[k].item()) for k in range(4)])
-        torch.testing.assert_close(out, each)
-        torch.testing.assert_close(network(pair, alpha=alpha[:, None]), out)
-        torch.testing.assert_close(network(pair), network(pair, alpha=torch.tensor(0.5)))
-
-    def test_layout_of_reconstructions(self, network_class):
-        network = build(network_class, in_channels=2)
-        pair = rand(3, 4, 8, 12)
-        out = network(pair, alpha=0.3, reconstruct=True)
-        earlier, later = network.encode(pair[:, :2]), network.encode(pair[:, 2:])
-        between = tuple(0.7 * first + 0.3 * second for first, second in zip(earlier, later, strict=True))
-        expected = [network.decode(codes) for codes in (earlier, later, between)]
-        assert out.shape == (3, 6, 8, 12)
-        torch.testing.assert_close(out, torch.cat(expected, dim=1))
-        torch.testing.assert_close(network(pair, alpha=0.3), expected[2])
-
-    @pytest.mark.parametrize("channels", [1, 3, 4])
-    def test_wrong_channels(self, network_class, channels):
-        with pytest.raises(ValueError, match=f"needs 2 channels .*got {channels}") as caught:
-            build(network_class)(rand(1, channels, 8, 8))
-        assert "\n" not in str(caught.value)
-
-    def test_input_is_left_alone(self, network_class):
-        pair = rand(1, 2, 8, 8)
-        build(network_class)(pair, reconstruct=True)
-        assert torch.equal(pair, rand(1, 2, 8, 8))
+        assert network.encode(rand(2, 3, 17, 8).float())[0].shape == (2, 7, 3, 1)
+        assert network(rand(2, 6, 17, 9).float(), reconstruct=True).shape == (2, 9, 17, 9)
 
 
 def test_one_pass_for_batch_normalization():
@@ -242,13 +145,6 @@ def test_one_pass_for_batch_normalization():
 
 @BOTH
 class TestTraining:
-    def test_gradients_reach_every_parameter(self, network_class):
-        network = build(network_class).train()
-        out = network(rand(4, 2, 16, 16), alpha=rand(4), reconstruct=True)
-        F.mse_loss(out, rand(4, 3, 16, 16, seed=1)).backward()
-        for name, parameter in network.named_parameters():
-            assert parameter.grad is not None and abs(parameter.grad).max() > 1e-8, name
-
     def test_learns(self, network_class):
         torch.manual_seed(0)
         network = network_class(**SMALL)
@@ -265,15 +161,6 @@ class TestTraining:
             optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < 0.4 * losses[0]
-
-    def test_state_dict(self, network_class, tmp_path):
-        network = build(network_class)
-        other = build(network_class, seed=1)
-        pair = rand(2, 2, 11, 9)
-        assert not torch.allclose(network(pair), other(pair))
-        torch.save(network.state_dict(), tmp_path / "model.pt")
-        other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-        assert torch.equal(network(pair, reconstruct=True), other(pair, reconstruct=True))
 
 
 class TestResidual:
@@ -296,29 +183,5 @@ class TestResidual:
         torch.testing.assert_close(network(pair, alpha=0.25), recon[:, 2:] + blend)
 
     def test_constant_stays_constant(self):
-        pair = torch.full((1, 2, 12, 12), 0.37)
+        pair = torch.full((1, 2, 12, 12), 0.37, dtype=torch.float64)
         torch.testing.assert_close(build(ResidualASIAutoencoder)(pair, alpha=0.3), pair[:, :1])
-
-
-class TestMixCodes:
-    @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, torch.tensor(0.3), torch.tensor([0.1, 0.9])])
-    def test_levels(self, alpha):
-        earlier = (rand(2, 3, 4, 5), rand(2, 7), rand(2, 1, 2, 3, 4).double())
-        later = tuple(rand(*code.shape, seed=1).to(code.dtype) for code in earlier)
-        mixed = mix_codes(earlier, later, alpha)
-        assert len(mixed) == 3
-        weights = torch.as_tensor(alpha, dtype=torch.float64).expand(2)
-        for first, second, found in zip(earlier, later, mixed, strict=True):
-            assert found.dtype == first.dtype
-            for k in range(2):
-                expected = (1 - weights[k]) * first[k].double() + weights[k] * second[k].double()
-                torch.testing.assert_close(found[k].double(), expected, rtol=1e-5, atol=1e-6)
-
-    def test_ends_are_exact(self):
-        earlier, later = (rand(3, 5),), (rand(3, 5, seed=1),)
-        assert torch.equal(mix_codes(earlier, later, 0.0)[0], earlier[0])
-        assert torch.equal(mix_codes(earlier, later, 1.0)[0], later[0])
-
-    def test_levels_must_match(self):
-        with pytest.raises(ValueError, match="zip"):
-            mix_codes((rand(1, 2),), (rand(1, 2), rand(1, 2)), 0.5)

@@ -22,18 +22,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from monai_sliceinterp.networks.blocks.generated_filters import (
-    FilterGenerator,
-    apply_generated_filters,
-    filter_distance_matrix,
-)
+from monai_sliceinterp.networks.blocks import FilterGenerator, apply_generated_filters, filter_distance_matrix
+from tests.networks.helpers import EXACT, check_error, conv_count, count, rand
 
 spacings = st.floats(0.1, 20.0)
 offsets_in_gap = st.floats(0.0, 0.999)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def distance(row: int, column: int, offset: float, across: float, along: float, size: int) -> float:
@@ -119,20 +112,14 @@ class TestDistances:
         row = filter_distance_matrix([0.0], across, along, 5)[0, 0, 2]
         torch.testing.assert_close(filter_distance_matrix([0.0], 3 * across, 2 * along, 5)[0, 0, 2], 2 * row)
 
-    def test_one_spacing_per_sample(self):
-        across, along = torch.tensor([5.0, 2.5, 3.0]), torch.tensor([0.7, 0.9, 1.1])
+    @pytest.mark.parametrize("across", [4.0, [3.0], [5.0, 2.5, 3.0]])
+    @pytest.mark.parametrize("along", [0.8, [0.7, 0.9, 1.1]])
+    def test_one_spacing_per_sample(self, across, along):
         offsets = torch.tensor([0.2, 0.37])
-        found = filter_distance_matrix(offsets, across, along)
-        assert found.shape == (3, 2, 3, 3)
-        for sample in range(3):
-            alone = filter_distance_matrix(offsets, across[sample].item(), along[sample].item())
-            torch.testing.assert_close(found[sample, None], alone)
-        for mixed, pair in (
-            (filter_distance_matrix(offsets, across, 0.8), [(5.0, 0.8), (2.5, 0.8), (3.0, 0.8)]),
-            (filter_distance_matrix(offsets, 4.0, along), [(4.0, 0.7), (4.0, 0.9), (4.0, 1.1)]),
-            (filter_distance_matrix(offsets, across[:1], along), [(5.0, 0.7), (5.0, 0.9), (5.0, 1.1)]),
-        ):
-            torch.testing.assert_close(mixed, torch.cat([filter_distance_matrix(offsets, *one) for one in pair]))
+        found = filter_distance_matrix(offsets, torch.tensor(across), torch.tensor(along))
+        first, second = torch.broadcast_tensors(torch.tensor(across).reshape(-1), torch.tensor(along).reshape(-1))
+        alone = [filter_distance_matrix(offsets, a.item(), b.item()) for a, b in zip(first, second, strict=True)]
+        torch.testing.assert_close(found, torch.cat(alone))
 
     def test_kinds_of_input(self):
         reference = filter_distance_matrix([0.25, 0.5], 4.0, 1.0)
@@ -143,65 +130,54 @@ class TestDistances:
         assert torch.equal(filter_distance_matrix((0.25, 0.5), 4, 1), reference)
         assert filter_distance_matrix([], 4.0, 1.0).shape == (1, 0, 3, 3)
 
-    def test_whole_numbers_are_not_rounded(self):
-        """Integer tensors are spacings too; the entries must not become integers."""
-        found = filter_distance_matrix([0.5], torch.tensor([3]), torch.tensor([1]))
-        assert found[0, 0, 1, 1].item() == 1.5
+        # integer tensors are spacings too; the entries must not become integers
+        assert filter_distance_matrix([0.5], torch.tensor([3]), torch.tensor([1]))[0, 0, 1, 1].item() == 1.5
 
     @pytest.mark.parametrize("size", [0, 2, 4, -1, -2])
-    def test_kernel_size(self, size):
-        with pytest.raises(ValueError, match=f"must be odd, got {size}") as caught:
-            filter_distance_matrix([0.5], 4.0, 1.0, size)
-        assert "\n" not in str(caught.value)
+    def test_wrong_kernel_size(self, size):
+        check_error(f"kernel_size must be .*, got {size}", filter_distance_matrix, [0.5], 4.0, 1.0, size)
 
     @pytest.mark.parametrize("wrong", [[1.0], [0.5, 1.0], [-0.01], [0.2, 1.5], [math.nan], [0.5, math.nan], [math.inf]])
-    def test_offsets(self, wrong):
-        with pytest.raises(ValueError, match=r"within \[0, 1\)") as caught:
-            filter_distance_matrix(wrong, 4.0, 1.0)
-        assert "\n" not in str(caught.value)
+    def test_wrong_offsets(self, wrong):
+        check_error(r"within \[0, 1\)", filter_distance_matrix, wrong, 4.0, 1.0)
 
     @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf, [2.0, 0.0], [math.nan, 2.0], [2.0, math.inf]])
-    def test_spacing(self, wrong):
-        value = torch.tensor(wrong)
-        with pytest.raises(ValueError, match="slice spacing must be a positive number of mm"):
-            filter_distance_matrix([0.5], value, 1.0)
-        with pytest.raises(ValueError, match="in-plane spacing must be a positive number of mm") as caught:
-            filter_distance_matrix([0.5], 4.0, value)
-        assert "\n" not in str(caught.value)
+    def test_wrong_spacing(self, wrong):
+        wrong = torch.tensor(wrong)
+        check_error("slice spacing must be a positive number of mm", filter_distance_matrix, [0.5], wrong, 1.0)
+        check_error("in-plane spacing must be a positive number of mm", filter_distance_matrix, [0.5], 4.0, wrong)
 
 
 class TestGenerator:
-    def test_parameter_count(self):
-        assert sum(parameter.numel() for parameter in FilterGenerator().parameters()) == 129_600
-
     def test_layers(self):
         """Five 3x3 convolutions 1-32-64-64-64-64 with ReLU between them, none at the end."""
         layers = list(FilterGenerator().layers)
         convs, activations = layers[::2], layers[1::2]
         assert all(isinstance(layer, nn.ReLU) for layer in activations) and len(activations) == 4
-        sizes = [(conv.in_channels, conv.out_channels) for conv in convs]
-        assert sizes == [(1, 32), (32, 64), (64, 64), (64, 64), (64, 64)]
+        sizes = [(1, 32), (32, 64), (64, 64), (64, 64), (64, 64)]
+        assert [(conv.in_channels, conv.out_channels) for conv in convs] == sizes
+        assert count(FilterGenerator()) == conv_count(sizes, 9) == 129_600
 
     def test_by_hand(self):
         torch.manual_seed(0)
         generator = FilterGenerator(5, (4, 6)).double()
-        distances = 4 * rand(2, 3, 5, 5).double()
+        distances = 4 * rand(2, 3, 5, 5)
         found = generator(distances)
         assert found.shape == (2, 3, 5, 5, 5)
         convs = generator.layers[::2]
         assert len(convs) == 3
         for sample in range(2):
-            for place in range(3):
-                values = distances[sample, place][None, None]
+            for index in range(3):
+                values = distances[sample, index][None, None]
                 for number, conv in enumerate(convs):
                     values = F.conv2d(values, conv.weight, conv.bias, padding=1)
                     values = values.clamp(min=0) if number < 2 else values
-                torch.testing.assert_close(found[sample, place], values[0], rtol=1e-12, atol=1e-12)
+                torch.testing.assert_close(found[sample, index], values[0], **EXACT)
         assert found.min() < 0  # no activation at the end
 
     def test_no_hidden_layer(self):
         generator = FilterGenerator(4, ())
-        assert sum(parameter.numel() for parameter in generator.parameters()) == 40
+        assert count(generator) == 40
         assert generator(torch.ones(1, 2, 3, 3)).shape == (1, 2, 4, 3, 3)
 
     @pytest.mark.parametrize("gain", [0.1, 2.0])
@@ -211,26 +187,19 @@ class TestGenerator:
         plain = FilterGenerator(6, (4, 4))
         torch.manual_seed(0)
         scaled = FilterGenerator(6, (4, 4), gain=gain)
-        distances = rand(1, 2, 3, 3)
+        distances = rand(1, 2, 3, 3).float()
         torch.testing.assert_close(scaled(distances), gain * plain(distances))
         names = [
             name for name, value in plain.state_dict().items() if not torch.equal(value, scaled.state_dict()[name])
         ]
         assert names == ["layers.4.weight", "layers.4.bias"]
 
-    def test_gradients_reach_every_parameter(self):
-        torch.manual_seed(0)
-        generator = FilterGenerator(6, (4, 5))
-        generator(filter_distance_matrix([0.25, 0.5], 4.0, 1.0)).square().sum().backward()
-        for name, parameter in generator.named_parameters():
-            assert parameter.grad is not None and abs(parameter.grad).max() > 1e-8, name
-
 
 class TestApplication:
     @settings(max_examples=30, deadline=None)
     @given(
         batch=st.integers(1, 3),
-        places=st.integers(1, 3),
+        offsets=st.integers(1, 3),
         channels=st.integers(1, 4),
         rows=st.integers(1, 4),
         columns=st.integers(1, 6),
@@ -238,20 +207,20 @@ class TestApplication:
         shared=st.booleans(),
         last=st.booleans(),
     )
-    def test_unfold_and_matmul(self, batch, places, channels, rows, columns, size, shared, last):
-        features = rand(batch, channels, rows + size - 1, columns).double() - 0.5
-        filters = rand(1 if shared else batch, places, channels, size, size, seed=1).double() - 0.5
+    def test_unfold_and_matmul(self, batch, offsets, channels, rows, columns, size, shared, last):
+        features = rand(batch, channels, rows + size - 1, columns) - 0.5
+        filters = rand(1 if shared else batch, offsets, channels, size, size, seed=1) - 0.5
         expected = unfolded(features, filters)
         if last:  # AMI's features have their channels innermost
             features = features.contiguous(memory_format=torch.channels_last)
         found = apply_generated_filters(features, filters)
-        assert found.shape == (batch, places, rows, columns)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert found.shape == (batch, offsets, rows, columns)
+        torch.testing.assert_close(found, expected, **EXACT)
 
     @pytest.mark.parametrize("size", [1, 3, 5])
     def test_single_taps(self, size):
         """A filter with one 1 shifts the features: rows without padding, columns with zeros."""
-        features = rand(1, 1, 3 + size - 1, 6)
+        features = rand(1, 1, 3 + size - 1, 6).float()
         for row in range(size):
             for column in range(size):
                 filters = torch.zeros(1, 1, 1, size, size)
@@ -260,21 +229,8 @@ class TestApplication:
                 expected = padded[:, :, row : row + 3, column : column + 6]
                 torch.testing.assert_close(apply_generated_filters(features, filters), expected)
 
-    @pytest.mark.parametrize("batch", [1, 2, 4])
-    def test_shared_bank(self, batch):
-        features, bank = rand(batch, 5, 6, 7), rand(1, 3, 5, 3, 3, seed=1) - 0.5
-        shared = apply_generated_filters(features, bank)
-        torch.testing.assert_close(shared, apply_generated_filters(features, bank.repeat(batch, 1, 1, 1, 1)))
-
-    def test_every_sample_has_its_own_bank(self):
-        features, banks = rand(4, 5, 6, 7), rand(4, 3, 5, 3, 3, seed=1) - 0.5
-        found = apply_generated_filters(features, banks)
-        for sample in range(4):
-            alone = apply_generated_filters(features[sample, None], banks[sample, None])
-            torch.testing.assert_close(found[sample, None], alone)
-        order = [2, 0, 3, 1]
-        torch.testing.assert_close(apply_generated_filters(features[order], banks[order]), found[order])
-        # marked banks: sample b multiplies by b + 1, place r by 10^r
+    def test_every_sample_has_its_bank(self):
+        """Sample b multiplies by b + 1, offset r by 10^r."""
         marks = (torch.arange(4)[:, None] + 1) * 10 ** torch.arange(2)
         banks = torch.zeros(4, 2, 5, 3, 3)
         banks[:, :, 0, 1, 1] = marks.float()
@@ -289,6 +245,6 @@ class TestApplication:
 
     @pytest.mark.parametrize("shared", [True, False])
     def test_gradients(self, shared):
-        features = (rand(2, 2, 4, 3).double() - 0.5).requires_grad_()
-        filters = (rand(1 if shared else 2, 2, 2, 3, 3, seed=1).double() - 0.5).requires_grad_()
+        features = (rand(2, 2, 4, 3) - 0.5).requires_grad_()
+        filters = (rand(1 if shared else 2, 2, 2, 3, 3, seed=1) - 0.5).requires_grad_()
         assert torch.autograd.gradcheck(apply_generated_filters, (features, filters))

@@ -9,21 +9,43 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""Mixing of latent codes, and what holds for every network that interpolates slices by it."""
+
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from monai_sliceinterp.networks.nets import ASIAutoencoder, HRINetAutoencoder, LatentInterpolator
-from monai_sliceinterp.networks.nets.asi import ResidualASIAutoencoder
+from monai_sliceinterp.networks.nets import (
+    ASIAutoencoder,
+    HRINetAutoencoder,
+    LatentInterpolator,
+    ResidualASIAutoencoder,
+    VariationalHRINetAutoencoder,
+    mix_codes,
+)
+from tests.networks.helpers import check_error, padded_to, rand, trained
+
+NETWORKS = {
+    "asi": (ASIAutoencoder, 8, 4),  # class, channels of the codes, multiple that sizes are padded to
+    "asi, residual": (ResidualASIAutoencoder, 8, 4),
+    "hrinet": (HRINetAutoencoder, (3, 5, 2), 16),
+    "hrinet, one level": (HRINetAutoencoder, (3,), 4),
+    "vae": (VariationalHRINetAutoencoder, (3, 5, 2), 16),
+}
 
 
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+def build(name, in_channels=1):
+    network_class, latent_channels, _ = NETWORKS[name]
+    network = trained(network_class, in_channels, (4, 6), latent_channels, gain=1.6)
+    if "asi" in name:
+        nn.init.normal_(network.decoder[-1].weight, std=0.3)
+    return network
 
 
 class Toy(LatentInterpolator):
-    """Codes of two shapes, none of which is mixed like pixels; with what was asked of it."""
+    """Codes of two shapes, none of which is mixed like pixels; records what it is called with."""
 
     def __init__(self, in_channels=1):
         super().__init__()
@@ -41,7 +63,7 @@ class Toy(LatentInterpolator):
 
 
 def by_hand(earlier, later, alpha):
-    """What Toy makes of slices ``(C, H, W)``."""
+    """The result of Toy for slices ``(C, H, W)``."""
     spread = (1 - alpha) * torch.exp(2 * earlier) + alpha * torch.exp(2 * later)
     squares = [part.mean(dim=(1, 2)) ** 2 for part in (earlier, later)]
     return torch.log(spread) + 3 * ((1 - alpha) * squares[0] + alpha * squares[1])[:, None, None]
@@ -62,110 +84,151 @@ def by_hand(earlier, later, alpha):
         torch.linspace(0, 1, 15, dtype=torch.float64).reshape(3, 5),
     ],
 )
-class TestForward:
-    def test_by_hand(self, alpha, reconstruct, channels):
-        """Every number of the result, pair by pair and place by place."""
-        pairs = rand(3, 2 * channels, 4, 5)
-        kept = alpha.clone() if isinstance(alpha, torch.Tensor) else alpha
-        found = Toy(channels)(pairs, alpha, reconstruct)
-        places = torch.as_tensor(alpha, dtype=torch.float32)
-        places = places.expand(3).reshape(3, 1) if places.ndim < 2 else places
-        assert found.shape == (3, (places.shape[1] + 2 * reconstruct) * channels, 4, 5)
-        for k in range(3):
-            earlier, later = pairs[k].chunk(2)
-            slices = [by_hand(earlier, earlier, 0.0), by_hand(later, later, 0.0)] if reconstruct else []
-            slices += [by_hand(earlier, later, place) for place in places[k]]
-            torch.testing.assert_close(found[k], torch.cat(slices))
-        assert torch.equal(pairs, rand(3, 2 * channels, 4, 5))
-        assert torch.equal(torch.as_tensor(kept), torch.as_tensor(alpha))
-
-    def test_calls(self, alpha, reconstruct, channels):
-        """Each slice is encoded once, earlier ones first, and all is decoded at once."""
-        network = Toy(channels)
-        pairs = rand(3, 2 * channels, 4, 5)
-        network(pairs, alpha, reconstruct)
-        (encoded,) = network.encoded
-        assert torch.equal(encoded, torch.cat([pairs[:, :channels], pairs[:, channels:]]))
-        count = alpha.shape[1] if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 else 1
-        assert network.decoded == [3 * (count + 2 * reconstruct)] and network.sizes == [(4, 5)]
+def test_forward(alpha, reconstruct, channels):
+    """Every number of the result; each slice is encoded once, earlier ones first, and all is decoded at once."""
+    network, pairs = Toy(channels), rand(3, 2 * channels, 4, 5).float()
+    copies = pairs.clone(), torch.as_tensor(alpha).clone()
+    found = network(pairs, alpha, reconstruct)
+    fractions = torch.as_tensor(alpha, dtype=torch.float32)
+    fractions = fractions.expand(3).reshape(3, 1) if fractions.ndim < 2 else fractions
+    assert found.shape == (3, (fractions.shape[1] + 2 * reconstruct) * channels, 4, 5)
+    for k in range(3):
+        earlier, later = pairs[k].chunk(2)
+        slices = [by_hand(earlier, earlier, 0.0), by_hand(later, later, 0.0)] if reconstruct else []
+        slices += [by_hand(earlier, later, fraction) for fraction in fractions[k]]
+        torch.testing.assert_close(found[k], torch.cat(slices))
+    assert torch.equal(pairs, copies[0]) and torch.equal(torch.as_tensor(alpha), copies[1])
+    (encoded,) = network.encoded
+    assert torch.equal(encoded, torch.cat([pairs[:, :channels], pairs[:, channels:]]))
+    assert network.decoded == [3 * (fractions.shape[1] + 2 * reconstruct)] and network.sizes == [(4, 5)]
 
 
 class TestSynthesize:
     def test_codes(self):
-        """From codes alone, in a size of one's own."""
+        """From codes alone, in a size of one's choice."""
         network = Toy()
-        pairs = rand(2, 2, 4, 4)
+        pairs, alpha = rand(2, 2, 4, 4), rand(2, 3, seed=1)
         codes = network.encode(torch.cat(pairs.chunk(2, dim=1)))
-        alpha = rand(2, 3, seed=1)
         found = network.synthesize(codes, alpha, (3, 2), reconstruct=True)
         assert network.sizes == [(3, 2)]
         torch.testing.assert_close(found, Toy()(pairs, alpha, reconstruct=True))
 
     @pytest.mark.parametrize("alpha", [0.25, torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])])
-    def test_own_mixing(self, alpha):
-        """A subclass may mix otherwise; nothing is mixed beside."""
+    def test_other_mixing(self, alpha):
+        """A subclass may mix in another way; nothing is mixed beside it."""
 
         class Nearest(Toy):
             def mix(self, earlier, later, alpha):
-                assert all(len(code) == len(alpha) for code in earlier) if isinstance(alpha, torch.Tensor) else True
+                assert not isinstance(alpha, torch.Tensor) or all(len(code) == len(alpha) for code in earlier)
                 return later
 
-        pairs = rand(2, 2, 4, 5)
-        found = Nearest()(pairs, alpha, reconstruct=True)
-        _, later = found[:, :1], found[:, 1:2]
+        found = Nearest()(rand(2, 2, 4, 5), alpha, reconstruct=True)
         count = alpha.shape[1] if isinstance(alpha, torch.Tensor) else 1
-        assert torch.equal(found[:, 2:], later.expand(-1, count, -1, -1))
-        assert not torch.allclose(found[:, :1], later)
+        assert torch.equal(found[:, 2:], found[:, 1:2].expand(-1, count, -1, -1))
+        assert not torch.allclose(found[:, :1], found[:, 1:2])
 
     def test_gradient_of_alpha(self):
-        """Places of several slices may be learned: each gradient is that of its own slice."""
+        """Positions of several slices may be learned: each gradient is that of its slice."""
         alpha = rand(2, 3, seed=1).requires_grad_()
-        pairs = rand(2, 2, 4, 5)
-        out = Toy()(pairs, alpha)
-        out[1, 2].sum().backward()
+        Toy()(rand(2, 2, 4, 5), alpha)[1, 2].sum().backward()
         assert alpha.grad[1, 2] != 0
         alpha.grad[1, 2] = 0
         assert (alpha.grad == 0).all()
 
-    @pytest.mark.parametrize("shape", [(3,), (3, 2), (2, 3, 1)])
-    def test_alpha_of_another_batch(self, shape):
-        with pytest.raises((ValueError, RuntimeError)):
-            Toy()(rand(2, 2, 4, 5), rand(*shape), reconstruct=True)
-
-    def test_several_alphas_of_a_single_pair(self):
+    @pytest.mark.parametrize(("pairs", "shape"), [(2, (3,)), (2, (3, 2)), (2, (2, 3, 1)), (1, (4,))])
+    def test_wrong_alpha(self, pairs, shape):
         """``(T,)`` is one per pair: for one pair it is not several, whose layout would be another."""
         with pytest.raises((ValueError, RuntimeError)):
-            Toy()(rand(1, 2, 4, 5), rand(4), reconstruct=True)
+            Toy()(rand(pairs, 2, 4, 5), rand(*shape), reconstruct=True)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("given", [1, 2, 3, 4, 5])
-def test_channels_of_a_pair(channels, given):
-    network = Toy(channels)
-    if given == 2 * channels:
-        assert network(rand(1, given, 4, 5)).shape == (1, channels, 4, 5)
-        return
-    with pytest.raises(
-        ValueError, match=rf"needs {2 * channels} channels \(2 x in_channels\), got {given}\."
-    ) as caught:
-        network(rand(1, given, 4, 5))
-    assert network.encoded == [] and "\n" not in str(caught.value)
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_channels_of_a_pair(channels, number):
+    network, pairs = Toy(channels), rand(1, number, 4, 5)
+    if number == 2 * channels:
+        assert network(pairs).shape == (1, channels, 4, 5)
+    else:
+        check_error(rf"needs {2 * channels} channels \(2 x in_channels\), got {number}\.", network, pairs)
+        assert network.encoded == []
 
 
-@pytest.mark.parametrize("reconstruct", [False, True])
-@pytest.mark.parametrize(
-    ("network_class", "latent_channels"),
-    [(ASIAutoencoder, 6), (ResidualASIAutoencoder, 6), (HRINetAutoencoder, (3, 2))],
-)
-def test_several_alphas_are_single_ones(network_class, latent_channels, reconstruct):
-    """Of every network derived, in evaluation mode."""
-    torch.manual_seed(0)
-    network = network_class(2, (4, 4), latent_channels).eval()
-    for parameter in network.parameters():
-        parameter.data *= 2  # else what goes in hardly matters before training
-    pairs, alpha = rand(3, 4, 11, 6), rand(3, 4, seed=1)
-    found = network(pairs, alpha, reconstruct=reconstruct)
-    ends = [network(pairs, 0.5, reconstruct=True)[:, :4]] if reconstruct else []
-    single = [network(pairs, alpha[:, k]) for k in range(4)]
-    torch.testing.assert_close(found, torch.cat([*ends, *single], dim=1))
-    assert (single[0] - single[1]).abs().max() > 1e-3
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+class TestEveryNetwork:
+    @pytest.mark.parametrize(
+        "size", [(n, 21 - n) for n in range(1, 21)] + [(1, 1), (3, 3), (16, 16), (61, 47), (1, 40)]
+    )
+    def test_any_size(self, name, size):
+        """Slices are padded by their repeated border, at the far ends, and cropped again."""
+        network, multiple = build(name), NETWORKS[name][2]
+        assert network.multiple == multiple
+        pair, alpha = rand(2, 2, *size), rand(2, 2, seed=1)
+        out = network(pair, alpha, reconstruct=True)
+        assert out.shape == (2, 4, *size) and out.isfinite().all()
+        padded = network(padded_to(pair, multiple), alpha, reconstruct=True)
+        torch.testing.assert_close(out, padded[..., : size[0], : size[1]])
+
+    @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.9, 1.0])
+    def test_mixture(self, name, alpha):
+        """The decoded convex combination of all codes; at both ends a reconstruction; the same from the other end."""
+        network, pair = build(name, 2), rand(3, 4, 13, 10)
+        earlier, later = (network.encode(part) for part in pair.chunk(2, dim=1))
+        between = tuple((1 - alpha) * first + alpha * second for first, second in zip(earlier, later, strict=True))
+        parts = [network.decode(codes, (13, 10)) for codes in (earlier, later, between)]
+        assert abs(parts[0] - parts[1]).max() > 1e-3
+        torch.testing.assert_close(network(pair, alpha, reconstruct=True), torch.cat(parts, dim=1))
+        torch.testing.assert_close(network(pair, alpha), parts[2])
+        torch.testing.assert_close(network(pair[:, [2, 3, 0, 1]], 1 - alpha), parts[2])
+        if alpha in (0.2, 0.5):
+            for level in range(len(between)):  # each code matters
+                for other in (earlier, later):
+                    codes = [*between]
+                    codes[level] = other[level]
+                    assert (network.decode(tuple(codes), (13, 10)) - parts[2]).abs().max() > 1e-5
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_several_alphas(self, name, dtype):
+        """They give what single ones give, pair by pair."""
+        network, pairs, alpha = build(name, 2), rand(3, 4, 11, 6), rand(3, 4, seed=1).to(dtype)
+        ends = network(pairs, 0.5, reconstruct=True)[:, :4]
+        each = torch.stack(
+            [torch.cat([network(pairs[k, None], alpha[k, j].item())[0] for j in range(4)]) for k in range(3)]
+        )
+        torch.testing.assert_close(network(pairs, alpha, reconstruct=True), torch.cat([ends, each], dim=1))
+        torch.testing.assert_close(network(pairs, alpha), each)
+        torch.testing.assert_close(network(pairs, alpha[:, 1]), each[:, 2:4])
+        torch.testing.assert_close(network(pairs), network(pairs, torch.tensor(0.5, dtype=dtype)))
+        assert (each[:, :2] - each[:, 2:4]).abs().max() > 1e-3
+
+    def test_nothing_bypasses_the_codes(self, name):
+        """With codes that do not depend on the slices, neither does the result."""
+        network = build(name)
+        network.mix = lambda earlier, later, alpha: tuple(torch.full_like(code, 0.3) for code in earlier)
+        out = network(rand(2, 2, 16, 16), 0.3)
+        assert torch.equal(out[0], out[1]) and torch.equal(out, network(rand(2, 2, 16, 16, seed=1), 0.3))
+        assert (network(rand(2, 2, 16, 16), 0.3, reconstruct=True)[:, :2] - out).abs().max() > 1e-3
+
+
+class TestMixCodes:
+    @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, torch.tensor(0.3), torch.tensor([0.1, 0.9])])
+    def test_levels(self, alpha):
+        earlier = (rand(2, 3, 4, 5).float(), rand(2, 7).float(), rand(2, 1, 2, 3, 4))
+        later = tuple(rand(*code.shape, seed=1).to(code.dtype) for code in earlier)
+        mixed = mix_codes(earlier, later, alpha)
+        assert len(mixed) == 3
+        weights = torch.as_tensor(alpha, dtype=torch.float64).expand(2)
+        for first, second, found in zip(earlier, later, mixed, strict=True):
+            assert found.dtype == first.dtype
+            for k in range(2):
+                expected = (1 - weights[k]) * first[k].double() + weights[k] * second[k].double()
+                torch.testing.assert_close(found[k].double(), expected, rtol=1e-5, atol=1e-6)
+
+    def test_ends_are_exact(self):
+        earlier, later = (rand(3, 5),), (rand(3, 5, seed=1),)
+        assert torch.equal(mix_codes(earlier, later, 0.0)[0], earlier[0])
+        assert torch.equal(mix_codes(earlier, later, 1.0)[0], later[0])
+
+    def test_levels_must_match(self):
+        with pytest.raises(ValueError, match="zip"):
+            mix_codes((rand(1, 2),), (rand(1, 2), rand(1, 2)), 0.5)

@@ -47,8 +47,7 @@ class SRCNN3D(VolumeTranslator):
         self, channels: Sequence[int] = (64, 32), intensity_center: float = 0.5, intensity_scale: float = 0.5
     ) -> None:
         super().__init__(intensity_center, intensity_scale)
-        if len(checks.positive_integers("channels", channels)) != 2:
-            raise ValueError(f"channels must be two positive integers, got {channels!r}.")
+        checks.positive_integers("channels", channels, count=2)
         self.layers = nn.Sequential(
             # replicated borders: zeros would darken or brighten the volume towards its faces
             nn.Conv3d(1, channels[0], 9, padding=4, padding_mode="replicate"),

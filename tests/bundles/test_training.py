@@ -1,0 +1,508 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Training and evaluation of every bundle with all its overlays, from the command line."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from bundle_cases import CASES, WRONG, Case
+from bundle_commands import (
+    Command,
+    Result,
+    assert_identical,
+    bundle_command,
+    check_grid,
+    check_scores,
+    check_table,
+    content,
+    different_keys,
+    events_of,
+    files_of,
+    filled,
+    moments,
+    names,
+    parser_of,
+    run,
+    run_forked,
+    save_scan,
+    scores_of,
+    state,
+    statistics,
+    table_rows,
+)
+
+FIRST = "checkpoint_epoch=1.pt"
+SUBJECTS = {
+    "training_subjects": "['torso_000','torso_000']",
+    "validation_subjects": "['torso_001']",
+    "test_subjects": "['torso_002']",
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A bundle, the folder of its runs, and how they ended."""
+
+    bundle: str
+    case: Case
+    root: Path
+    results: dict[str, Result]
+
+    @property
+    def done(self) -> Path:
+        """The folder of a training through all stages."""
+        return self.root / "done"
+
+    def checkpoint(self, run_name: str, stage: int, name: str = "checkpoint.pt") -> dict[str, Any]:
+        return state(self.root / run_name / self.case.stages[stage].folder / name)
+
+    def columns(self, overlay: str = "") -> list[str]:
+        return ["linear", "cubic", "lanczos", self.case.methods.get(overlay, self.bundle)]
+
+
+def train(bundle: str, output_dir: Path, *overlays: str, **options: object) -> Command:
+    """Training of an epoch of each stage on small samples of small volumes."""
+    return bundle_command(bundle, "train", overlays, {"output_dir": output_dir, **CASES[bundle].short, **options})
+
+
+def quick(bundle: str, output_dir: Path, *overlays: str, **options: object) -> Command:
+    """The same with a network that is quick."""
+    case = CASES[bundle]
+    return train(bundle, output_dir, *case.overlays, *overlays, **{**case.narrow_network, **options})
+
+
+def quick_network(training: Training) -> Any:
+    """The network of :func:`quick`."""
+    narrow = {key: eval(str(value)) for key, value in training.case.narrow_network.items()}
+    return parser_of(training.bundle, "train", *training.case.overlays, **narrow).get_parsed_content("network_def")
+
+
+@pytest.fixture(scope="session", params=CASES)
+def training(request: pytest.FixtureRequest, thin_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """Two epochs of each stage, what continues them from somewhere, and what differs in seed or subjects."""
+    bundle, case = request.param, CASES[request.param]
+    root = tmp_path_factory.mktemp(bundle)
+    two = {"dataset_dir": thin_volumes, **case.two_epochs}
+    last = case.stages[-1].folder
+    own = {key: value for key, value in SUBJECTS.items() if key in content(bundle, "train")}
+    phantoms = {"phantoms__num_phantoms": 3, "phantoms__shape": "[32,32,25]", "phantoms__spacing": "[10,10,3]"}
+    commands = {"done": quick(bundle, root / "done", **two)}
+    for stage in case.stages:  # resumed after its first epoch
+        stages = {"stages": f"['{stage.folder}']"} if stage is not case.stages[0] else {}
+        ckpt = root / "done" / stage.folder / FIRST
+        commands[f"resumed_{stage.folder}"] = quick(
+            bundle, root / f"resumed_{stage.folder}", ckpt=ckpt, **two, **stages
+        )
+    first = {"stages": f"['{case.stages[0].folder}']"} if len(case.stages) > 1 else {}
+    commands["again"] = quick(bundle, root / "again", amp="true", **two, **first)
+    commands["other_seed"] = quick(bundle, root / "other_seed", seed=5, **phantoms, **first)
+    commands["subjects"] = quick(bundle, root / "subjects", dataset_dir=thin_volumes, amp="false", **own, **first)
+    start = {"pretrained": root / "done" / case.stages[0].best}
+    if len(case.stages) > 1:  # the last stage alone
+        start["stages"] = f"['{last}']"
+        commands["pretrained"] = quick(bundle, root / "pretrained", **two, **start)
+    else:  # nothing is learned
+        still = {"learning_rate": 0, "norm_warmup_epochs": 0, **start}
+        commands["pretrained"] = quick(bundle, root / "pretrained", dataset_dir=thin_volumes, **still)
+    commands["finished"] = quick(
+        bundle, root / "finished", ckpt=root / "done" / case.stages[0].folder / "checkpoint.pt", **two
+    )
+    ckpt = root / "done" / "model.pt"
+    commands["evaluate"] = quick(bundle, root / "evaluate", "evaluate", dataset_dir=thin_volumes, ckpt=ckpt, crop=0)
+    if bundle == "asi":  # which scores everything
+        del commands["evaluate"].options["crop"]  # type: ignore[attr-defined]
+    if len(case.stages) == 1:
+        del commands["finished"]  # there is nothing to go on with
+    return Training(bundle, case, root, run_forked(commands))
+
+
+def test_training_writes_what_is_documented(training: Training) -> None:
+    training.results["done"].check_success()
+    expected = {"model.pt", "scores.csv", "scores.md"}
+    for stage in training.case.stages:
+        prefix = "" if stage.folder == "." else f"{stage.folder}/"
+        expected |= {stage.best, *(f"{prefix}checkpoint{end}.pt" for end in ("", "_epoch=1", "_epoch=2"))}
+        best = state(training.done / stage.best)
+        quick_network(training).load_state_dict(best, strict=True)
+        assert_identical(best, state(training.done / prefix / "checkpoint.pt", "network"))
+    assert files_of(training.done) == expected
+    check = check_scores if training.case.body else check_table_alone
+    check(training.done, training.results["done"], training.columns(), training.case.protocols)
+    assert " dB over " in table_rows(training.results["done"].stdout)[1][-3]
+
+
+def check_table_alone(folder: Path, result: Result, columns: list[str], protocols: list[str], count: int = 1) -> None:
+    """Of a bundle whose scans have no body to be told from the air."""
+    check_table(result, columns, protocols, count)
+    scores = scores_of(folder)
+    assert [row["method"] for row in scores] == columns * len(protocols) * count
+    assert all(float(row["psnr"]) > 0 for row in scores)
+
+
+def test_tensorboard_has_every_loss(training: Training) -> None:
+    for stage in training.case.stages:
+        scalars, images = events_of(training.done / stage.folder)
+        assert {name: len(values) for name, values in scalars.items() if not name.startswith("val_")} == {
+            name: 2 * count for name, count in stage.losses.items()
+        }
+        assert len(scalars["val_psnr"]) == len(scalars["val_ssim"]) == 1
+        assert images and all(np.isfinite(values).all() for values in scalars.values())
+
+
+@pytest.mark.parametrize("training", ["hrinet", "vts"], indirect=True)
+def test_total_losses(training: Training) -> None:
+    """They are the sums of their parts, by the weights in the config."""
+    settings = content(training.bundle, "train")
+    parts = {"constraint": "constraint_weight", "adversarial": "adversarial_weight", "content": 1.0}
+    parts["reconstruction"] = "reconstruction_weight"
+    for stage in training.case.stages:
+        scalars = {name: np.array(values) for name, values in events_of(training.done / stage.folder)[0].items()}
+        total = sum(
+            (settings[weight] if isinstance(weight, str) else weight) * scalars[name]
+            for name, weight in parts.items()
+            if name in scalars
+        )
+        alternating = "supervised" in scalars
+        np.testing.assert_allclose(scalars["loss"][::2] if alternating else scalars["loss"], total, rtol=1e-4)
+        if alternating:
+            np.testing.assert_array_equal(scalars["loss"][1::2], scalars["supervised"])
+        assert all((scalars[name] > 0).all() for name in stage.losses)
+
+
+def test_every_network_is_trained(training: Training) -> None:
+    """In each of its stages, by its own optimizer and from the learning rate in the config."""
+    settings = content(training.bundle, "train")
+    for number, stage in enumerate(training.case.stages):
+        middle, end = (training.checkpoint("done", number, name) for name in (FIRST, "checkpoint.pt"))
+        assert {name for name in end if "optimizer" in name} == set(stage.networks.values())
+        for name, optimizer in stage.networks.items():
+            changed = set(different_keys(middle[name], end[name]))
+            part = {key for key in end[name] if stage.folder not in ("ami", "rfn") or key.startswith(stage.folder)}
+            fixed = {key for key in end[name] if "running_" in key or "num_batches" in key}
+            assert part - fixed <= changed <= part, (stage.folder, name)
+            (group,) = end[optimizer]["param_groups"]
+            rates = {settings[key] for key in settings if key.endswith("learning_rate")}
+            assert group.get("initial_lr", group["lr"]) in rates
+            assert moments(end[optimizer])
+
+
+@pytest.mark.parametrize("training", ["asi", "vts"], indirect=True)
+def test_statistics_are_frozen_after_the_warmup(training: Training) -> None:
+    """Those of the network; a discriminator, which is not used afterwards, goes on with its batches."""
+    middle, end = (training.checkpoint("done", 0, name) for name in (FIRST, "checkpoint.pt"))
+    assert_identical(statistics(middle["network"]), statistics(end["network"]))
+    counted = [value for key, value in statistics(middle["network"]).items() if "num_batches" in key]
+    assert counted and all(value > 0 for value in counted)
+    if "discriminator" in end:
+        assert different_keys(statistics(middle["discriminator"]), statistics(end["discriminator"]))
+
+
+def test_same_seed_gives_identical_weights(training: Training) -> None:
+    """Another seed does not; on a CPU, mixed precision changes nothing. The first stage alone is scored, too."""
+    stage, expected = training.case.stages[0], training.checkpoint("done", 0)
+    for name in ("again", "other_seed"):
+        training.results[name].check_success()
+        found = training.checkpoint(name, 0)
+        for network in stage.networks:
+            assert bool(different_keys(found[network], expected[network])) == (name == "other_seed")
+    assert {path.split("/")[0] for path in files_of(training.root / "again") if "/" in path} <= {stage.folder}
+    kind = content(training.bundle, "train")["phantoms"]["phantom_kinds"]
+    phantoms = [f"{kind}_{seed:03d}.nii.gz" for seed in (5, 6, 7)]
+    assert names(training.root / "other_seed" / "phantoms") == phantoms
+    assert nib.load(training.root / "other_seed" / "phantoms" / phantoms[0]).shape == (32, 32, 25)
+    assert not (training.root / "again" / "phantoms").exists()
+
+
+RESUMED = [(name, stage.folder) for name, case in CASES.items() for stage in case.stages]
+
+
+@pytest.mark.parametrize(("training", "folder"), RESUMED, indirect=["training"])
+def test_resumed_training_ends_with_the_same_weights(training: Training, folder: str) -> None:
+    """Bit for bit: the networks, the optimizers' states, and the scores."""
+    stages = [stage.folder for stage in training.case.stages]
+    check_same_end(training, f"resumed_{folder}", stages.index(folder))
+
+
+@pytest.mark.parametrize("training", ["saint", "hrinet"], indirect=True)
+def test_finished_first_stage_resumed_in_another_folder(training: Training) -> None:
+    """Nothing is left to train there, so it goes on with the second stage."""
+    check_same_end(training, "finished", 1)
+
+
+def check_same_end(training: Training, name: str, begin: int) -> None:
+    training.results[name].check_success()
+    for number, stage in enumerate(training.case.stages[begin:], begin):
+        found, expected = (training.checkpoint(which, number) for which in (name, "done"))
+        assert found.keys() == expected.keys()
+        for network, optimizer in stage.networks.items():
+            assert_identical(found[network], expected[network])
+            assert found[optimizer]["param_groups"] == expected[optimizer]["param_groups"]
+            assert_identical(moments(found[optimizer]), moments(expected[optimizer]))
+        assert found[stage.best_model]["best_metric"] == expected[stage.best_model]["best_metric"]
+    assert_identical(state(training.root / name / "model.pt"), state(training.done / "model.pt"))
+    assert (training.root / name / "scores.csv").read_text() == (training.done / "scores.csv").read_text()
+    assert table_rows(training.results[name].stdout) == table_rows(training.results["done"].stdout)
+
+
+def test_pretrained_weights_are_the_start(training: Training) -> None:
+    """Of a stage that comes last, or of a training in which nothing is learned."""
+    training.results["pretrained"].check_success()
+    found, start = state(training.root / "pretrained" / "model.pt"), state(training.done / training.case.stages[0].best)
+    if len(training.case.stages) == 1:
+        assert_identical(found, start)
+    elif training.bundle == "saint":  # nothing but the weights is handed over
+        check_same_end(training, "pretrained", 1)
+    else:
+        checkpoint = training.checkpoint("pretrained", 1)
+        assert_identical(checkpoint["feature_network"], start)
+        assert set(different_keys(checkpoint["network"], start)) == start.keys()
+    assert {path.split("/")[0] for path in files_of(training.root / "pretrained") if path.endswith(".pt")} <= {
+        training.case.stages[-1].folder,
+        "model.pt",
+        "checkpoint.pt",
+        FIRST,
+    }
+
+
+def test_evaluate(training: Training) -> None:
+    """It scores weights as the training does that made them, under its own protocols."""
+    training.results["evaluate"].check_success()
+    folder, case = training.root / "evaluate", training.case
+    assert files_of(folder) == {"scores.csv", "scores.md"}
+    columns = [*training.columns()[:-1], *(case.columns or training.columns()[-1:])]
+    check = check_scores if case.body else check_table_alone
+    check(folder, training.results["evaluate"], columns, case.evaluated)
+    scores = [row for row in scores_of(folder) if row["protocol"] in case.protocols]
+    assert [row for row in scores if row["method"] in training.columns()] == scores_of(training.done)
+
+
+def test_subjects(training: Training, thin_volumes: Path) -> None:
+    """Scores are of the test subject; the training list has its subject as often as it is named."""
+    training.results["subjects"].check_success()
+    assert {row["volume"] for row in scores_of(training.root / "subjects")} == {"torso_002"}
+    subjects = {key: eval(value) for key, value in SUBJECTS.items() if key in content(training.bundle, "train")}
+    split = parser_of(training.bundle, "train", dataset_dir=str(thin_volumes), **subjects).get_parsed_content("split")
+    found = {name: [Path(item["image"]).name[:9] for item in items] for name, items in split.items()}
+    often = 2 if "training_subjects" in subjects else 1
+    assert found == {"training": ["torso_000"] * often, "validation": ["torso_001"], "test": ["torso_002"]}
+
+
+@pytest.mark.parametrize("training", ["hrinet"], indirect=True)
+def test_second_stage_starts_from_the_best_of_the_first(training: Training, tmp_path: Path, thin_volumes: Path) -> None:
+    """The autoencoder from its best epoch, D1 from its last one; D2 and the encoder of the perceptual loss begin."""
+    options = {  # validated after the second of three epochs; then nothing is learned by the autoencoder and D1
+        "max_epochs": 3,
+        "stage2_epochs": 2,
+        "val_interval": 2,
+        "refine__optimizer__lr": 0,
+        "final_learning_rate": 0,
+        "refine__constraint_optimizer": "$torch.optim.Adam(@constraint_critic.parameters(), lr=0.0)",
+    }
+    run_forked({"": quick("hrinet", tmp_path, dataset_dir=thin_volumes, **options)})[""].check_success()
+    best, last = state(tmp_path / "stage1" / "model.pt"), state(tmp_path / "stage1" / "checkpoint.pt")
+    assert_identical(best, state(tmp_path / "stage1" / "checkpoint_epoch=2.pt", "network"))
+    assert different_keys(best, last["network"])
+    end = state(tmp_path / "stage2" / "checkpoint.pt")
+    for name in ("network", "feature_network"):
+        assert_identical(end[name], best)
+    assert_identical(end["constraint_critic"], last["constraint_critic"])
+    # two unsupervised steps, in each of which D2 sees a batch to learn from and one to judge
+    counted = [value for key, value in statistics(end["patch_critic"]).items() if "num_batches" in key]
+    assert counted and all(value == 4 for value in counted)
+
+
+def test_killed_training_resumes_to_the_same_result(training: Training, thin_volumes: Path, tmp_path: Path) -> None:
+    if training.bundle != "asi":
+        pytest.skip("checkpoints of all bundles are written by the same handler")
+    options = {"dataset_dir": thin_volumes, **training.case.two_epochs}
+    process = quick(training.bundle, tmp_path, **options).start()
+    try:
+        while not (tmp_path / FIRST).exists():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "checkpoint.pt").exists()
+    run(quick(training.bundle, tmp_path, ckpt=tmp_path / FIRST, **options)).check_success()
+    assert_identical(state(tmp_path / "model.pt"), state(training.done / "model.pt"))
+    assert (tmp_path / "scores.csv").read_text() == (training.done / "scores.csv").read_text()
+
+
+@pytest.fixture(scope="module", params=CASES)
+def overlays(request: pytest.FixtureRequest, thin_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A training with every overlay of its own, and what its weights then make of a scan."""
+    bundle, case = request.param, CASES[request.param]
+    root = tmp_path_factory.mktemp(f"{bundle}_overlays")
+    scan = save_scan(root / "scan.nii.gz", (20, 22, 3))
+    subjects = [f"{subject}_scan" for subject in content("asi", "mr")["test_subjects"][:2]]
+    for seed, name in enumerate([*subjects, "ds000011_sub04", "own_1", "own_2", "own_3"]):
+        folder = root / "mr" / ("below" if seed % 2 else ".")
+        save_scan(folder / f"{name}.nii.gz", (32, 34, 9, 2)[: 4 if seed == 4 else 3], spacing=(1, 1, 1.2), seed=seed)
+    commands = {}
+    for name, own in case.trained_overlays.items():
+        options = {"dataset_dir": thin_volumes, **case.short, **case.narrow, **filled(own, root=root)}
+        commands[name] = train(bundle, root / name, name, **options)
+        best = case.stages[0 if content(bundle, name).get("stages") == [case.stages[0].folder] else -1].best
+        given = {"input": scan, "output_dir": root / f"infer_{name}", "ckpt": root / name / best, "factor": 4}
+        commands[f"infer_{name}"] = bundle_command(
+            bundle, "inference", [name], {**given, **case.inferred.get(name, {})}
+        )
+    return Training(bundle, case, root, run_forked(commands))
+
+
+EVERY_OVERLAY = [(bundle, name) for bundle, case in CASES.items() for name in case.trained_overlays]
+
+
+@pytest.mark.parametrize(("overlays", "name"), EVERY_OVERLAY, indirect=["overlays"])
+def test_overlays_train_and_interpolate(overlays: Training, name: str) -> None:
+    """The same overlay on ``inference.json`` runs what was trained."""
+    overlays.results[name].check_success()
+    overlays.results[f"infer_{name}"].check_success()
+    assert not (overlays.root / name / "phantoms").exists()
+    alone = content(overlays.bundle, name).get("stages") == [overlays.case.stages[0].folder]
+    for number, stage in enumerate(overlays.case.stages):
+        found = files_of(overlays.root / name / stage.folder)
+        assert ("checkpoint.pt" in found) == (number == 0 or not alone)
+    assert (overlays.root / name / "model.pt").is_file() == (not alone)
+    values, affine = np.asarray(nib.load(overlays.root / "scan.nii.gz").dataobj), np.diag([1.0, 1.0, 4.0, 1.0])
+    affine[:3, 3] = (-31.5, 12.25, 7.0)
+    check_grid(overlays.root / f"infer_{name}" / "scan_interp.nii.gz", values, affine, 4, 2)
+    result = overlays.results[name]
+    if overlays.case.body:
+        check_scores(overlays.root / name, result, overlays.columns(name), overlays.case.protocols)
+    else:
+        assert result.stdout.count("volumes that were not trained on") == 1
+
+
+@pytest.mark.parametrize("overlays", ["asi"], indirect=True)
+def test_mr_uses_its_subjects(overlays: Training) -> None:
+    scores = scores_of(overlays.root / "mr")
+    tested = content("asi", "mr")["test_subjects"][:2]
+    assert {row["volume"] for row in scores} == {f"{subject}_scan" for subject in tested}
+    assert {row["protocol"] for row in scores} == {"subsample x2", "subsample x4", "fwhm x3"}
+    # a row for each folder
+    assert [row[1] for row in table_rows(overlays.results["mr"].stdout)[1:]].count("fwhm x3") == 2
+
+
+@pytest.mark.parametrize("overlays", ["hrinet"], indirect=True)
+@pytest.mark.parametrize("name", CASES["hrinet"].trained_overlays)
+def test_losses_and_critics_of_hrinets_overlays(overlays: Training, name: str) -> None:
+    """AE and VAE use neither critic, ACAI only D1."""
+    first, second = overlays.case.stages
+    expected = {"ae": {"loss", "content"}, "vae": {"loss", "content", "divergence"}}.get(name, set(first.losses))
+    scalars, _ = events_of(overlays.root / name / "stage1")
+    assert {key for key in scalars if not key.startswith("val_")} == expected
+    checkpoint = state(overlays.root / name / "stage1" / "checkpoint.pt")
+    assert bool(moments(checkpoint["constraint_optimizer"])) == (name not in ("ae", "vae"))
+    assert "patch_critic" not in checkpoint
+    if name == "vae":
+        weight = content("hrinet", "vae")["divergence_weight"]
+        content_loss, divergence, total = (np.array(scalars[key]) for key in ("content", "divergence", "loss"))
+        np.testing.assert_allclose(total - content_loss, weight * divergence, rtol=0.02, atol=1.5e-7)
+    if name not in ("ae", "acai", "vae"):
+        scalars, _ = events_of(overlays.root / name / "stage2")
+        unsupervised = name == "patchgan_only"
+        assert set(second.losses) - set(scalars) == ({"supervised"} if unsupervised else set())
+        assert len(scalars["content"]) == len(scalars["adversarial"]) == (2 if unsupervised else 1)
+        end = state(overlays.root / name / "stage2" / "checkpoint.pt")
+        assert moments(end["patch_optimizer"]) and moments(end["stage2_constraint_optimizer"])
+
+
+@pytest.mark.parametrize("overlays", ["hrinet"], indirect=True)
+def test_variants_of_hrinet_differ_in_the_second_stage(overlays: Training) -> None:
+    """Content loss and steps of the first stage are the same for all."""
+    variants = ("mse", "perceptual", "patchgan_only")
+    for name in variants[1:]:
+        assert_identical(*(state(overlays.root / other / "stage1" / "model.pt") for other in ("mse", name)))
+    ends = [state(overlays.root / name / "stage2" / "checkpoint.pt", "network") for name in variants]
+    for k in range(3):
+        assert different_keys(ends[k], ends[k - 1])
+
+
+@pytest.mark.parametrize("overlays", ["vts"], indirect=True)
+def test_no_adversarial_loss_leaves_the_discriminator_alone(overlays: Training) -> None:
+    """It has not seen a batch, and its optimizer has not taken a step."""
+    assert content("vts", "srcnn")["adversarial_weight"] == 0
+    alone, against = (state(overlays.root / name / "checkpoint.pt") for name in ("srcnn", "no_hf"))
+    assert not moments(alone["discriminator_optimizer"]) and moments(against["discriminator_optimizer"])
+    untouched = parser_of("vts", "train", "srcnn", channels=[4, 8, 16, 32]).get_parsed_content("discriminator_def")
+    assert_identical(statistics(alone["discriminator"]), statistics(untouched.state_dict()))
+    assert different_keys(statistics(against["discriminator"]), statistics(untouched.state_dict()))
+    assert moments(alone["optimizer"])
+
+
+def test_rates_of_the_paper(overlays: Training) -> None:
+    """Adam with its moments, at a constant rate."""
+    found = {}
+    for number in range(len(overlays.case.stages)):
+        checkpoint = overlays.checkpoint("paper", number)
+        for name in (key for key in checkpoint if "optimizer" in key):
+            (group,) = checkpoint[name]["param_groups"]
+            assert group["lr"] == group.get("initial_lr", group["lr"])
+            found[name] = (group["lr"], tuple(group["betas"]))
+    assert found == overlays.case.rates
+
+
+@pytest.mark.parametrize("overlay", ["paper", "paper_brain"])
+def test_paper_without_lpips_says_what_to_install(overlay: str, thin_volumes: Path, tmp_path: Path) -> None:
+    (tmp_path / "lpips.py").write_text("raise ImportError('No module named lpips')\n")
+    names_ = ["paper"] if overlay == "paper" else ["paper", overlay]
+    command = train("asi", tmp_path / "out", *names_, dataset_dir=thin_volumes)
+    result = run(Command(command.config, command.options, python_path=str(tmp_path)))
+    result.check_error("lpips", 'pip install "monai_sliceinterp[perceptual]"')
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+EVERY_WRONG = [(bundle, name) for bundle, case in CASES.items() for name in {**WRONG, **case.wrong}]
+
+
+@pytest.fixture(scope="session")
+def wrong(training: Training, thin_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    bundle, case, root = training.bundle, training.case, tmp_path_factory.mktemp(f"{training.bundle}_wrong")
+    (root / "file").write_text("a file")
+    whole = nib.load(thin_volumes / "torso_000.nii.gz")
+    for folder in ("tiny", "air"):
+        (root / folder).mkdir()
+        nib.save(whole, root / folder / "torso_000.nii.gz")
+    nib.save(whole.slicer[:, :, 10:13], root / "tiny" / "torso_001.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), -1000, np.int16), whole.affine), root / "air" / "air.nii.gz")
+    (root / "nan").mkdir()
+    for seed in range(3):
+        nan = nib.Nifti1Image(np.full((32, 32, 25), np.nan, np.float32), whole.affine)
+        nib.save(nan, root / "nan" / f"nan_{seed}.nii.gz")
+    checkpoint = torch.load(training.done / training.case.stages[0].folder / "checkpoint.pt", weights_only=True)
+    checkpoint.pop("discriminator", None)
+    torch.save(checkpoint, root / "no_discriminator.pt")
+    commands = {}
+    for name, (own, _) in {**WRONG, **case.wrong}.items():
+        given = {"dataset_dir": thin_volumes, **filled(own, root=root, done=training.done)}
+        commands[name] = quick(bundle, Path(str(given.pop("output_dir", root / "out" / name))), **given)
+    return Training(bundle, case, root, run_forked(commands))
+
+
+@pytest.mark.parametrize(("training", "name"), EVERY_WRONG, indirect=["training"])
+def test_wrong_commands(training: Training, name: str, wrong: Training) -> None:
+    places = {"root": wrong.root, "done": training.done}
+    parts = {**WRONG, **training.case.wrong}[name][1]
+    wrong.results[name].check_error(*(text.format(**places) for text in parts))
+    # a checkpoint that cannot be gone on with has brought the best weights so far
+    assert not list((wrong.root / "out" / name).rglob("model.pt")) or name == "ckpt_of_later_epoch"

@@ -1,0 +1,316 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Anisotropic meta interpolation, against SAINT's equations one position at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.networks.blocks import blended_interpolation
+from monai_sliceinterp.networks.nets import AnisotropicMetaInterpolation
+from tests.networks.helpers import EXACT, blend_by_hand, check_error, count, rand, trained
+
+SMALL = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
+TINY = {**SMALL, "filter_channels": (8, 8)}
+SINGLE = {"rtol": 1e-6, "atol": 1e-6}  # for references whose distances are not in float32
+KNOWN = {"slice_spacing": 5.0, "in_plane_spacing": 0.8}
+BOTH = pytest.mark.parametrize("residual", [True, False])
+
+
+def build_ami(**kwargs):
+    network = trained(AnisotropicMetaInterpolation, **{**TINY, **kwargs})
+    nn.init.normal_(network.filter_generation.layers[-1].weight, std=0.05)
+    return network
+
+
+def ami_by_hand(network, image, positions, slice_spacing, in_plane_spacing):
+    """AMI at each position: Algorithm 1, the filter, and for every pixel the sum over the taps (eq. 4 to 8)."""
+    center, scale, size = network.intensity_center, network.intensity_scale, network.kernel_size
+    reach, rows = size // 2, image.shape[2]
+    features = F.pad(network.feature_learning((image - center) / scale), (reach, reach, reach, reach))
+    results = []
+    for position in positions:
+        low = min(math.floor(position), rows - 2)
+        part = position - low
+        if part in (0, 1):
+            results.append(image[:, 1, low + int(part)])
+            continue
+        distances = [
+            [math.hypot((i - reach - part) * slice_spacing, (j - reach) * in_plane_spacing) for j in range(size)]
+            for i in range(size)
+        ]
+        taps = network.filter_generation(torch.tensor(distances)[None, None].double())[0, 0]
+        value = 0
+        for i in range(size):
+            for j in range(size):
+                # row low of the image is row low + reach of the padded features, the middle tap's
+                patch = features[:, :, low + i, j : j + image.shape[3]]
+                value = value + (taps[:, i, j, None] * patch).sum(1)
+        if network.residual:
+            base = blend_by_hand(image[:, 1], torch.tensor([low]), torch.tensor([part], dtype=torch.float64))[:, 0]
+        else:
+            base = center
+        results.append(base + scale * value)
+    return torch.stack(results, dim=1)
+
+
+def one_at_a_time(network, image, grid, slice_spacing, in_plane_spacing):
+    parts = [
+        network.interpolate(image, low[None], part[None], slice_spacing, in_plane_spacing)
+        for low, part in zip(grid.lower, grid.alpha, strict=True)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+class TestAMI:
+    def test_parameter_count(self):
+        network = AnisotropicMetaInterpolation()
+        assert count(network.filter_generation) == 129_600
+        assert count(network) == 2_787_712
+        assert count(AnisotropicMetaInterpolation(residual=False, kernel_size=5)) == 2_787_712
+
+    def test_sizes(self):
+        network = AnisotropicMetaInterpolation(channels=6, num_blocks=2, num_layers=3, growth=5, filter_channels=(4, 7))
+        assert count(network.filter_generation) == (9 * 4 + 4) + (9 * 4 * 7 + 7) + (9 * 7 * 6 + 6)
+        block = sum(9 * (6 + 5 * k) * 5 + 5 for k in range(3)) + 21 * 6 + 6
+        expected = (9 * 3 * 6 + 6) + (9 * 36 + 6) + 2 * block + (12 * 6 + 6) + (9 * 36 + 6)
+        assert count(network.feature_learning) == expected
+
+    @BOTH
+    @pytest.mark.parametrize("factor", [1, 2, 3, 4])
+    @pytest.mark.parametrize("size", [(2, 1), (2, 6), (3, 7), (5, 4)])
+    def test_observed_rows_are_copied(self, residual, factor, size):
+        network = build_ami(residual=residual)
+        image = rand(2, 3, *size)
+        out = network(image, factor, 5.0, 0.7)
+        assert out.shape == (2, 1, factor * (size[0] - 1) + 1, size[1]) and out.dtype == image.dtype
+        assert torch.equal(out[:, 0, ::factor], image[:, 1])
+        single = network.float()(image.float(), factor, 5.0, 0.7)
+        assert single.dtype == torch.float32 and torch.equal(single[:, 0, ::factor], image[:, 1].float())
+        if factor > 1:
+            # what lies between is not a copy
+            assert (out[:, 0, 1:2] - image[:, 1, :1]).abs().min() > 0
+
+    @BOTH
+    @pytest.mark.parametrize("kernel_size", [1, 3, 5])
+    @pytest.mark.parametrize(("rows", "positions"), [(2, [0.37]), (5, [0, 0.25, 0.9, 1, 1.6, 2.5, 3.25, 3.8, 4])])
+    def test_by_hand(self, residual, kernel_size, rows, positions):
+        network = build_ami(residual=residual, kernel_size=kernel_size, intensity_center=0.4, intensity_scale=0.3)
+        image = rand(2, 3, rows, 5)
+        grid = OutputGrid(rows, 0.5, tuple(positions))
+        found = network.interpolate(image, grid.lower, grid.alpha, 4.3, 0.8)
+        expected = ami_by_hand(network, image, positions, 4.3, 0.8)
+        torch.testing.assert_close(found, expected, **SINGLE)
+
+    @pytest.mark.parametrize("factor", [2, 3, 5, 6])
+    @pytest.mark.parametrize("rows", [2, 5])
+    def test_forward_is_interpolate_on_the_grid(self, factor, rows):
+        network = build_ami()
+        image, grid = rand(2, 3, rows, 5), OutputGrid.from_factor(rows, factor)
+        expected = network.interpolate(image, grid.lower, grid.alpha, 5.0, 0.7)
+        assert torch.equal(network(image, factor, 5.0, 0.7)[:, 0], expected)
+        torch.testing.assert_close(expected, one_at_a_time(network, image, grid, 5.0, 0.7), **EXACT)
+
+    @pytest.mark.parametrize(
+        ("rows", "across", "target"),
+        [
+            (6, 5.0, 2.0),  # two kinds of gap in turn: 0.4, 0.8 and 0.2, 0.6
+            (7, 5.0, 3.0),
+            (9, 3.0, 2.0),
+            (8, 5.0, 0.7),
+            (6, math.pi, math.sqrt(2)),  # no two gaps alike
+            (6, math.e, 1.0),
+            (2, 5.0, 2.0),
+            (3, 1.05, 1.0),  # a gap without a position between its rows
+        ],
+    )
+    def test_arbitrary_positions(self, rows, across, target):
+        network = build_ami()
+        image, grid = rand(2, 3, rows, 5), OutputGrid.from_spacing(rows, across, target)
+        found = network.interpolate(image, grid.lower, grid.alpha, across, 0.8)
+        assert found.shape == (2, len(grid), 5)
+        torch.testing.assert_close(found, one_at_a_time(network, image, grid, across, 0.8), **EXACT)
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        rows=st.integers(2, 6),
+        positions=st.lists(
+            st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.25, 0.37, 0.5, 2 / 3, 1.0])), min_size=1, max_size=10
+        ),
+    )
+    def test_any_set_of_positions(self, rows, positions):
+        """Gaps that are left out, repeated positions, and equal offsets in gaps far apart."""
+        network = build_ami()
+        positions = sorted((min(low, rows - 2), part) for low, part in positions)
+        lower = torch.tensor([low for low, _ in positions])
+        alpha = torch.tensor([part for _, part in positions], dtype=torch.float64)
+        image = rand(2, 3, rows, 3)
+        found = network.interpolate(image, lower, alpha, 4.0, 0.8)
+        for number in range(len(positions)):
+            alone = network.interpolate(image, lower[number, None], alpha[number, None], 4.0, 0.8)
+            torch.testing.assert_close(found[:, number, None], alone, **EXACT)
+
+    @pytest.mark.parametrize("across", [5.0, [5.0, 2.5, 7.0]])
+    @pytest.mark.parametrize("along", [0.7, [0.7, 0.9, 1.6]])
+    def test_per_sample_spacings(self, across, along):
+        """Every kind of gap gets its filters for every sample."""
+        network = build_ami()
+        image, grid = rand(3, 3, 6, 5), OutputGrid.from_spacing(6, 5.0, 2.0)
+        spacings = torch.tensor(across), torch.tensor(along)
+        found = network.interpolate(image, grid.lower, grid.alpha, *spacings), network(image, 3, *spacings)
+        for k in range(3):
+            one = [value[k] if isinstance(value, list) else value for value in (across, along)]
+            alone = network.interpolate(image[k, None], grid.lower, grid.alpha, *one)
+            torch.testing.assert_close(found[0][k, None], alone, **EXACT)
+            torch.testing.assert_close(found[1][k, None], network(image[k, None], 3, *one), **EXACT)
+
+    def test_position_beside_a_row(self):
+        """An offset may be below 1 in float64 but not in the float32 of the distances: it is on the row."""
+        network = build_ami()
+        image = rand(1, 3, 4, 2)
+        alpha = torch.tensor([0.5, 1 - 7e-15, 7e-15], dtype=torch.float64)
+        assert alpha[1] < 1 == alpha[1].float()
+        with torch.no_grad():
+            out = network.interpolate(image, torch.tensor([0, 1, 3 - 1]), alpha, 5.0, 0.51)
+        assert out.isfinite().all() and torch.equal(out[:, 1:], image[:, 1, [2, 2]])
+
+    def test_learns(self):
+        torch.manual_seed(0)
+        network = AnisotropicMetaInterpolation(**TINY)
+        columns = torch.linspace(0, 5, 12)
+        fine = 0.25 + 0.2 * torch.sin(columns + torch.arange(13)[:, None] * 0.45)
+        image = fine[::4].expand(1, 3, 4, 12)
+        base = blended_interpolation(
+            image[:, 1], *(getattr(OutputGrid.from_factor(4, 4), k) for k in ("lower", "alpha"))
+        )
+        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+        for _ in range(40):
+            loss = F.mse_loss(network(image, 4, 4.0, 1.0)[0, 0], fine)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert loss.item() < 0.5 * F.mse_loss(base[0], fine).item()
+
+    @BOTH
+    def test_spacing_changes_the_output(self, residual):
+        network = build_ami(residual=residual)
+        image = rand(1, 3, 4, 6)
+        reference = network(image, 2, 5.0, 0.7)
+        for across, along in ((2.5, 0.7), (5.0, 1.4), (0.7, 5.0)):
+            out = network(image, 2, across, along)
+            assert torch.equal(out[:, :, ::2], reference[:, :, ::2])
+            assert (out - reference)[:, :, 1::2].abs().max() > 1e-4
+
+    def test_defaults(self):
+        network, image = build_ami(), rand(1, 3, 3, 4)
+        assert torch.equal(network(image), network(image, factor=4, slice_spacing=4.0, in_plane_spacing=1.0))
+
+    def test_residual(self):
+        """One adds to the interpolation what the other adds to the constant intensity_center."""
+        residual, whole = build_ami(residual=True), build_ami(residual=False)
+        whole.load_state_dict(residual.state_dict())
+        image, grid = rand(2, 3, 4, 5), OutputGrid.from_factor(4, 4)
+        base = blended_interpolation(image[:, 1], grid.lower, grid.alpha)
+        learned = whole(image, 4)[:, 0] - 0.25
+        inside = ~grid.is_observed
+        assert learned[:, inside].abs().max() > 0.01
+        torch.testing.assert_close(residual(image, 4)[:, 0, inside], (base + learned)[:, inside], **EXACT)
+
+    @BOTH
+    def test_zero_filters(self, residual):
+        """Without filters AMI is the interpolation, or flat."""
+        network = build_ami(residual=residual, intensity_center=0.3)
+        for parameter in network.filter_generation.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+        image, grid = rand(2, 3, 3, 5), OutputGrid.from_factor(3, 3)
+        base = blended_interpolation(image[:, 1], grid.lower, grid.alpha)
+        expected = base if residual else torch.full_like(base, 0.3)
+        inside = ~grid.is_observed
+        torch.testing.assert_close(network(image, 3)[:, 0, inside], expected[:, inside], **EXACT)
+
+    def test_start(self):
+        """The residual network starts near the interpolation: its filters are a tenth of the other's."""
+        torch.manual_seed(0)
+        residual = AnisotropicMetaInterpolation(**SMALL).double()
+        torch.manual_seed(0)
+        whole = AnisotropicMetaInterpolation(**SMALL, residual=False).double()
+        distances = 3 * rand(1, 2, 3, 3)
+        torch.testing.assert_close(residual.filter_generation(distances), 0.1 * whole.filter_generation(distances))
+
+    @BOTH
+    def test_intensity_scale(self, residual):
+        """The network sees (image - center) / scale, whatever the image's scale: HU and [0, 1] give the same."""
+        unit = build_ami(residual=residual, intensity_center=0.0, intensity_scale=1.0)
+        image = 2 * rand(2, 3, 4, 5) - 1
+        expected = unit(image, 3)
+        for center, scale in ((0.25, 0.25), (0.0, 1000.0), (-3.0, 0.5)):
+            network = build_ami(residual=residual, intensity_center=center, intensity_scale=scale)
+            network.load_state_dict(unit.state_dict())
+            out = network(image * scale + center, 3)
+            torch.testing.assert_close((out - center) / scale, expected, **EXACT)
+
+    def test_neighbors_matter(self):
+        """Previous and next image are told apart, and only the current one is copied."""
+        network = build_ami()
+        image = rand(1, 3, 4, 6)
+        out, swapped = network(image, 2), network(image.flip(1), 2)
+        assert torch.equal(out[:, :, ::2], swapped[:, :, ::2])
+        assert (out - swapped)[:, :, 1::2].abs().max() > 1e-4
+
+    def test_row_order_matters(self):
+        """Features of rows that are turned round differ: the filters are not applied upside down by chance."""
+        network = build_ami()
+        image = rand(1, 3, 4, 6)
+        assert (network(image, 2) - network(image.flip(2), 2).flip(2)).abs().max() > 1e-4
+
+    def test_all_positions_observed(self):
+        network = build_ami()
+        image = rand(2, 3, 4, 5)
+        lower, alpha = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
+        assert torch.equal(network.interpolate(image, lower, alpha, 4.0, 1.0), image[:, 1, [0, 1, 2, 2, 3]])
+
+    def test_float32_positions(self):
+        network = build_ami()
+        image, lower = rand(1, 3, 4, 5), torch.tensor([0, 1, 2])
+        double = torch.tensor([0.0, 0.25, 0.5], dtype=torch.float64)
+        found = network.interpolate(image, lower, double.float(), 4.0, 1.0)
+        assert torch.equal(found, network.interpolate(image, lower, double, 4.0, 1.0))
+
+    @pytest.mark.parametrize(
+        "shape", [(1, 3, 1, 5), (1, 2, 4, 5), (1, 1, 4, 5), (1, 4, 3, 5), (3, 4, 5), (1, 3, 4), (1, 3, 4, 5, 2)]
+    )
+    def test_wrong_shape(self, shape):
+        network, positions = build_ami(), (torch.tensor([0]), torch.tensor([0.5]), 4.0, 1.0)
+        assert str(shape) in check_error(r"\(B, 3, N, L\)", network.interpolate, rand(*shape), *positions)
+        check_error(None, network, rand(*shape))
+
+    @pytest.mark.parametrize("factor", [0, -1, 1.5, True])
+    def test_wrong_factor(self, factor):
+        check_error(f"factor must be a positive integer, got {factor}", build_ami(), rand(1, 3, 3, 4), factor)
+
+    @pytest.mark.parametrize("name", ["slice_spacing", "in_plane_spacing"])
+    def test_wrong_spacings(self, name):
+        """A volume's three spacings are no slice's: no sample's result may depend on another's distance."""
+        network, image = build_ami(), rand(2, 3, 3, 4)
+        for spacing in (0.0, -2.0, math.nan):
+            check_error("positive number of mm", network, image, 2, **{name: spacing})
+        three, positions = {name: torch.tensor([0.8, 0.8, 5.0])}, (torch.tensor([0]), torch.tensor([0.5]))
+        for part in (image, image[:1]):
+            check_error(f"{name} must be one number or", network.interpolate, part, *positions, **{**KNOWN, **three})
