@@ -16,6 +16,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from monai_sliceinterp import (
+    checks,
     command_line,
     data,
     engines,

@@ -9,27 +9,47 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
-"""The command line: options as values, errors in one line."""
+"""The command line: errors in one line, options of a bundle's configs, folders that can be written to."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import dis
+import inspect
+import json
+import pydoc
+import re
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn
 
-__all__ = ["INPUT_ERRORS", "OneLineParser", "as_bool", "as_choices", "check_writable", "exit_on_error", "one_line"]
+import monai.bundle
+import torch
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.utils import MONAIEnvVars
 
-T = TypeVar("T")
+from monai_sliceinterp.checks import closest
+
+__all__ = ["INPUT_ERRORS", "OneLineParser", "check_writable", "is_bug", "one_line", "prepare_run", "report"]
 
 INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
-"""What a scan, a checkpoint or a folder that is not as it should be may raise."""
+"""Errors that a scan, a checkpoint or a folder may raise."""
+
+_ENVIRONMENT_ERRORS = (OSError, MemoryError, ImportError, torch.OutOfMemoryError)
+"""Errors of the machine, which no ``raise`` statement has to announce."""
+
+_COMPONENT_KEYS = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
+"""Keys of a component that are not arguments."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser of arguments that tells an error in one line, with exit status 2.
+    """A parser of arguments that reports an error in one line, with exit status 2.
 
     Example:
         >>> parser = OneLineParser()
@@ -40,16 +60,23 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program."""
-        self.exit(2, f"error: {message} (--help tells the options)\n")
+        self.exit(2, f"error: {message} (--help lists the options)\n")
 
 
 def one_line(error: BaseException) -> str:
-    r"""Tell the root cause of an error in one line.
+    r"""Return the root cause of an error in one line.
 
     Example:
         >>> one_line(ValueError("first line.\nsecond line"))
         'first line.'
     """
+    cause = _root_cause(error)
+    lines = str(cause).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the error in a chain of errors whose message says most."""
     while (cause := error.__cause__) is not None:
         # MONAI adds a line for each transform around the one that failed
         if not str(error).startswith("applying transform "):
@@ -59,68 +86,53 @@ def one_line(error: BaseException) -> str:
             if own and (not isinstance(cause, ValueError) or str(cause) in str(error)):
                 break  # our own message, which says more than what raised it
         error = cause
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return error
 
 
-def exit_on_error(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function; end the program with one line and exit status 1 if the input or a missing package is at fault.
+def is_bug(error: BaseException) -> bool:
+    """Whether an error comes from a mistake in a program instead of from its input.
 
-    For use in bundle configs, where an exception would print pages of traceback.
+    Errors about an input are announced by a ``raise`` statement, or are errors of the machine: a file that cannot be
+    read, a package that is missing, memory that does not suffice. Everything else has been raised by an operation that
+    nobody expected to fail.
+
+    Example:
+        >>> def fail(wrong_input):
+        ...     if wrong_input:
+        ...         raise ValueError("expected something else.")
+        ...     return None + 1
+        >>> for wrong_input in (True, False):
+        ...     try:
+        ...         fail(wrong_input)
+        ...     except (ValueError, TypeError) as error:
+        ...         print(is_bug(error))
+        False
+        True
+    """
+    cause = _root_cause(error)
+    if isinstance(cause, _ENVIRONMENT_ERRORS) or re.search("out of memory|DefaultCPUAllocator", str(cause)):
+        return False
+    if not isinstance(cause, INPUT_ERRORS):
+        return True
+    last = cause.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"
+
+
+def report(error: BaseException, line: str = "") -> None:
+    """Print an error to the standard error stream: in one line, below its traceback if that is needed to find a bug.
+
+    ``MONAI_DEBUG=true`` in the environment shows the traceback of every error.
 
     Args:
-        function: what to call.
-        *args: its arguments.
-        **kwargs: its keyword arguments.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        SystemExit: with the error's message.
-
-    Example:
-        >>> exit_on_error(int, "7")
-        7
+        error: the error.
+        line: the line; by default "error: " and the root cause.
     """
-    try:
-        return function(*args, **kwargs)
-    except (*INPUT_ERRORS, ImportError) as error:
-        message = one_line(error)
-    raise SystemExit(f"error: {message}")
-
-
-def as_bool(value: bool | str, name: str = "value") -> bool:
-    """Read a switch: ``--keep_observed false`` on the command line reaches a bundle as the text "false".
-
-    Raises:
-        ValueError: if the value is neither true nor false.
-
-    Example:
-        >>> as_bool("false"), as_bool(True)
-        (False, True)
-    """
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    raise ValueError(f"{name} must be true or false, got {value!r}.")
-
-
-def as_choices(value: str | Sequence[str], known: Sequence[str], name: str = "value") -> list[str]:
-    """Read one or several of some known words, in the order in which they are known.
-
-    Raises:
-        ValueError: if there is none, or an unknown one.
-
-    Example:
-        >>> as_choices("rfn", ["ami", "rfn"]), as_choices(["rfn", "ami"], ["ami", "rfn"])
-        (['rfn'], ['ami', 'rfn'])
-    """
-    chosen = [value] if isinstance(value, str) else list(value)
-    if not chosen or any(word not in known for word in chosen):
-        raise ValueError(f"{name} must be one or more of {', '.join(known)}, got {value!r}.")
-    return [word for word in known if word in chosen]
+    shown = "".join(traceback.format_exception(error)) if MONAIEnvVars.debug() or is_bug(error) else ""
+    # in one piece: the lines of several processes must not run into each other
+    sys.stderr.write(f"{shown}{line or f'error: {one_line(error)}'}\n")
+    sys.stderr.flush()
 
 
 def check_writable(folder: str | Path) -> str:
@@ -140,3 +152,158 @@ def check_writable(folder: str | Path) -> str:
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written to ({error.strerror or error}); expected a folder.") from error
     return str(folder)
+
+
+def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str = "") -> None:
+    """Prepare the run of a bundle: the first item of ``run`` in its configs.
+
+    Under ``python -m monai.bundle`` it lists the options for ``--help`` and ends, refuses options that the config does
+    not have, and has errors reported by :func:`report` from then on. A program that runs a workflow itself gets the
+    errors as they are raised.
+
+    Args:
+        options: the options for users and a text on each, from the bundle's metadata.
+        bundle_root: folder of the bundle, as the config has it.
+        weights: weights of the bundle that the run reads, if any.
+
+    Raises:
+        ValueError: if an option is unknown, or the weights are missing because the bundle is in another folder.
+
+    Example:
+        >>> prepare_run({"factor": "upsampling factor"})
+    """
+    given: dict[str, Any] = {}
+    if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
+        sys.excepthook = _report_uncaught
+        given = given_options(sys.argv[1:])
+        if files := given.get("config_file"):
+            config = ConfigParser.load_config_files(files)
+            if not given.keys().isdisjoint(("help", "h")):
+                print(options_text(options, config))
+                sys.exit(0)
+            check_options(given, config)
+    root, path = Path(bundle_root), Path(weights)
+    if weights and root in path.parents and not path.is_file() and not (root / "metadata.json").is_file():
+        files = given.get("config_file")
+        folder = Path(files if isinstance(files, str) else files[0]).parent if files else "FOLDER"
+        raise ValueError(f"{root}: is not the folder of the bundle; expected it as --bundle_root {folder}.")
+
+
+def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an uncaught error; a bug as Python does."""
+    if isinstance(error, (*INPUT_ERRORS, ImportError)) and not is_bug(error):
+        report(error)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def given_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read the options of ``python -m monai.bundle run`` as Fire does, and those of an ``args_file``.
+
+    Returns:
+        The names of the options; "config_file" with its value.
+
+    Example:
+        >>> given_options(["run", "--config_file", "['a.json', 'b.json']", "--factor=4", "--noamp"])
+        {'config_file': ['a.json', 'b.json'], 'factor': '4', 'noamp': 'True'}
+    """
+    given: dict[str, Any] = {}
+    words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    for word, after in zip(words, [*words[1:], "--"], strict=True):
+        if _is_flag(word):
+            name, equals, value = word.lstrip("-").partition("=")
+            given[name.replace("-", "_")] = value if equals else "True" if _is_flag(after) else after
+    if file := given.get("args_file"):
+        given = ConfigParser.load_config_file(file) | given
+    try:
+        given["config_file"] = ast.literal_eval(given["config_file"])
+    except (KeyError, ValueError, SyntaxError):
+        pass  # none, or a plain name
+    return given
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"--|-[a-zA-Z]", word) is not None
+
+
+def check_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Check that options of ``python -m monai.bundle run`` are keys of the configs, or arguments of MONAI.
+
+    Args:
+        given: the options. ``a#b`` is what is called ``b`` below ``a``.
+        config: the content of the config files.
+
+    Raises:
+        ValueError: with one line that names the closest option, if there is no such key.
+
+    Example:
+        >>> check_options({"factor": 4}, {"factor": None})
+        >>> check_options({"facter": 4}, {"factor": None})
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown option --facter; did you mean 'factor'? (--help lists the options)
+    """
+    functions = (monai.bundle.run, monai.bundle.run_workflow, monai.bundle.ConfigWorkflow)
+    known = set().union(*(inspect.signature(function).parameters for function in functions))
+    known |= {*config, *_references(config), ConfigParser.meta_key}
+    for name in given:
+        root, *path = re.split("#|::", name)
+        if root not in known and not (root.startswith("no") and root[2:] in known and not path):
+            raise ValueError(_unknown(name, root, sorted(known)))
+        parent: Any = config.get(root)
+        for key in path:
+            if isinstance(parent, Mapping):
+                names = _arguments(parent)
+                if names is not None and key not in names:
+                    raise ValueError(_unknown(name, key, sorted(names)))
+                parent = parent.get(key)
+            else:
+                parent = parent[int(key)] if isinstance(parent, list) and key.isdigit() else None
+
+
+def _unknown(name: str, key: str, known: Sequence[str]) -> str:
+    return f"unknown option --{name}{closest(key, known)} (--help lists the options)"
+
+
+def _references(value: Any) -> set[str]:
+    """Return the root keys that ``@key`` reads somewhere in a config."""
+    if isinstance(value, Mapping | list):
+        items = value.values() if isinstance(value, Mapping) else value
+        return set().union(*map(_references, items))
+    found = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else ()
+    return {reference.split("::")[0] for reference in found}
+
+
+def _arguments(parent: Mapping[str, Any]) -> set[str] | None:
+    """Return the keys that a part of a config may have; None if that is not known."""
+    if not ConfigComponent.is_instantiable(parent):
+        return set(parent)
+    component = ConfigComponent(dict(parent), id="", locator=ComponentLocator()).resolve_module_name()
+    target = pydoc.locate(component) if isinstance(component, str) else component
+    if not callable(target):
+        return None
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return {*parameters, *parent, *_COMPONENT_KEYS}
+
+
+def options_text(options: Mapping[str, str], config: Mapping[str, Any]) -> str:
+    """Format the options of a config, one line each, with the values they have.
+
+    Example:
+        >>> print(options_text({"factor": "upsampling factor", "axis": "axis of the slices"}, {"factor": 2}))
+        Options, each as --name value:
+          factor  upsampling factor (2)
+          axis    axis of the slices
+        Everything else in the config can be set too: --a#b VALUE sets what is called b below a.
+    """
+    width = max(map(len, options), default=0)
+    lines = ["Options, each as --name value:"]
+    for name, text in options.items():
+        value = config.get(name)
+        shown = value not in (None, "") and not isinstance(value, Mapping) and not str(value).startswith(("$", "@"))
+        lines.append(f"  {name:{width}}  {text}{f' ({json.dumps(value)})' if shown else ''}")
+    return "\n".join(
+        [*lines, "Everything else in the config can be set too: --a#b VALUE sets what is called b below a."]
+    )

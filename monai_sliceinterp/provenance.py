@@ -21,14 +21,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from monai_sliceinterp.files import last_part
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry, spatial_affine
+from monai_sliceinterp.geometry import GridMetadata, slice_geometry, spatial_affine
 
-__all__ = ["SOFTWARE", "bundle_version", "describe_output", "file_sha256", "input_sha256", "synthesis_mask"]
+__all__ = ["SOFTWARE", "bundle_version", "describe_output", "file_sha256", "input_sha256"]
 
 SOFTWARE = "monai_sliceinterp"
 
@@ -139,38 +138,13 @@ def bundle_version(bundle_root: str | Path) -> dict[str, str]:
         raise ValueError(f"{places[0]}: tells no version; expected the metadata of a MONAI bundle.") from error
 
 
-def synthesis_mask(grid: OutputGrid, keep_observed: bool = True) -> NDArray[np.uint8]:
-    """Tell the synthesized slices of an output from those that were copied.
-
-    Args:
-        grid: the output grid.
-        keep_observed: whether observed slices were copied; if not, every slice is synthesized.
-
-    Returns:
-        ``(len(grid),)`` uint8: 0 observed, 1 synthesized.
-
-    Example:
-        >>> synthesis_mask(OutputGrid.from_factor(3, 2)).tolist()
-        [0, 1, 0, 1, 0]
-    """
-    mask = np.ones(len(grid), dtype=np.uint8)
-    if keep_observed:
-        mask[grid.is_observed.numpy()] = 0
-    return mask
-
-
 def describe_output(
     *,
     source: str | Path,
     source_sha256: str,
     method: str,
-    grid: OutputGrid,
-    axis: int,
-    input_spacing: float,
+    record: GridMetadata,
     output_affine: ArrayLike | Tensor,
-    keep_observed: bool = True,
-    factor: int | None = None,
-    spacing: float | None = None,
     weights_sha256: str | None = None,
     bundle: dict[str, str] | None = None,
     time: datetime | None = None,
@@ -183,13 +157,8 @@ def describe_output(
         source: the input: an image file or a DICOM folder.
         source_sha256: its hash, see :func:`input_sha256`.
         method: name of the method.
-        grid: the output grid.
-        axis: through-plane axis of the output's array, 0, 1 or 2.
-        input_spacing: distance of the input's slices in mm.
+        record: where the output's slices come from; its axis is that of the output's array.
         output_affine: 4x4 matrix of the output, in mm.
-        keep_observed: whether observed slices were copied from the input.
-        factor: upsampling factor that was asked for.
-        spacing: slice spacing in mm that was asked for. With neither it was the method's choice.
         weights_sha256: hash of the weights; None for a method that has none.
         bundle: name and version of the bundle, see :func:`bundle_version`.
         time: when the output was made, with its time zone; None: now.
@@ -201,24 +170,28 @@ def describe_output(
         ValueError: if the affine is not usable.
 
     Example:
+        >>> import numpy as np
+        >>> from monai_sliceinterp.geometry import OutputGrid
+        >>> record = GridMetadata(OutputGrid.from_factor(2, 2), keep_observed=True, source_spacing=4.0)
         >>> description = describe_output(
-        ...     source="scans/a.nii.gz", source_sha256="", method="linear", grid=OutputGrid.from_factor(2, 2), axis=2,
-        ...     input_spacing=4.0, output_affine=np.diag([1, 1, 2, 1]),
+        ...     source="scans/a.nii.gz", source_sha256="", method="linear", record=record,
+        ...     output_affine=np.diag([1, 1, 2, 1]),
         ... )  # fmt: skip
         >>> description["Sources"], description["SliceInterpolation"]["SliceSpacing"]
         (['a.nii.gz'], {'Input': 4.0, 'Output': 2.0})
     """
     from monai_sliceinterp import __version__  # known once the whole package is imported
 
+    grid, axis = record.grid, record.axis
     output_spacing = slice_geometry(output_affine, axis=axis).slice_spacing
-    kept = np.flatnonzero(synthesis_mask(grid, keep_observed) == 0).tolist()
+    observed = record.observed.nonzero()[:, 0].tolist()
     moment = (time or datetime.now(timezone.utc)).astimezone(timezone.utc)
     generated: list[dict[str, Any]] = [
         {"Name": SOFTWARE, "Version": __version__, "Description": f"slice interpolation, method {method}"}
     ]
     if bundle is not None:
         generated.append({**bundle, "Description": "MONAI bundle with the network's configuration and weights"})
-    copied = f"{len(kept)} of them copied from the input" if keep_observed else "all of them synthesized"
+    copied = f"{len(observed)} of them copied from the input" if record.keep_observed else "all of them synthesized"
     return {
         "Description": f"{len(grid)} slices interpolated from {grid.num_slices} along array axis {axis}, {copied}.",
         "GeneratedBy": generated,
@@ -228,13 +201,13 @@ def describe_output(
             "WeightsSHA256": weights_sha256,
             "SourceSHA256": source_sha256,
             "Axis": axis,
-            "Factor": factor,
-            "Spacing": spacing,
+            "Factor": record.factor,
+            "Spacing": record.spacing,
             "NumberOfSlices": {"Input": grid.num_slices, "Output": len(grid)},
-            "SliceSpacing": {"Input": input_spacing, "Output": output_spacing},
-            "KeepObserved": keep_observed,
-            "ObservedSlices": kept,
-            "ObservedSlicesInInput": grid.observed_source.tolist() if keep_observed else [],
+            "SliceSpacing": {"Input": record.source_spacing, "Output": output_spacing},
+            "KeepObserved": record.keep_observed,
+            "ObservedSlices": observed,
+            "ObservedSlicesInInput": grid.observed_source.tolist() if record.keep_observed else [],
             "Affine": spatial_affine(output_affine).tolist(),
             "DateTime": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         },

@@ -30,8 +30,8 @@ __all__ = [
     "FWHM_PER_SIGMA",
     "INTERPOLATION_MODES",
     "SLAB_PROFILES",
-    "apply_slice_weights",
     "apply_to_slices",
+    "apply_weights",
     "interpolation_weights",
     "slab_weights",
 ]
@@ -50,7 +50,7 @@ _NEGLIGIBLE = 1e-9  # the weights of a spline fall by 0.27 per slice: far slices
 _BLOCK = 16  # output slices per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
 
 
-def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
+def apply_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
     """Multiply the last axis of a volume with a banded matrix.
 
     Args:
@@ -64,7 +64,7 @@ def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
         ValueError: if the matrix has not as many rows as the volume has slices.
 
     Example:
-        >>> apply_slice_weights(torch.tensor([[0.0, 4.0]]), [[1.0, 0.75], [0.0, 0.25]])
+        >>> apply_weights(torch.tensor([[0.0, 4.0]]), [[1.0, 0.75], [0.0, 0.25]])
         tensor([[0., 1.]])
     """
     matrix = np.asarray(weights, dtype=np.float64)
@@ -87,6 +87,9 @@ def apply_slice_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
     return torch.cat(blocks).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
 
 
+apply_slice_weights = apply_weights  # the old name, until its last users are merged
+
+
 def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
     """Multiply the first axis of a stack with a banded matrix; only the slices with a weight are read.
 
@@ -95,7 +98,7 @@ def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
         weights: matrix ``(N, M)``.
 
     Returns:
-        ``(M, ...)``, see :func:`apply_slice_weights`.
+        ``(M, ...)``, see :func:`apply_weights`.
 
     Example:
         >>> apply_to_slices(torch.tensor([[0.0], [4.0]]), [[1.0, 0.75], [0.0, 0.25]])
@@ -106,7 +109,7 @@ def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
     used = np.flatnonzero(matrix.any(axis=1))
     rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
     # a copy of these slices alone, so that a volume with slices last is not copied as a whole
-    return apply_slice_weights(slices[rows].contiguous().movedim(0, -1), matrix[rows]).movedim(-1, 0)
+    return apply_weights(slices[rows].contiguous().movedim(0, -1), matrix[rows]).movedim(-1, 0)
 
 
 def interpolation_weights(

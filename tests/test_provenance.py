@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
 
 from monai_sliceinterp import __version__, provenance
-from monai_sliceinterp.geometry import OutputGrid
+from monai_sliceinterp.geometry import GridMetadata, OutputGrid
 from monai_sliceinterp.provenance import (
     bundle_version,
     describe_output,
     file_sha256,
     input_sha256,
-    synthesis_mask,
 )
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # FIPS 180-4, of no bytes
@@ -143,39 +143,24 @@ class TestBundle:
             bundle_version(tmp_path)
 
 
-class TestMask:
-    def test_spacing_that_does_not_divide(self):
-        """5 mm to 2 mm: the third slice is at 10 mm, the fifth output slice at 8 mm, the sixth at 10 mm."""
-        grid = OutputGrid.from_spacing(4, 5.0, 2.0)
-        assert synthesis_mask(grid).tolist() == [0, 1, 1, 1, 1, 0, 1, 1]
-        assert synthesis_mask(grid).dtype == np.uint8
-
-    def test_nothing_kept(self):
-        assert synthesis_mask(OutputGrid.from_factor(3, 2), keep_observed=False).tolist() == [1] * 5
-
-    def test_factor_1(self):
-        assert synthesis_mask(OutputGrid.from_factor(3, 1)).tolist() == [0, 0, 0]
-
-
 MOMENT = datetime(2026, 3, 4, 1, 2, 3, tzinfo=timezone(timedelta(hours=2)))
 
 
-def describe(**changes):
-    given = {
+RECORD = GridMetadata(OutputGrid.from_factor(3, 4), keep_observed=True, source_spacing=6.0, axis=1, factor=4)
+
+
+def describe(record=None, **changes):
+    arguments = {
         "source": "/home/someone/scan.nii.gz",
         "source_sha256": ABC,
         "method": "asi",
-        "grid": OutputGrid.from_factor(3, 4),
-        "axis": 1,
-        "input_spacing": 6.0,
         "output_affine": np.diag([1.0, -1.5, 1.0, 1.0]),
-        "factor": 4,
         "weights_sha256": EMPTY,
         "bundle": {"Name": "ASI", "Version": "0.1.0"},
         "time": MOMENT,
         **changes,
     }
-    return describe_output(**given)
+    return describe_output(record=replace(RECORD, **(record or {})), **arguments)
 
 
 class TestDescription:
@@ -223,12 +208,13 @@ class TestDescription:
 
     def test_spacing(self):
         """Observed slices of the output, and which of the input they are, where some are left out."""
-        found = describe(grid=OutputGrid.from_spacing(4, 5.0, 2.0), factor=None, spacing=2.0)["SliceInterpolation"]
+        found = describe({"grid": OutputGrid.from_spacing(4, 5.0, 2.0), "factor": None, "spacing": 2.0})
+        found = found["SliceInterpolation"]
         assert (found["ObservedSlices"], found["ObservedSlicesInInput"]) == ([0, 5], [0, 2])
         assert (found["Factor"], found["Spacing"]) == (None, 2.0)
 
     def test_nothing_kept(self):
-        found = describe(keep_observed=False, weights_sha256=None, bundle=None)
+        found = describe({"keep_observed": False}, weights_sha256=None, bundle=None)
         inner = found["SliceInterpolation"]
         assert inner["ObservedSlices"] == inner["ObservedSlicesInInput"] == [] and not inner["KeepObserved"]
         assert "all of them synthesized" in found["Description"]
@@ -245,7 +231,7 @@ class TestDescription:
     def test_sheared(self):
         affine = np.diag([1.0, 1.0, 2.0, 1.0])
         affine[1, 2] = 1.0  # the planes stay 2 mm apart
-        assert describe(axis=2, output_affine=affine)["SliceInterpolation"]["SliceSpacing"]["Output"] == 2.0
+        assert describe({"axis": 2}, output_affine=affine)["SliceInterpolation"]["SliceSpacing"]["Output"] == 2.0
 
     def test_bad_affine(self):
         with pytest.raises(ValueError, match="spacing is zero or missing"):

@@ -25,8 +25,8 @@ from monai_sliceinterp.resampling import (
     FWHM_PER_SIGMA,
     INTERPOLATION_MODES,
     SLAB_PROFILES,
-    apply_slice_weights,
     apply_to_slices,
+    apply_weights,
     interpolation_weights,
     slab_weights,
 )
@@ -192,7 +192,7 @@ class TestApply:
         grid = OutputGrid.from_factor(45, factor)
         weights = interpolation_weights(45, grid.positions, mode)
         volume = torch.rand(2, 3, 4, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        found = apply_slice_weights(volume, weights)
+        found = apply_weights(volume, weights)
         assert found.shape == (2, 3, 4, len(grid))
         np.testing.assert_allclose(found, volume.numpy() @ weights, rtol=0, atol=1e-12)
 
@@ -201,55 +201,53 @@ class TestApply:
         weights = rng.normal(size=(50, 130)) * (rng.random((50, 130)) < 0.1)
         weights[:, 64:96] = 0  # a whole block of zeros
         volume = rng.normal(size=(3, 50))
-        found = apply_slice_weights(torch.tensor(volume), weights)
+        found = apply_weights(torch.tensor(volume), weights)
         np.testing.assert_allclose(found, volume @ weights, rtol=0, atol=1e-12)
 
     def test_slices_off_the_band_are_not_read(self):
         volume = torch.full((1, 200), float("nan"))
         volume[:, 90:120] = 1.0
-        found = apply_slice_weights(volume, interpolation_weights(200, [100.5, 101.5], "lanczos"))
+        found = apply_weights(volume, interpolation_weights(200, [100.5, 101.5], "lanczos"))
         np.testing.assert_allclose(found, [[1, 1]], rtol=1e-6)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     def test_floating_type_kept(self, dtype):
         volume = torch.arange(8, dtype=dtype).reshape(2, 4)
-        found = apply_slice_weights(volume, interpolation_weights(4, [0.5, 2.25], "linear"))
+        found = apply_weights(volume, interpolation_weights(4, [0.5, 2.25], "linear"))
         assert found.dtype == dtype and found.device == volume.device
         assert found.tolist() == [[0.5, 2.25], [4.5, 6.25]]
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.bool])
     def test_integers_in_float32(self, dtype):
         volume = torch.tensor([[0, 1, 1]]).to(dtype)
-        found = apply_slice_weights(volume, interpolation_weights(3, [0.25, 1.5], "linear"))
+        found = apply_weights(volume, interpolation_weights(3, [0.25, 1.5], "linear"))
         assert found.dtype == torch.float32
         assert found.tolist() == [[0.25, 1.0]]
 
     def test_float64_is_not_rounded(self):
         volume = torch.tensor([[1.0, 1.0 + 1e-12]], dtype=torch.float64)
-        found = apply_slice_weights(volume, interpolation_weights(2, [0.5], "linear")).item() - 1.0
+        found = apply_weights(volume, interpolation_weights(2, [0.5], "linear")).item() - 1.0
         assert found == pytest.approx(5e-13, rel=1e-3)
 
     def test_gradient(self):
         volume = torch.rand(2, 6, dtype=torch.float64, requires_grad=True)
         weights = interpolation_weights(6, [0.5, 3.2, 4.9], "cubic")
-        apply_slice_weights(volume, weights).sum().backward()
+        apply_weights(volume, weights).sum().backward()
         np.testing.assert_allclose(volume.grad, np.broadcast_to(weights.sum(1), (2, 6)), atol=1e-12)
 
     def test_no_slices_asked_for(self):
-        empty = apply_slice_weights(torch.rand(2, 3, 4), interpolation_weights(4, []))
+        empty = apply_weights(torch.rand(2, 3, 4), interpolation_weights(4, []))
         assert empty.shape == (2, 3, 0) and empty.dtype == torch.float32
 
     def test_metatensor(self):
         volume = MetaTensor(torch.rand(1, 3, 3, 4), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
-        found = apply_slice_weights(volume, interpolation_weights(4, [0, 1.5]))
-        assert torch.equal(
-            found.as_tensor(), apply_slice_weights(volume.as_tensor(), interpolation_weights(4, [0, 1.5]))
-        )
+        found = apply_weights(volume, interpolation_weights(4, [0, 1.5]))
+        assert torch.equal(found.as_tensor(), apply_weights(volume.as_tensor(), interpolation_weights(4, [0, 1.5])))
 
     @pytest.mark.parametrize("shape", [(3, 4), (5,), (0, 2)])
     def test_errors(self, shape):
         with pytest.raises(ValueError, match="do not fit a volume with 5 slices") as caught:
-            apply_slice_weights(torch.rand(2, 5), np.ones(shape))
+            apply_weights(torch.rand(2, 5), np.ones(shape))
         assert "\n" not in str(caught.value)
 
 
@@ -292,7 +290,7 @@ class TestApplyToSlices:
         inverse = [order.index(k) for k in range(3)]
         laid_out = stack.permute(order).contiguous().permute(inverse)
         found = apply_to_slices(laid_out, weights)
-        assert torch.equal(found, apply_slice_weights(stack.movedim(0, -1), weights).movedim(-1, 0))
+        assert torch.equal(found, apply_weights(stack.movedim(0, -1), weights).movedim(-1, 0))
         assert found.shape == (50, 7, 5)
 
     def test_only_slices_with_a_weight_are_read(self):

@@ -21,7 +21,7 @@ from monai_sliceinterp.engines.checkpoints import (
     load_weights,
 )
 from monai_sliceinterp.engines.hrinet import AlternatingSupervisionTrainer
-from monai_sliceinterp.engines.interpolation import interpolate_volumes, output_files
+from monai_sliceinterp.engines.interpolation import interpolate_volumes
 from monai_sliceinterp.engines.prepare import (
     PrepareSliceBlocks,
     PrepareSliceGroups,

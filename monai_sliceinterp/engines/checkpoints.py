@@ -120,6 +120,8 @@ class AtomicCheckpointSaver(CheckpointSaver):
     Args:
         save_dir: folder of the checkpoints.
         save_dict: what is saved, by name.
+        save_interval: epochs from one checkpoint to the next, of which the last two are kept.
+        final_filename: file of the state at the end of the training.
         **kwargs: see :class:`monai.handlers.CheckpointSaver`.
 
     Example:
@@ -128,8 +130,16 @@ class AtomicCheckpointSaver(CheckpointSaver):
         >>> saver.attach(Engine(lambda engine, batch: None))
     """
 
-    def __init__(self, save_dir: str, save_dict: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(save_dir, save_dict, **kwargs)
+    def __init__(
+        self,
+        save_dir: str,
+        save_dict: dict[str, Any],
+        save_interval: int,
+        final_filename: str = "checkpoint.pt",
+        **kwargs: Any,
+    ) -> None:
+        settings = {"n_saved": 2, "save_final": True, **kwargs}
+        super().__init__(save_dir, save_dict, save_interval=save_interval, final_filename=final_filename, **settings)
         for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
             if checkpoint is not None:
                 handler: Any = checkpoint.save_handler

@@ -16,59 +16,38 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TextIO, cast
+from typing import cast
 
 import ignite.distributed as idist
 from monai.data import Dataset, list_data_collate
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose
 from monai.utils import CommonKeys
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.transforms import SaveInterpolatedd
 
-__all__ = ["interpolate_volumes", "output_files"]
+__all__ = ["interpolate_volumes"]
 
-
-def output_files(postprocessing: Compose, source: str | Path) -> list[Path]:
-    """List the files and folders that postprocessing will write for an input.
-
-    Args:
-        postprocessing: steps, some of which may have a method ``output_files`` as
-            :class:`monai_sliceinterp.transforms.SaveVolumed` has.
-        source: the file or DICOM folder that is the input.
-
-    Example:
-        >>> from monai_sliceinterp.transforms import SaveVolumed
-        >>> [str(file) for file in output_files(Compose([SaveVolumed("pred", ".")]), "scans/a.nii.gz")]
-        ['a_interp.nii.gz']
-    """
-    files: list[Path] = []
-    for step in postprocessing.transforms:
-        if hasattr(step, "output_files"):
-            files += step.output_files(source, files)
-    return files
+_LOGGER = logging.getLogger(__name__)
 
 
 def interpolate_volumes(
     evaluator: SupervisedEvaluator,
     dataset: Dataset,
-    postprocessing: Compose | None = None,
-    resume: bool = False,
+    saving: SaveInterpolatedd | None = None,
     key: str = CommonKeys.PRED,
 ) -> list[str]:
     """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
 
     Where processes were started together (``torchrun``, Slurm), each takes every n-th volume of those that are left.
-    One volume is in memory at a time in every process.
+    One volume is in memory at a time in every process. A failure is reported in one line; its traceback goes to the
+    log at level DEBUG, and is shown where the failure is a mistake in a program.
 
     Args:
         evaluator: engine whose postprocessing writes the volumes.
         dataset: inputs ``{"image": path}`` and the preprocessing.
-        postprocessing: the steps of ``evaluator`` that write. Those with a method ``check``, such as
-            :meth:`monai_sliceinterp.transforms.SaveVolumed.check`, are asked about every input before anything is
-            computed.
-        resume: leave out inputs whose outputs all exist, see :func:`output_files`.
+        saving: the part of ``evaluator``'s postprocessing that writes: it is asked about every input before anything
+            is computed, and which inputs are finished already.
         key: key of the written volume in the engine's output.
 
     Returns:
@@ -76,9 +55,6 @@ def interpolate_volumes(
 
     Raises:
         SystemExit: with status 1, after all volumes have been tried, if any failed in any process.
-
-    Example:
-        See ``bundles/asi/inference.json``.
     """
     # ignite logs an exception before it raises it; here every failure is reported once, in one line
     evaluator.logger.setLevel(logging.CRITICAL)
@@ -90,22 +66,21 @@ def interpolate_volumes(
     def fail(index: int, error: BaseException) -> None:
         reason = one_line(error)
         failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
-        _tell(f"[{index + 1}/{len(names)}] failed: {failures[index]}", sys.stderr)
+        _LOGGER.debug("%s failed", names[index], exc_info=error)
+        report(error, f"[{index + 1}/{len(names)}] failed: {failures[index]}")
 
-    steps = postprocessing.transforms if postprocessing is not None else ()
     left: Sequence[int] = range(len(names))
-    if resume and postprocessing is not None:
-        left = [index for index in left if not _is_finished(postprocessing, names[index])]
+    if saving is not None and saving.resume:
+        left = [index for index in left if not saving.is_finished(names[index])]
         if rank == 0 and len(left) < len(names):
-            _tell(f"{len(names) - len(left)} of {len(names)} inputs are finished already", sys.stdout)
+            _print(f"{len(names) - len(left)} of {len(names)} inputs are finished already")
     if processes > 1:
         idist.barrier()  # before any process writes, all have seen the same files
     mine = []
     for index in left[rank::processes]:
         try:
-            for step in steps:
-                if hasattr(step, "check"):
-                    step.check(names[index])
+            if saving is not None:
+                saving.check(names[index])
             mine.append(index)
         except INPUT_ERRORS as error:
             fail(index, error)
@@ -125,7 +100,7 @@ def interpolate_volumes(
         frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
         size = "x".join(str(length) for length in result.shape[1:]) + frames
         spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-        _tell(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)", sys.stdout)
+        _print(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)")
     if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
         for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
             failures = failures | others
@@ -135,12 +110,7 @@ def interpolate_volumes(
     return written
 
 
-def _tell(line: str, stream: TextIO) -> None:
+def _print(line: str) -> None:
     """Write a line in one piece: ``print`` writes its end apart where output is unbuffered, as under ``torchrun``."""
-    stream.write(f"{line}\n")
-    stream.flush()
-
-
-def _is_finished(postprocessing: Compose, source: str) -> bool:
-    files = output_files(postprocessing, source)
-    return bool(files) and all(file.exists() for file in files)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

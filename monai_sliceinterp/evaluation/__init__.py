@@ -9,35 +9,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fair evaluation: degrade, interpolate, score, test, show."""
+"""Evaluation of methods: degrade, interpolate, score, test, report."""
 
 from __future__ import annotations
 
-from monai_sliceinterp.evaluation.ablation import ViewAblation
-from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison, compare
+from monai_sliceinterp.evaluation.comparison import BASELINES, MethodComparison, compare, format_scores
 from monai_sliceinterp.evaluation.harness import Evaluation, run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_method, find_methods
-from monai_sliceinterp.evaluation.protocols import degrade_by_protocol, make_protocols
-from monai_sliceinterp.evaluation.quality import (
-    LeaveOneOutQualityD,
-    LeaveOneOutQualityd,
-    LeaveOneOutQualityDict,
-    leave_one_out_quality,
-)
-from monai_sliceinterp.evaluation.scores import (
-    METRICS,
-    SMALLER_IS_BETTER,
-    Score,
-    format_scores,
-    score_volume,
-    write_rows,
-    write_scores,
-)
+from monai_sliceinterp.evaluation.protocols import make_protocols, read_protocols
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
-from monai_sliceinterp.evaluation.significance import (
+from monai_sliceinterp.evaluation.statistics import (
     bootstrap_interval,
+    compare_methods,
     holm_correction,
     paired_difference,
+    score_table,
     signed_rank_p_value,
+    summarize,
+    write_table,
 )
-from monai_sliceinterp.evaluation.statistics import MethodSummary, MethodTest, summarize, test_methods

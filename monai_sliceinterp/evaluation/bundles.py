@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Run the inference of a bundle in memory, so that what is scored is what its users get."""
+"""Inference of a bundle in memory, so that what is scored is what its users get."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.checks import closest
-from monai_sliceinterp.command_line import as_bool
+from monai_sliceinterp.checks import closest, switch
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
@@ -39,38 +38,17 @@ T = TypeVar("T")
 INFERENCE = "inference.json"
 """Name of the config that is run."""
 
-OTHER_CONFIGS = (INFERENCE, "metadata.json", "train.json")
-"""Configs that are no overlays."""
+_NO_OVERLAYS = (INFERENCE, "metadata.json", "train.json")
 
 
 def config_folder(bundle: Path) -> Path | None:
-    """Return the folder of a bundle's configs, None where it has none.
-
-    Example:
-        >>> config_folder(Path("nowhere")) is None
-        True
-    """
+    """Find the folder of a bundle's configs; None where it has none."""
     return next((folder for folder in (bundle, bundle / "configs") if (folder / INFERENCE).is_file()), None)
 
 
 @contextmanager
 def unpacked(path: str | Path) -> Iterator[Path]:
-    """Unpack the zip file of a bundle into a temporary folder; give the bundle's folder in it.
-
-    Args:
-        path: a zip file with the bundle, or with one folder that is it.
-
-    Raises:
-        ValueError: if the file is not such a zip file, or a member would be written outside the folder.
-
-    Example:
-        >>> file = Path(tempfile.mkdtemp()) / "asi.zip"
-        >>> with zipfile.ZipFile(file, "w") as archive:
-        ...     archive.writestr("asi/configs/inference.json", "{}")
-        >>> with unpacked(file) as bundle:
-        ...     bundle.name, bundle.is_dir()
-        ('asi', True)
-    """
+    """Unpack the zip file of a bundle, or of a folder that is one, and yield the bundle's temporary folder."""
     stem = Path(path).stem
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root).resolve() / stem  # a bundle at the top of the file is called like the file
@@ -82,14 +60,14 @@ def unpacked(path: str | Path) -> Iterator[Path]:
                 archive.extractall(folder)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, or encrypted
             raise ValueError(f"{path}: cannot be unpacked ({error}); expected the zip file of a bundle.") from error
-        found = [entry for entry in (folder, *sorted(folder.iterdir())) if config_folder(entry)]
-        if not found:
-            raise ValueError(f"{path}: holds no bundle; expected a folder with configs/{INFERENCE}.")
-        yield found[0]
+        bundles = [entry for entry in (folder, *sorted(folder.iterdir())) if config_folder(entry)]
+        if not bundles:
+            raise ValueError(f"{path}: contains no bundle; expected a folder with configs/{INFERENCE}.")
+        yield bundles[0]
 
 
 class BundlePipeline:
-    """The inference of a bundle: its preprocessing but for the loading, its inferer and network, and the way back.
+    """Inference of a bundle: its preprocessing but for the loading, its inferer and network, and the way back.
 
     Intensities come back in the units of the scan and are not rounded to the type in which it was stored.
 
@@ -101,36 +79,29 @@ class BundlePipeline:
 
     Raises:
         ValueError: with one line, if a config or the weights are missing or unusable.
-
-    Example:
-        See :func:`monai_sliceinterp.evaluation.methods.find_method`.
     """
 
     def __init__(
-        self,
-        bundle: str | Path,
-        overlays: Sequence[str] = (),
-        ckpt: str = "",
-        device: torch.device | str = "cpu",
+        self, bundle: str | Path, overlays: Sequence[str] = (), ckpt: str = "", device: torch.device | str = "cpu"
     ) -> None:
         self.bundle, self.device = Path(bundle), torch.device(device)
         configs = config_folder(self.bundle)
         if configs is None:
-            raise ValueError(f"{bundle}: is no bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
+            raise ValueError(f"{bundle}: is not a bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
         parser = ConfigParser()
         files = [configs / INFERENCE, *(self._overlay(configs, name) for name in overlays)]
         self._tell(f"cannot read {', '.join(file.name for file in files)}", parser.read_config, files)
-        said = json.dumps(parser.config, sort_keys=True, default=str)
+        content = json.dumps(parser.config, sort_keys=True, default=str)
         # spacing: null beside a factor; slices are last already; a bar of its own would break that of the evaluation
-        given: dict[str, Any] = {"spacing": None, "axis": 2, "progress": False, "device": self.device}
-        for key, value in {**given, "bundle_root": str(self.bundle), **({"ckpt": ckpt} if ckpt else {})}.items():
+        fixed: dict[str, Any] = {"spacing": None, "axis": 2, "progress": False, "device": self.device}
+        for key, value in {**fixed, "bundle_root": str(self.bundle), **({"ckpt": ckpt} if ckpt else {})}.items():
             parser[key] = value
         weights = Path(self._parsed(parser, "ckpt"))
         if not weights.is_file():
             raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
         network = load_weights(self._parsed(parser, "network_def"), weights, self.device)
         self.network = self._parsed(parser, "network").eval()
-        self.amp = as_bool(self._parsed(parser, "amp"), "amp") if "amp" in parser else False
+        self.amp = switch("amp", self._parsed(parser, "amp")) if "amp" in parser else False
         steps = self._parsed(parser, "preprocessing").transforms
         self.preprocessing = Compose([step for step in steps if not isinstance(step, LoadVolumed)])
         if len(self.preprocessing.transforms) == len(steps):
@@ -138,10 +109,8 @@ class BundlePipeline:
         # whatever else refers to the network gets this one, not a new one
         parser["network_def"], parser["network"] = network, self.network
         self.parser = parser
-        digest = hashlib.sha256(said.encode())
-        digest.update(weights.read_bytes())
-        digest.update(self.device.type.encode())
-        self.fingerprint = digest.hexdigest()
+        state = content.encode() + weights.read_bytes() + self.device.type.encode()
+        self.fingerprint = hashlib.sha256(state).hexdigest()
 
     @torch.no_grad()
     def __call__(self, thick: MetaTensor, factor: int) -> MetaTensor:
@@ -153,15 +122,14 @@ class BundlePipeline:
         data = self._tell("", self.preprocessing, {"image": image})
         with torch.autocast(self.device.type, enabled=self.amp):
             data["pred"] = inferer(data["image"][None].to(self.device), self.network)[0].cpu()
-        return cast(MetaTensor, RestoreVolumed("pred", self.preprocessing, inferer)(data)["pred"])
+        return cast(MetaTensor, RestoreVolumed("pred", self.preprocessing)(data)["pred"])
 
     def _overlay(self, configs: Path, name: str) -> Path:
-        """Find an overlay."""
         beside = configs / f"{name}.json"
         for path in (beside, Path(name)):
             if path.is_file():
                 return path
-        known = sorted(path.stem for path in configs.glob("*.json") if path.name not in OTHER_CONFIGS)
+        known = sorted(path.stem for path in configs.glob("*.json") if path.name not in _NO_OVERLAYS)
         raise ValueError(
             f"{self.bundle}: has no config {name!r}; expected one of {', '.join(known)}, or a file"
             f"{closest(name, known) or '.'}"
@@ -173,11 +141,9 @@ class BundlePipeline:
         return self._tell(f"cannot make {key!r}", parser.get_parsed_content, key)
 
     def _tell(self, what: str, function: Callable[..., T], *args: Any) -> T:
-        """Call a function; say which bundle is at fault if it fails. Its configs end the program on bad input."""
+        """Call a function; an error names the bundle that is at fault."""
         try:
             return function(*args)
-        except SystemExit as error:
-            raise ValueError(f"{self.bundle}: {str(error).removeprefix('error: ')}") from error
         except Exception as error:  # a config is a program: anything can come of it
             lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{self.bundle}: {what + ': ' if what else ''}{lines[0]}") from error

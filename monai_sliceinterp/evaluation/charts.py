@@ -9,40 +9,111 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Charts of an evaluation: box plots of scores, scores over a parameter, and what the methods cost."""
+"""Charts of an evaluation, and the style that all its pictures share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from monai_sliceinterp.evaluation.drawing import add_caption, drawing, wrap
-from monai_sliceinterp.evaluation.labels import better_is, format_value, method_colors, metric_label
-from monai_sliceinterp.evaluation.scores import Score
+from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["box_plots", "cost_plot", "parameter_curve"]
+__all__ = ["box_plots", "cost_plot", "drawing", "method_colors", "parameter_curve", "wrap"]
 
+# The user's own settings of matplotlib stay out; names are shown as they are, also those with a dollar.
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e0e0e0",
+    "image.cmap": "gray",
+}
+_DPI = 130
+
+_BASELINE_COLORS = {"linear": "#d9d9d9", "cubic": "#a6a6a6", "lanczos": "#595959"}
+# the first ones stay apart for color-blind readers, too
+_COLORS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#332288", "#cc79a7", "#661100"]
+_COLORS += ["#999933", "#44aa99", "#882255", "#f0e442"]
 _BOXES_PER_ROW = 42
 
 
-def box_plots(scores: Sequence[Score], metric: str, path: str | Path, title: str = "") -> None:
+@contextmanager
+def drawing(
+    path: str | Path, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Iterator[Figure]:
+    """Make a figure of a width and height in inches, and write it to a file when it is drawn.
+
+    The suffix of the file says the format (png, svg, pdf); ``layout`` is matplotlib's, None places nothing.
+    """
+    try:
+        from matplotlib import style
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "monai_sliceinterp[evaluation]"') from error
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(width, height), layout=layout)
+        yield figure
+        with atomic_path(path) as part:
+            figure.savefig(part, dpi=_DPI, format=Path(path).suffix[1:].lower())
+
+
+def _add_caption(figure: Figure, text: str, width: float) -> None:
+    """Add small text below a figure of a width in inches."""
+    figure.supxlabel(textwrap.fill(text, int(width / 0.068)), fontsize=7.5, color="#404040")
+
+
+def wrap(name: str, width: int) -> str:
+    r"""Break a name into lines, where possible after a separator.
+
+    Example:
+        >>> wrap("asi_finetuned on ours", 9)
+        'asi_\nfinetuned\non ours'
+    """
+    lines = [""]
+    for piece in re.findall(rf"[^\s_/.,-]{{0,{width}}}[\s_/.,-]*", name):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.strip() for line in lines)
+
+
+def method_colors(names: Sequence[str]) -> dict[str, str]:
+    """Choose a color for every method: grays for the baselines, for others by their order.
+
+    Example:
+        >>> method_colors(["mine", "cubic", "other"])
+        {'mine': '#0072b2', 'cubic': '#a6a6a6', 'other': '#d55e00'}
+    """
+    others = [name for name in dict.fromkeys(names) if name not in _BASELINE_COLORS]
+    chosen = {name: _COLORS[k % len(_COLORS)] for k, name in enumerate(others)}
+    return {name: _BASELINE_COLORS.get(name) or chosen[name] for name in dict.fromkeys(names)}
+
+
+def box_plots(table: pd.DataFrame, metric: str, path: str | Path) -> None:
     """Draw one box for each method and a group of boxes for each protocol, with the single volumes as dots.
 
     Groups of volumes get rows of their own, unless there are more than six or each holds one volume only: then all
     volumes share a row. Infinite values (exact results) and missing ones are left out, and the caption says so.
 
     Args:
-        scores: rows, see :class:`monai_sliceinterp.evaluation.Score`; may also be another class with the attributes
-            volume, group, protocol, method and the metric.
-        metric: name of the attribute to draw, for instance "psnr".
+        table: scores, see :func:`monai_sliceinterp.evaluation.score_table`.
+        metric: name of the metric to draw, for instance "psnr".
         path: the file; its suffix says the format (png, svg, pdf). Its folder must exist.
-        title: shown on top.
 
     Raises:
         ValueError: if there is no finite value.
@@ -50,20 +121,23 @@ def box_plots(scores: Sequence[Score], metric: str, path: str | Path, title: str
 
     Example:
         >>> import tempfile
+        >>> from monai_sliceinterp.evaluation import score_table
         >>> file = Path(tempfile.mkdtemp()) / "psnr.png"
-        >>> rows = [Score(f"v{k}", "g", "subsample x2", name, 30.0 + k, 0.9, 32.0) for k in range(5) for name in "ab"]
-        >>> box_plots(rows, "psnr", file)
+        >>> names = {"group": "g", "protocol": "subsample x2"}
+        >>> rows = [{**names, "volume": f"v{k}", "method": name, "psnr": 30.0 + k} for k in range(5) for name in "ab"]
+        >>> box_plots(score_table(rows), "psnr", file)
         >>> file.read_bytes()[1:4]
         b'PNG'
     """
-    kept = [score for score in scores if np.isfinite(getattr(score, metric))]
-    if not kept:
+    finite = table[np.isfinite(table[metric])]
+    if finite.empty:
         raise ValueError(f"there is no finite value of {metric!r} to draw; leave this metric out.")
-    methods = list(dict.fromkeys(score.method for score in scores))
-    protocols = list(dict.fromkeys(score.protocol for score in kept))
-    groups = list(dict.fromkeys(score.group for score in kept))
-    volumes = {name: k for k, name in enumerate(dict.fromkeys((score.group, score.volume) for score in kept))}
-    separate = 1 < len(groups) <= 6 and len(volumes) > len(groups)
+    methods, protocols, groups = (
+        list(part.unique()) for part in (table["method"], finite["protocol"], finite["group"])
+    )
+    volume_numbers = finite.groupby(["group", "volume"], sort=False).ngroup()
+    finite = finite.assign(shift=((volume_numbers * 0.618 + 0.5) % 1 - 0.5) * 0.5)  # a volume's dots have one place
+    separate = 1 < len(groups) <= 6 and volume_numbers.nunique() > len(groups)
     per_row = max(1, _BOXES_PER_ROW // len(methods))
     rows = [
         (group, protocols[begin : begin + per_row])
@@ -76,39 +150,36 @@ def box_plots(scores: Sequence[Score], metric: str, path: str | Path, title: str
     with drawing(path, width, 0.9 + 2.9 * len(rows)) as figure:
         axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for axis, (group, shown) in zip(axes, rows, strict=True):
-            part = [score for score in kept if group in (None, score.group)]
-            counts = []
+            part = finite if group is None else finite[finite["group"] == group]
+            ticks = []
             for place, protocol in enumerate(shown):
-                found = [[s for s in part if (s.protocol, s.method) == (protocol, name)] for name in methods]
-                counts.append(_count_text([len(rows) for rows in found if rows]))
-                for k, (name, cell) in enumerate(zip(methods, found, strict=True)):
-                    values = [getattr(score, metric) for score in cell]
-                    _draw_box(axis, place * pitch + k, values, colors[name])
-                    shift = [((volumes[score.group, score.volume] * 0.618 + 0.5) % 1 - 0.5) * 0.5 for score in cell]
-                    places = np.add(place * pitch + k, shift)
-                    axis.plot(places, values, "o", ms=2.8, mfc="white", mec="black", mew=0.5, zorder=4)
-            names = [wrap(name, round(3.6 * pitch)) for name in shown]
-            ticks = [f"{name}\n{count}" for name, count in zip(names, counts, strict=True)]
+                boxes = part[part["protocol"] == protocol]
+                for k, name in enumerate(methods):
+                    cell = boxes[boxes["method"] == name]
+                    _draw_box(axis, place * pitch + k, cell[metric].to_numpy(), colors[name])
+                    dots = place * pitch + k + cell["shift"].to_numpy()
+                    axis.plot(dots, cell[metric].to_numpy(), "o", ms=2.8, mfc="white", mec="black", mew=0.5, zorder=4)
+                ticks.append(f"{wrap(protocol, round(3.6 * pitch))}\n{_count_text(boxes['method'].value_counts())}")
             axis.set_xticks([place * pitch + (len(methods) - 1) / 2 for place in range(len(shown))], ticks)
             axis.set_xlim(-1.1, (len(shown) - 1) * pitch + len(methods) + 0.1)
             axis.tick_params(axis="x", length=0)
             axis.grid(axis="y")
-            axis.set_ylabel(metric_label(metric))
+            axis.set_ylabel(METRICS[metric].label)
             axis.margins(y=0.08)
             if group is not None:
                 axis.set_title(group, loc="left", fontsize=9)
-        handles = [_swatch(colors[name]) for name in methods]
+        from matplotlib.patches import Patch
+
+        handles = [Patch(facecolor=colors[name], edgecolor="#303030", linewidth=0.8) for name in methods]
         labels = [wrap(name, 24) for name in methods]
         columns = max(1, int(width / (0.65 + 0.085 * max(len(line) for label in labels for line in label.split("\n")))))
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, title=title)
-        legend.get_title().set_fontsize(11)
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
         merged = f" Volumes of {len(groups)} groups together." if len(groups) > 1 and not separate else ""
         caption = (
-            f"{better_is(metric).capitalize()}. Boxes: quartiles and median, whiskers up to 1.5 interquartile ranges; "
-            "dots: volumes."
-            f"{merged}{_left_out([getattr(score, metric) for score in scores])}"
+            f"{METRICS[metric].better.capitalize()} is better. Boxes: quartiles and median, whiskers up to 1.5 "
+            f"interquartile ranges; dots: volumes.{merged}{_left_out(table[metric])}"
         )
-        add_caption(figure, caption, width)
+        _add_caption(figure, caption, width)
 
 
 def parameter_curve(
@@ -117,29 +188,8 @@ def parameter_curve(
     ylabel: str,
     path: str | Path,
     logx: bool = False,
-    title: str = "",
 ) -> None:
-    """Draw how a score depends on a parameter, one curve for each series.
-
-    Args:
-        points: pairs of parameter and score by the name of the series; drawn in the order of the parameter.
-        xlabel: the parameter.
-        ylabel: the score.
-        path: the file, see :func:`box_plots`.
-        logx: logarithmic axis of the parameter.
-        title: shown on top.
-
-    Raises:
-        ValueError: if there is no point, if one is not finite, or if a parameter is not positive with ``logx``.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "lambda.svg"
-        >>> parameter_curve({"asi": [(0.01, 31.0), (0.1, 31.6), (1, 31.2)]}, "lambda", "PSNR (dB)", file, logx=True)
-        >>> file.exists()
-        True
-    """
+    """Draw a score over a parameter: points are pairs of parameter and score by the name of their curve."""
     if not any(points.values()):
         raise ValueError("there is no point to draw.")
     for name, pairs in points.items():
@@ -159,86 +209,55 @@ def parameter_curve(
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         axis.grid()
-        axis.set_title(title)
         if len(points) > 1:
             figure.legend(loc="outside right upper", frameon=False)
 
 
-def cost_plot(scores: Sequence[Score], path: str | Path, title: str = "") -> None:
+def cost_plot(table: pd.DataFrame, path: str | Path) -> None:
     """Draw the time and the memory that methods take: one dot for each volume and protocol, a bar at the median.
 
-    Args:
-        scores: rows with "seconds" and "memory" (MiB); a quantity that no row has is left out.
-        path: the file, see :func:`box_plots`.
-        title: shown on top.
-
-    Raises:
-        ValueError: if no row has a time or a memory.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "cost.png"
-        >>> cost_plot([Score("v", "g", "p", "linear", 30.0, 0.9, 32.0, seconds=0.2)], file)
-        >>> file.exists()
-        True
+    A quantity that no row of the table has is left out.
     """
-    quantities = [
-        (key, label, unit)
-        for key, label, unit in (("seconds", "time per volume (s)", "s"), ("memory", "memory (MiB)", "MiB"))
-        if any(np.isfinite(getattr(score, key)) for score in scores)
-    ]
+    labels = {"seconds": "time per volume (s)", "memory": "memory (MiB)"}
+    quantities = [name for name in labels if np.isfinite(table[name]).any()]
     if not quantities:
         raise ValueError("the scores have neither times nor memory to draw.")
-    methods = list(dict.fromkeys(score.method for score in scores))
+    methods = list(table["method"].unique())
     colors = method_colors(methods)
-    with drawing(path, 1.5 + 3.9 * len(quantities), 1.5 + 0.34 * len(methods)) as figure:
+    width = 1.5 + 3.9 * len(quantities)
+    with drawing(path, width, 1.5 + 0.34 * len(methods)) as figure:
         axes = figure.subplots(1, len(quantities), squeeze=False, sharey=True)[0]
-        for axis, (key, label, unit) in zip(axes, quantities, strict=True):
-            for row, name in enumerate(methods):
-                values = np.array([getattr(score, key) for score in scores if score.method == name])
+        for axis, name in zip(axes, quantities, strict=True):
+            for row, method in enumerate(methods):
+                values = table.loc[table["method"] == method, name].to_numpy()
                 values = values[np.isfinite(values)]
-                shift = [((k * 0.618 + 0.5) % 1 - 0.5) * 0.5 for k in range(len(values))]
-                axis.scatter(values, np.add(row, shift), s=22, color=colors[name], edgecolor="#303030", linewidth=0.5)
+                shift = ((np.arange(len(values)) * 0.618 + 0.5) % 1 - 0.5) * 0.5
+                axis.scatter(values, row + shift, s=22, color=colors[method], edgecolor="#303030", linewidth=0.5)
                 if len(values):
                     middle = float(np.median(values))
                     axis.plot([middle, middle], [row - 0.38, row + 0.38], color="black", lw=2, zorder=3)
-                    text = f"{format_value(key, middle)} {unit}"
+                    text = f"{METRICS[name].format(middle)} {METRICS[name].unit}"
                     axis.text(1.02, row, text, transform=axis.get_yaxis_transform(), va="center")
-            if key == "seconds":
+            if name == "seconds":
                 axis.set_xscale("log")
                 _plain_log_ticks(axis)
             else:
                 axis.set_xlim(left=0)
-            axis.set_xlabel(label)
+            axis.set_xlabel(labels[name])
             axis.grid(axis="x")
         axes[0].set_yticks(range(len(methods)), [wrap(name, 24) for name in methods])
         axes[0].set_ylim(len(methods) - 0.4, -0.6)
-        if title:
-            figure.suptitle(title)
-        add_caption(figure, "Dots: volumes and protocols; bars and numbers: medians.", 1.5 + 3.9 * len(quantities))
+        _add_caption(figure, "Dots: volumes and protocols; bars and numbers: medians.", width)
 
 
-def _draw_box(axis: Axes, position: float, values: Sequence[float], color: str) -> None:
+def _draw_box(axis: Axes, position: float, values: np.ndarray, color: str) -> None:
     line = {"color": "#303030", "linewidth": 0.8}
-    axis.boxplot(
-        [values],
-        positions=[position],
-        widths=0.78,
-        patch_artist=True,
-        manage_ticks=False,
-        showfliers=False,  # every volume is drawn as a dot
-        boxprops={"facecolor": color, "edgecolor": "#303030", "linewidth": 0.8},
-        medianprops={"color": "black", "linewidth": 1.4},
-        whiskerprops=line,
-        capprops=line,
-    )
-
-
-def _swatch(color: str) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor=color, edgecolor="#303030", linewidth=0.8)
+    box = {"facecolor": color, "edgecolor": "#303030", "linewidth": 0.8}
+    median = {"color": "black", "linewidth": 1.4}
+    style: dict[str, Any] = {"boxprops": box, "medianprops": median, "whiskerprops": line, "capprops": line}
+    # every volume is drawn as a dot, so there are no fliers
+    style |= {"widths": 0.78, "patch_artist": True, "manage_ticks": False, "showfliers": False}
+    axis.boxplot([values], positions=[position], **style)
 
 
 def _plain_log_ticks(axis: Axes) -> None:
@@ -251,14 +270,13 @@ def _plain_log_ticks(axis: Axes) -> None:
     axis.xaxis.set_minor_locator(ticker.NullLocator())
 
 
-def _left_out(values: Sequence[float]) -> str:
-    """Say which values are not drawn."""
-    exact, missing = int(np.isinf(values).sum()), int(np.isnan(values).sum())
+def _left_out(values: pd.Series) -> str:
+    """Count the values that are not drawn, in words."""
+    exact, missing = int(np.isinf(values).sum()), int(values.isna().sum())
     parts = [f"{exact} exact (infinite)"] * (exact > 0) + [f"{missing} without a value"] * (missing > 0)
     return f" Left out: {', '.join(parts)}." if parts else ""
 
 
-def _count_text(counts: Sequence[int]) -> str:
-    """Tell how many volumes the boxes of a protocol stand for."""
-    low, high = min(counts, default=0), max(counts, default=0)
+def _count_text(counts: pd.Series) -> str:
+    low, high = (counts.min(), counts.max()) if len(counts) else (0, 0)
     return f"n = {high}" if low == high else f"n = {low} to {high}"

@@ -17,16 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from monai_sliceinterp.evaluation.protocols import can_score, degrade_by_protocol, protocol_titles
-from monai_sliceinterp.evaluation.scores import Score, format_scores, score_volume, write_scores
+from monai_sliceinterp.checks import one_of
+from monai_sliceinterp.evaluation.protocols import read_protocols
+from monai_sliceinterp.evaluation.statistics import paired_difference, score_table, signed_rank_p_value, write_table
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.metrics import body_mask
+from monai_sliceinterp.metrics import Protocol, body_mask
 
-__all__ = ["BASELINES", "Interpolator", "MethodComparison", "compare"]
+__all__ = ["BASELINES", "Interpolator", "MethodComparison", "compare", "format_scores"]
 
 BASELINES = ("linear", "cubic", "lanczos")
 
@@ -36,36 +38,34 @@ Interpolator = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 def compare(
     volumes: Sequence[Mapping[str, Any]],
     methods: Mapping[str, Callable[[int], Interpolator]],
-    protocols: Sequence[Mapping[str, Any]],
+    protocols: Sequence[Mapping[str, Any] | Protocol],
     data_range: float = 1.0,
     progress: bool = True,
     body_threshold: float | None = None,
-) -> list[Score]:
-    """Score methods and classical baselines on thin volumes thinned by protocols.
+) -> pd.DataFrame:
+    """Score methods and classical baselines on volumes that are degraded by protocols.
 
     Args:
         volumes: items with an "image" ``(C, H, W, N)``: MetaTensors with slices last, scaled to [0, ``data_range``].
-        methods: by name, what makes an interpolator ``(1, C, H, W, N) -> (1, C, H, W, M)`` from a factor. An
-            interpolator that gives several results returns them by name. The baselines "linear", "cubic" and
-            "lanczos" are added.
-        protocols: arguments of :class:`monai_sliceinterp.transforms.FWHMDownsample`, for instance
-            ``{"factor": 2, "fwhm": 0}`` (subsample) or ``{"factor": 3}`` (Gaussian slabs). With an entry "random", the
-            arguments of :class:`monai_sliceinterp.transforms.RandDegrader` but the factor, and on request a "seed":
-            slabs, phase and noise are drawn for each volume, the same for every method, and all slices are scored.
+        methods: by name, functions that make an interpolator ``(1, C, H, W, N) -> (1, C, H, W, M)`` from a factor. An
+            interpolator with several results returns them by name. The baselines "linear", "cubic" and "lanczos" are
+            added.
+        protocols: see :func:`monai_sliceinterp.evaluation.read_protocols`.
         data_range: largest possible intensity difference.
         progress: show a progress bar.
         body_threshold: intensity, scaled like the volumes, above which voxels are tissue, see
             :func:`monai_sliceinterp.metrics.body_mask`; scores inside the body are added. None: they are not.
 
     Returns:
-        One score for each volume, protocol and method. A protocol a volume has too few slices for is left out for it.
-        With several channels (frames) scores are over the slices of all of them.
+        Scores with a row for each volume, protocol and method, see :func:`monai_sliceinterp.evaluation.score_table`. A
+        protocol that a volume has too few slices for is left out for it. With several channels (frames) scores are over
+        the slices of all of them.
 
     Example:
         >>> import torch
         >>> from monai.data import MetaTensor
         >>> volume = MetaTensor(torch.rand(1, 16, 16, 7), meta={"filename_or_obj": "a/b.nii"})
-        >>> [score.method for score in compare([{"image": volume}], {}, [{"factor": 2, "fwhm": 0}], progress=False)]
+        >>> compare([{"image": volume}], {}, [{"factor": 2, "fwhm": 0}], progress=False)["method"].tolist()
         ['linear', 'cubic', 'lanczos']
     """
     makers: dict[str, Callable[[int], Interpolator]] = {
@@ -73,29 +73,64 @@ def compare(
         for name in BASELINES
     }
     makers.update(methods)
-    scores = []
-    titles = protocol_titles(protocols)
+    rows = []
+    parsed = read_protocols(protocols)
     for number in tqdm(range(len(volumes)), desc="volumes", unit="volume", disable=not progress):
         thin = volumes[number]["image"]
         body = None if body_threshold is None else body_mask(thin, body_threshold)
         source = Path(str(thin.meta.get("filename_or_obj", number)))
-        for protocol, title in zip(protocols, titles, strict=True):
-            factor, restored = int(protocol["factor"]), "random" in protocol
-            if not can_score(thin.shape[-1], protocol):
+        for protocol in parsed:
+            if not protocol.can_score(thin.shape[-1]):
                 continue
-            thick, phase = degrade_by_protocol(thin, protocol, number)
-            truth = thin[..., phase:]  # from the first kept slice on
-            inside = None if body is None else body[..., phase:]
+            trial = protocol.trial(thin, number, body)
+            identity = {"volume": file_stem(source), "group": source.parent.name, "protocol": protocol.title}
             for name, make in makers.items():
-                result = make(factor)(thick[None])
+                result = make(trial.factor)(trial.thick[None])
                 for part, pred in result.items() if isinstance(result, Mapping) else [(name, result)]:
-                    values = score_volume(pred[0], truth, factor, data_range, inside, restored)
-                    scores.append(Score(file_stem(source), source.parent.name, title, part, **values))
-    return scores
+                    rows.append({**identity, "method": part, **trial.score(pred[0], data_range)})
+    return score_table(rows)
+
+
+def format_scores(table: pd.DataFrame, method: str, region: str = "slices") -> str:
+    """Tabulate mean scores for each group and protocol, and test a method against the better of linear and cubic.
+
+    Args:
+        table: scores, see :func:`compare`.
+        method: the method under test.
+        region: "slices" or "body".
+
+    Returns:
+        A Markdown table: PSNR (dB) and SSIM of the synthesized slices of every method as mean over volumes, the gain of
+        ``method`` over the better of linear and cubic, on how many volumes it wins, and the p-value of the one-sided
+        Wilcoxon signed-rank test on PSNR.
+
+    Example:
+        >>> row = {"volume": "v", "group": "g", "protocol": "p", "ssim": 0.5}
+        >>> values = {"linear": 20.0, "cubic": 21.0, "asi": 22.0}
+        >>> scores = score_table({**row, "method": name, "psnr": value} for name, value in values.items())
+        >>> print(format_scores(scores, "asi").splitlines()[-1])
+        | g | p | 1 | 20.00 / 0.5000 | 21.00 / 0.5000 | 22.00 / 0.5000 | +1.00 dB over cubic | 1 of 1 | 0.5 |
+    """
+    suffix = {"slices": "", "body": "_body"}[one_of("region", region, ["slices", "body"])]
+    names = list(table["method"].unique())
+    head = ["group", "protocol", "n", *names, "gain", "wins", "p"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for (group, protocol), rows in table.groupby(["group", "protocol"], sort=False):
+        psnr, ssim = (
+            {name: rows.loc[rows["method"] == name, key + suffix].to_numpy() for name in names}
+            for key in ("psnr", "ssim")
+        )
+        best = max((name for name in ("linear", "cubic") if name in psnr), key=lambda name: psnr[name].mean())
+        difference = paired_difference(psnr[method], psnr[best])
+        cells = [group, protocol, str(len(difference))]
+        cells += [f"{psnr[name].mean():.2f} / {ssim[name].mean():.4f}" for name in names]
+        cells += [f"{difference.mean():+.2f} dB over {best}", f"{int((difference > 0).sum())} of {len(difference)}"]
+        lines.append("| " + " | ".join([*cells, f"{signed_rank_p_value(difference):.2g}"]) + " |")
+    return "\n".join(lines)
 
 
 class MethodComparison:
-    """Compare a network with the classical baselines and print the table; for the ``run`` section of a bundle.
+    """Comparison of a network with the classical baselines, for the ``run`` section of a bundle.
 
     Args:
         volumes: thin volumes, see :func:`compare`.
@@ -104,7 +139,7 @@ class MethodComparison:
         protocols: see :func:`compare`.
         method: name of the method in the table.
         output_dir: folder for ``scores.csv`` and ``scores.md``; None writes nothing.
-        body_threshold: see :func:`compare`; a second table tells the scores inside the body.
+        body_threshold: see :func:`compare`; a second table contains the scores inside the body.
 
     Example:
         >>> import torch
@@ -112,9 +147,8 @@ class MethodComparison:
         >>> from monai_sliceinterp.inferers import LatentSliceInferer
         >>> from monai_sliceinterp.networks.nets import ASIAutoencoder
         >>> scan = {"image": MetaTensor(torch.rand(1, 16, 16, 5))}
-        >>> comparison = MethodComparison(
-        ...     [scan], ASIAutoencoder(), LatentSliceInferer, [{"factor": 2, "fwhm": 0}], "asi"
-        ... )
+        >>> protocols = [{"factor": 2, "fwhm": 0}]
+        >>> comparison = MethodComparison([scan], ASIAutoencoder(), LatentSliceInferer, protocols, "asi")
         >>> print(comparison.run(progress=False).splitlines()[0])
         | group | protocol | n | linear | cubic | lanczos | asi | gain | wins | p |
     """
@@ -124,7 +158,7 @@ class MethodComparison:
         volumes: Sequence[Mapping[str, Any]],
         network: nn.Module,
         inferer: Callable[..., Callable[..., Tensor | Mapping[str, Tensor]]],
-        protocols: Sequence[Mapping[str, Any]],
+        protocols: Sequence[Mapping[str, Any] | Protocol],
         method: str,
         output_dir: str | Path | None = None,
         body_threshold: float | None = None,
@@ -151,14 +185,14 @@ class MethodComparison:
         scores = compare(
             self.volumes, {self.method: make}, self.protocols, progress=progress, body_threshold=self.body_threshold
         )
-        if not scores:
+        if scores.empty:
             raise ValueError("no volume has enough slices for any of the protocols.")
-        table = format_scores(scores, self.method)
+        text = format_scores(scores, self.method)
         if self.body_threshold is not None:
-            table += "\n\ninside the body:\n" + format_scores(scores, self.method, "body")
+            text += "\n\ninside the body:\n" + format_scores(scores, self.method, "body")
         if self.output_dir is not None:
             Path(self.output_dir).mkdir(parents=True, exist_ok=True)
-            write_scores(scores, Path(self.output_dir) / "scores.csv")
+            write_table(scores, Path(self.output_dir) / "scores.csv")
             with atomic_path(Path(self.output_dir) / "scores.md") as part:
-                part.write_text(table + "\n")
-        return table
+                part.write_text(text + "\n")
+        return text

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a method costs: seconds and memory of a call."""
+"""Costs of a method: seconds and memory of a call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import torch
@@ -30,20 +30,17 @@ _PERIOD = 0.005  # seconds between two looks at the memory
 
 
 def measure_cost(function: Callable[[], T], device: torch.device | str = "cpu") -> tuple[T, float, float]:
-    """Call a function and tell how long it took and how much memory it needed.
+    """Measure the time and the memory of a function call.
 
     Args:
-        function: what to call; its result is on the host, so that a GPU has finished when it returns.
+        function: its result is on the host, so that a GPU has finished when it returns.
         device: where it computes. On a GPU the memory is the largest amount that tensors held there at a time, weights
-            included. Elsewhere it is by how much the process grew at most while the function ran, looked at every 5 ms;
-            weights were there before. What the process has freed is given back to the system first, which only the GNU
-            C library can be told to do: with others the growth may be too small.
+            included. Elsewhere it is the largest growth of the process while the function ran, looked at every 5 ms;
+            weights were there before. Freed memory is given back to the system first, which only the GNU C library can
+            do: with others the growth may be too small.
 
     Returns:
         The function's result, wall-clock seconds, and MiB.
-
-    Raises:
-        ImportError: if psutil is missing.
 
     Example:
         >>> result, seconds, memory = measure_cost(lambda: torch.ones(3).sum())
@@ -51,22 +48,20 @@ def measure_cost(function: Callable[[], T], device: torch.device | str = "cpu") 
         (3.0, True, True)
     """
     device = torch.device(device)
-    if device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
+    with nullcontext([0]) if on_gpu else _growth() as growth:
         begin = time.perf_counter()
         result = function()
         seconds = time.perf_counter() - begin
-        return result, seconds, torch.cuda.max_memory_allocated(device) / 2**20
-    with _growth() as growth:
-        begin = time.perf_counter()
-        result = function()
-        seconds = time.perf_counter() - begin
-    return result, seconds, growth[0] / 2**20
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else growth[0]
+    return result, seconds, peak / 2**20
 
 
 @contextmanager
 def _growth() -> Iterator[list[int]]:
-    """Watch the resident memory of this process; the list holds by how many bytes it has grown at most."""
+    """Watch the resident memory of this process; the list holds its largest growth in bytes."""
     try:
         import psutil
     except ImportError as error:

@@ -9,12 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Cuts through volumes for the pictures of a report, and the files they are kept in."""
+"""Cuts through volumes for the pictures of a report, and the files that keep them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,26 +26,33 @@ from torch import Tensor
 
 from monai_sliceinterp.files import atomic_path
 
-__all__ = ["add_arrays", "holds_arrays", "panel_cuts", "panel_path", "read_panel", "slice_view", "volume_cuts"]
+__all__ = [
+    "PLANES",
+    "View",
+    "add_views",
+    "holds_views",
+    "panel_cuts",
+    "panel_path",
+    "read_views",
+    "slice_view",
+    "volume_cuts",
+]
 
-_KEY = "key"
-"""Entry of a file that says from which weights and settings a method's cuts are."""
+PLANES = ("axial", "coronal", "sagittal")
+"""Planes of a panel: the slices' own, and the two that cut across the slices."""
 
 
-def slice_view(image: Tensor, affine: Tensor) -> tuple[NDArray[np.float32], float]:
-    """Turn a slice as readers know it: rows from anterior or superior, columns from the patient's right or anterior.
+class View(NamedTuple):
+    """Image ``(H, W)`` of a volume, and the height of its pixels over their width."""
 
-    Args:
-        image: ``(H, W)``, a slice of a volume whose slices are last.
-        affine: the volume's affine (RAS, mm).
+    image: NDArray[Any]
+    aspect: float = 1.0
 
-    Returns:
-        The image, and the height of its pixels over their width.
 
-    Example:
-        >>> image, aspect = slice_view(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.diag(torch.tensor([1, 2, 5, 1.0])))
-        >>> image.tolist(), aspect
-        ([[4.0, 2.0], [3.0, 1.0]], 2.0)
+def slice_view(image: Tensor, affine: Tensor) -> View:
+    """Turn a slice ``(H, W)`` of a volume with slices last and this affine (RAS, mm) as readers know it.
+
+    Rows run from anterior or superior, columns from the patient's right or anterior.
     """
     world = [int(affine[:3, axis].abs().argmax()) for axis in (0, 1)]
     if world[0] <= world[1]:
@@ -51,7 +60,7 @@ def slice_view(image: Tensor, affine: Tensor) -> tuple[NDArray[np.float32], floa
     return _turned(image, affine, rows=0, columns=1)
 
 
-def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, tuple[NDArray[np.float32], float]]:
+def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, View]:
     """Cut a volume in three planes.
 
     Args:
@@ -60,14 +69,9 @@ def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, tuple[
         factor: upsampling factor by which it was or will be interpolated: the slice shown is one that is synthesized.
 
     Returns:
-        Image and height of its pixels over their width, by plane: "axial", the synthesized slice nearest to the center,
-        see :func:`slice_view`; "coronal" and "sagittal", central cuts along the first and the second axis in the plane.
-        Their rows are the slices, from inferior or posterior on.
-
-    Example:
-        >>> cuts = volume_cuts(torch.rand(1, 8, 6, 5), torch.diag(torch.tensor([1.0, 1, 2, 1])), factor=2)
-        >>> {plane: (image.shape, aspect) for plane, (image, aspect) in cuts.items()}
-        {'axial': ((6, 8), 1.0), 'coronal': ((5, 8), 2.0), 'sagittal': ((5, 6), 2.0)}
+        Views by plane: "axial", the synthesized slice nearest to the center, see :func:`slice_view`; "coronal" and
+        "sagittal", central cuts along the first and the second axis in the plane. Their rows are the slices, from
+        inferior or posterior on.
     """
     image = volume[0]
     height, width, count = image.shape
@@ -79,7 +83,7 @@ def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, tuple[
     }
 
 
-def panel_cuts(pred: Tensor, thick: Tensor, truth: MetaTensor, factor: int) -> dict[str, NDArray[np.float32]]:
+def panel_cuts(pred: Tensor, thick: Tensor, truth: MetaTensor, factor: int) -> dict[str, dict[str, View]]:
     """Cut a result, its truth and its input in three planes.
 
     Args:
@@ -87,84 +91,82 @@ def panel_cuts(pred: Tensor, thick: Tensor, truth: MetaTensor, factor: int) -> d
         thick: ``(C, H, W, N)``, from which it was interpolated; shown on the fine grid by the nearest slice.
         truth: ``(C, H, W, M)`` or longer, with its affine.
         factor: upsampling factor.
-
-    Returns:
-        Arrays under "<what>|<plane>", what being "truth", "input" or "pred", and under "aspect|<plane>" the height of a
-        pixel over its width.
-
-    Example:
-        >>> truth = MetaTensor(torch.rand(1, 8, 6, 5), affine=torch.diag(torch.tensor([1.0, 1, 2, 1])))
-        >>> cuts = panel_cuts(truth, truth[..., ::2], truth, factor=2)
-        >>> cuts["input|coronal"].shape, float(cuts["aspect|coronal"])
-        ((5, 8), 2.0)
     """
     count = pred.shape[-1]
     nearest = (2 * torch.arange(count) + factor - 1) // (2 * factor)  # of two as near the earlier one
-    arrays: dict[str, NDArray[np.float32]] = {}
-    for what, volume in (("truth", truth[..., :count]), ("input", thick[..., nearest]), ("pred", pred)):
-        for plane, (image, aspect) in volume_cuts(volume, truth.affine, factor).items():
-            arrays[f"{what}|{plane}"] = image
-            arrays[f"aspect|{plane}"] = np.array(aspect, dtype=np.float32)
-    return arrays
+    volumes = {"truth": truth[..., :count], "input": thick[..., nearest], "pred": pred}
+    return {name: volume_cuts(volume, truth.affine, factor) for name, volume in volumes.items()}
 
 
 def panel_path(output_dir: str | Path, volume: str, title: str) -> Path:
-    """Return the file with the cuts of a volume under a protocol.
-
-    Example:
-        >>> panel_path("out", "scan", "subsample x2").name
-        'scan_subsample_x2.npz'
-    """
+    """Return the file with the cuts of a volume under a protocol."""
     return Path(output_dir) / "panels" / f"{volume}_{title.replace(' ', '_')}.npz"
 
 
-def holds_arrays(path: Path, method: str, key: str) -> bool:
-    """Whether a file holds the arrays of a method, made with the weights and settings that ``key`` stands for."""
-    if not path.is_file():
-        return False
-    with np.load(path) as arrays:
-        return f"{_KEY}|{method}" in arrays and str(arrays[f"{_KEY}|{method}"]) == key
+def holds_views(path: Path, method: str, key: Any) -> bool:
+    """Check whether a file holds the views of a method, made with the weights and settings that ``key`` stands for."""
+    return key is not None and _index(path)["keys"].get(method) == key
 
 
-def add_arrays(path: Path, arrays: Mapping[str, NDArray[np.float32]], method: str, key: str) -> None:
-    """Add the arrays of a method to a file, ``pred|...`` under its name; the older ones of other methods stay.
+def add_views(path: Path, views: Mapping[str, Mapping[str, View]], method: str, key: Any) -> None:
+    """Add the views of a method to a file; the older ones of other methods stay, unless their truth was another.
 
-    What was made with another truth is dropped.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "panel.npz"
-        >>> add_arrays(file, {"pred|axial": np.ones((2, 2), np.float32)}, "linear", "v1")
-        >>> holds_arrays(file, "linear", "v1"), holds_arrays(file, "linear", "v2"), list(read_panel(file, ["linear"]))
-        (True, False, ['linear|axial'])
+    Args:
+        path: the file; its folder is made where it is missing.
+        views: by plane or the like, of "pred", which goes under the method's name, and of what is shown beside methods.
+        method: name of the method.
+        key: from which weights and settings they are, as JSON can hold it.
     """
-    kept: dict[str, NDArray] = {}
-    if path.is_file():
-        with np.load(path) as old:
-            shared = [name for name in arrays if name.startswith(("truth|", "aspect|"))]
-            if all(name in old and np.array_equal(old[name], arrays[name]) for name in shared):
-                kept = {name: old[name] for name in old if name.split("|")[0] != method}
-    for name, array in arrays.items():
-        kept[name.replace("pred|", f"{method}|", 1) if name.startswith("pred|") else name] = array
-    kept[f"{_KEY}|{method}"] = np.array(key)
+    others, keys = _read(path), _index(path)["keys"]
+    if not _same(others.get("truth", {}), views.get("truth", {})):
+        others, keys = {}, {}
+    content = others | {method if name == "pred" else name: dict(part) for name, part in views.items()}
+    listed = [(name, plane, view) for name, part in content.items() for plane, view in part.items()]
+    index = {
+        "keys": {**keys, method: key},
+        "views": [[name, plane, float(view.aspect)] for name, plane, view in listed],
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
+        images = {str(k): view.image for k, (_, _, view) in enumerate(listed)}
+        np.savez_compressed(file, index=np.array(json.dumps(index)), **images)  # type: ignore[arg-type]
 
 
-def read_panel(path: Path, methods: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Read what a file holds of some methods, in their order, and of what is shown beside them."""
-    with np.load(path) as arrays:
-        names = [name for name in arrays if not name.startswith(f"{_KEY}|")]
-        ordered = [
-            name for what in ("aspect", "input", *methods, "truth") for name in names if name.split("|")[0] == what
-        ]
-        return {name: arrays[name] for name in ordered}
+def read_views(path: Path, methods: Iterable[str]) -> dict[str, dict[str, View]]:
+    """Read the views of some methods that a file holds, in their order, between those of the input and the truth."""
+    views = _read(path)
+    return {name: views[name] for name in ("input", *methods, "truth") if name in views}
 
 
-def _turned(
-    image: Tensor, affine: Tensor, rows: int, columns: int, upward: bool = False
-) -> tuple[NDArray[np.float32], float]:
+def _index(path: Path) -> dict[str, Any]:
+    """Read which images a file holds, in order, and the keys of its methods."""
+    if path.is_file():
+        with np.load(path) as arrays:
+            if "index" in arrays:  # else it was written by an older version
+                return json.loads(str(arrays["index"]))
+    return {"keys": {}, "views": []}
+
+
+def _read(path: Path) -> dict[str, dict[str, View]]:
+    """Read all views of a file, by what they show and plane."""
+    views: dict[str, dict[str, View]] = {}
+    listed = _index(path)["views"]
+    if listed:
+        with np.load(path) as arrays:
+            for k, (name, plane, aspect) in enumerate(listed):
+                views.setdefault(name, {})[plane] = View(arrays[str(k)], aspect)
+    return views
+
+
+def _same(first: Mapping[str, View], second: Mapping[str, View]) -> bool:
+    """Check whether two truths are shown by the same views."""
+    return set(first) == set(second) and all(
+        first[plane].aspect == second[plane].aspect and np.array_equal(first[plane].image, second[plane].image)
+        for plane in first
+    )
+
+
+def _turned(image: Tensor, affine: Tensor, rows: int, columns: int, upward: bool = False) -> View:
     """Flip an image so that its axes run to the left, posterior or inferior, its rows on request the other way."""
     flipped = []
     for dimension, axis in enumerate((rows, columns)):
@@ -172,4 +174,4 @@ def _turned(
         if (direction[direction.abs().argmax()] > 0) != (upward and dimension == 0):
             flipped.append(dimension)
     spacing = affine[:3, :3].norm(dim=0)
-    return image.flip(flipped).float().numpy(), float(spacing[rows] / spacing[columns])
+    return View(image.flip(flipped).float().numpy(), float(spacing[rows] / spacing[columns]))

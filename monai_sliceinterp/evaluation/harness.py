@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Evaluate methods on volumes: in one process or several, to be taken up again after an interruption."""
+"""Run an evaluation: in one process or several, to be taken up again after an interruption."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
 from monai_sliceinterp.command_line import check_writable
 from monai_sliceinterp.evaluation.methods import Method, find_device, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, present
-from monai_sliceinterp.evaluation.scores import Score
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
+from monai_sliceinterp.evaluation.statistics import score_table
 from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
 from monai_sliceinterp.metrics import PerceptualMetric
 
@@ -37,31 +38,31 @@ __all__ = ["Evaluation", "NothingScoredError", "run_evaluation"]
 
 
 class NothingScoredError(ValueError):
-    """All volumes failed."""
+    """Error of an evaluation all of whose volumes failed."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of an evaluation.
+    """Results of an evaluation.
 
     Attributes:
-        scores: in the order of volumes, protocols and methods.
-        failures: what went wrong, a line each.
+        scores: see :func:`monai_sliceinterp.evaluation.score_table`; in the order of volumes, protocols and methods.
+        failures: a line for each.
         report: the report to be opened first.
     """
 
-    scores: list[Score]
+    scores: pd.DataFrame
     failures: list[str]
     report: Path
 
 
 def run_evaluation(settings: EvaluationSettings, progress: bool = True) -> Evaluation:
-    """Degrade, interpolate, score, test, show.
+    """Evaluate methods on volumes: degrade, interpolate, score, test, and write a report.
 
     Writes to the output folder: ``scores.csv`` (a row for each volume, protocol and method), ``summary.csv`` (means),
     ``statistics.csv`` (tests), ``report.html`` and ``report.md``, the pictures of these in ``pictures/``, and in
-    ``volumes/``, ``panels/`` and ``sweeps/`` what was computed, so that the next run need not. A failure is told on
-    stderr at once, and the rest goes on.
+    ``volumes/``, ``panels/`` and ``sweeps/`` what was computed, so that the next run need not. A failure is printed
+    to stderr at once, and the rest goes on.
 
     Args:
         settings: what is evaluated.
@@ -80,9 +81,7 @@ def run_evaluation(settings: EvaluationSettings, progress: bool = True) -> Evalu
         >>> from monai_sliceinterp.data import write_phantoms
         >>> folder = tempfile.mkdtemp()
         >>> paths = write_phantoms(folder + "/data", "head", range(2), shape=(24, 24, 7), spacing=(8, 8, 8))
-        >>> settings = EvaluationSettings(
-        ...     [folder + "/data"], ["linear", "cubic"], folder + "/out", factors=[2], panels=0, sweep=0
-        ... )
+        >>> settings = EvaluationSettings(paths, ["linear", "cubic"], folder, factors=[2], panels=0, sweep=0)
         >>> evaluation = run_evaluation(settings, progress=False)
         >>> len(evaluation.scores), evaluation.failures, evaluation.report.name
         (4, [], 'report.html')
@@ -95,10 +94,10 @@ def run_evaluation(settings: EvaluationSettings, progress: bool = True) -> Evalu
     results: dict[int, VolumeResult] = {}
     with tqdm(total=len(items), desc="volumes", unit="volume", disable=not progress) as bar:
         if settings.workers > 1 and len(items) > 1:
-            found = _in_processes(items, settings)
+            done = _in_processes(items, settings)
         else:
-            found = (evaluate_volume(item, settings, methods, perceptual, bar.set_postfix_str) for item in items)
-        for result in found:
+            done = (evaluate_volume(item, settings, methods, perceptual, bar.set_postfix_str) for item in items)
+        for result in done:
             results[result.item.number] = result
             for line in result.failures:
                 bar.write(f"failed: {line}", file=sys.stderr)
@@ -106,18 +105,17 @@ def run_evaluation(settings: EvaluationSettings, progress: bool = True) -> Evalu
                 bar.write(f"left out: {result.item.path}: too few slices for {title}", file=sys.stderr)
             bar.update()
     ordered = [results[item.number] for item in items]
-    scores = [score for result in ordered for score in result.scores]
+    scores = score_table(row for result in ordered for row in result.scores)
     failures = [line for result in ordered for line in result.failures]
-    if not scores:
+    if scores.empty:
         raise NothingScoredError(f"nothing could be scored on {len(items)} volumes; the first failure: {failures[0]}")
-    report, more = present(ordered, settings, methods)
+    report, more = present(ordered, scores, settings, methods)
     for line in more:
         print(f"failed: {line}", file=sys.stderr)
     return Evaluation(scores, failures + more, report)
 
 
 def _prepare(settings: EvaluationSettings) -> tuple[list[Method], dict[str, PerceptualMetric]]:
-    """Load what is needed for every volume."""
     device = find_device(settings.device)
     perceptual = {name: PerceptualMetric(name, device=device) for name in settings.perceptual}
     return find_methods(settings.methods, device), perceptual
@@ -148,7 +146,7 @@ def _in_processes(items: Sequence[VolumeItem], settings: EvaluationSettings) -> 
         yield result
     for item in left.values():
         alone = list(_in_pool([item], settings, 1))
-        ended = f"{item.path}: its process was ended, probably for want of memory; try fewer workers."
+        ended = f"{item.path}: its process was ended, probably as memory ran out; try fewer workers."
         yield from alone or [VolumeResult(item, failures=[ended])]
 
 

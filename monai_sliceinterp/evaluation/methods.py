@@ -31,28 +31,29 @@ from monai_sliceinterp.inferers import SplineSliceInferer
 
 __all__ = ["Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
 
-BUNDLES = Path("bundles")
-"""Where bundles that are called by their name are looked for."""
-
-RESERVED = ("truth", "input")
-"""What pictures show beside methods."""
+_BUNDLES = Path("bundles")  # where bundles that are called by their name are looked for
+_RESERVED = ("truth", "input")  # names of what pictures show beside methods
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method that is evaluated.
+    """Method that is evaluated.
 
     Attributes:
         name: its name in tables and pictures.
         fingerprint: changes with the weights, the config, and the type of device.
         device: where it computes.
         run: interpolates ``(C, H, W, N)`` by a factor.
+        series: name of the curve it lies on, where its name is SERIES@NUMBER; else empty.
+        number: its place on this curve.
     """
 
     name: str
     fingerprint: str
     device: torch.device
     run: Callable[[MetaTensor, int], MetaTensor]
+    series: str = ""
+    number: float = 0.0
 
     def interpolate(self, thick: MetaTensor, factor: int) -> MetaTensor:
         """Interpolate a volume.
@@ -62,8 +63,7 @@ class Method:
             factor: upsampling factor.
 
         Returns:
-            ``(C, H, W, (N - 1) * factor + 1)`` on the CPU, in the same units. Intensities are not rounded to the type
-            in which the scan was stored.
+            ``(C, H, W, (N - 1) * factor + 1)`` on the CPU, in the same units, not rounded to the scan's stored type.
 
         Raises:
             ValueError: if the method fails, or its result has another shape or is not finite.
@@ -79,7 +79,7 @@ class Method:
 
 @dataclass(frozen=True)
 class MethodText:
-    """What a text says about a method, see :func:`parse_method`."""
+    """Text that names a method, in its parts, see :func:`parse_method`."""
 
     name: str
     source: str
@@ -88,15 +88,7 @@ class MethodText:
 
 
 def find_device(name: str = "") -> torch.device:
-    """Return a device by name; without a name the GPU if there is one, else the CPU.
-
-    Raises:
-        ValueError: if there is no such device.
-
-    Example:
-        >>> find_device("cpu")
-        device(type='cpu')
-    """
+    """Find a device by name; without a name the GPU if there is one, else the CPU."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
@@ -142,7 +134,7 @@ def parse_method(text: str) -> MethodText:
                 f"method {text!r}: cannot read {option!r}; expected config=FILE, one ckpt=FILE, or a name."
             )
     if not name and source not in BASELINES and not source.lower().endswith(".zip"):
-        name = "_".join([Path(source).resolve().name, *(Path(overlay).stem for overlay in overlays)])
+        name = _joined(Path(source).resolve().name, overlays)
     return MethodText(name, source, tuple(overlays), ckpt)
 
 
@@ -167,30 +159,21 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
         ...
         ValueError: unknown method 'cubik': ... did you mean 'cubic'?
     """
-    said, device = parse_method(text), torch.device(device)
-    if said.source in BASELINES:
-        if said.overlays or said.ckpt:
-            raise ValueError(f"method {text!r}: {said.source} takes neither configs nor weights.")
-        return _named(said.name or said.source, f"spline {said.source}", torch.device("cpu"), _spline(said.source))
+    parts, device = parse_method(text), torch.device(device)
+    if parts.source in BASELINES:
+        if parts.overlays or parts.ckpt:
+            raise ValueError(f"method {text!r}: {parts.source} takes neither configs nor weights.")
+        return _named(parts.name or parts.source, f"spline {parts.source}", torch.device("cpu"), _spline(parts.source))
     with ExitStack() as stack:
-        folder = _bundle_folder(said.source)
+        folder = _bundle_folder(parts.source)
         if folder.is_file():
             folder = stack.enter_context(unpacked(folder))
-        pipeline = BundlePipeline(folder, said.overlays, said.ckpt, device)
-        name = said.name or "_".join([folder.name, *(Path(overlay).stem for overlay in said.overlays)])
-        return _named(name, pipeline.fingerprint, device, pipeline)
+        pipeline = BundlePipeline(folder, parts.overlays, parts.ckpt, device)
+        return _named(parts.name or _joined(folder.name, parts.overlays), pipeline.fingerprint, device, pipeline)
 
 
 def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> list[Method]:
-    """Find several methods, see :func:`find_method`.
-
-    Raises:
-        ValueError: also if two would have the same name, or there is none.
-
-    Example:
-        >>> [method.name for method in find_methods(["linear", "spline=cubic"])]
-        ['linear', 'spline']
-    """
+    """Find several methods of different names, see :func:`find_method`."""
     methods = [find_method(text, device) for text in texts]
     names = [method.name for method in methods]
     if not names:
@@ -202,10 +185,15 @@ def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> li
 
 
 def _named(name: str, fingerprint: str, device: torch.device, run: Callable[[MetaTensor, int], MetaTensor]) -> Method:
-    """Make a method whose name can be told apart from what else is in files and pictures."""
-    if not re.fullmatch(r"[\w.+@ -]+", name) or name in RESERVED:
+    """Make a method, if its name is one that files and pictures can have."""
+    if not re.fullmatch(r"[\w.+@ -]+", name) or name in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a method; name it by letters and digits: NAME=PATH.")
-    return Method(name, fingerprint, device, run)
+    point = re.fullmatch(r"(.+)@([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
+    return Method(name, fingerprint, device, run, *((point[1], float(point[2])) if point else ()))
+
+
+def _joined(name: str, overlays: Sequence[str]) -> str:
+    return "_".join([name, *(Path(overlay).stem for overlay in overlays)])
 
 
 def _spline(mode: str) -> Callable[[MetaTensor, int], MetaTensor]:
@@ -219,18 +207,18 @@ def _spline(mode: str) -> Callable[[MetaTensor, int], MetaTensor]:
 
 def _bundle_folder(source: str) -> Path:
     """Find the folder or the zip file of a bundle."""
-    named = BUNDLES / source
+    named = _BUNDLES / source
     path = named if Path(source).name == source and config_folder(named) else Path(source)
     if path.is_dir():
         if config_folder(path):
             return path
-        raise ValueError(f"{path}: is no bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
+        raise ValueError(f"{path}: is not a bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
     if path.is_file():
         if zipfile.is_zipfile(path):
             return path
         raise ValueError(f"{path}: is not a zip file; expected a bundle's folder or the zip file of one.")
-    known = sorted(entry.name for entry in BUNDLES.glob("*") if config_folder(entry)) if BUNDLES.is_dir() else []
-    here = f"a bundle in ./{BUNDLES} ({', '.join(known) or 'there is none'})"
+    known = sorted(entry.name for entry in _BUNDLES.glob("*") if config_folder(entry)) if _BUNDLES.is_dir() else []
+    here = f"a bundle in ./{_BUNDLES} ({', '.join(known) or 'there is none'})"
     raise ValueError(
         f"unknown method {source!r}: expected {', '.join(BASELINES)}, {here}, or the folder or zip file of a bundle"
         f"{closest(source, [*BASELINES, *known]) or '.'}"

@@ -9,28 +9,39 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Protocols: how thin volumes are made thick, so that the missing slices are known."""
+"""Protocols of an evaluation by name, and by the settings of bundles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from monai.data import MetaTensor
 
-from monai_sliceinterp.checks import closest
+from monai_sliceinterp.checks import one_of, positive_integer
+from monai_sliceinterp.metrics import LEAVE_ONE_OUT, Protocol
 from monai_sliceinterp.transforms import FWHMDownsample, RandDegrader
 
-__all__ = ["PROTOCOLS", "can_score", "degrade_by_protocol", "make_protocols", "protocol_titles"]
+__all__ = ["PROTOCOLS", "make_protocols", "read_protocols"]
 
 PROTOCOLS = ("subsample", "fwhm", "random", "leave_one_out")
 """Names of protocols, see :func:`make_protocols`."""
 
-VTS_SLABS = {"sigma_range": [0.0, 3.2], "noise_range": [0.0, 0.005]}
-"""How bundle vts degrades: standard deviation of the Gaussian slab in voxels, of the noise as a part of the range."""
+_NOTES = {
+    "subsample": "subsample xK: every K-th slice is kept as it is, the others are left out.",
+    "fwhm": "fwhm xK: slices are averaged with a Gaussian profile, then every K-th is kept. The full width at half "
+    "maximum is the thick slices' spacing where no width is named.",
+    "random": "random xK: the width of the slab, the first slice and the noise are drawn for each volume, the same for "
+    "every method. All slices are scored, because no thick slice shows a true one as it is.",
+}
+
+# Virtual Thin Slice's published degradation: standard deviation of the Gaussian slab in voxels, of the noise as a part
+# of the range. Every method is evaluated so, whatever bundle vts is trained on: its config is not read for it.
+_PUBLISHED_SLABS = {"sigma_range": [0.0, 3.2], "noise_range": [0.0, 0.005]}
 
 
-def make_protocols(names: Sequence[str], factors: Sequence[int]) -> list[dict[str, Any]]:
+def make_protocols(names: Sequence[str], factors: Sequence[int], seed: int = 0) -> list[Protocol]:
     """Make the protocols that are named, for each of several factors.
 
     Args:
@@ -39,113 +50,112 @@ def make_protocols(names: Sequence[str], factors: Sequence[int]) -> list[dict[st
             volume. "leave_one_out": every second slice of the volume is left out and synthesized, once the odd and once
             the even ones; it needs no thin slices, any scan will do, and it knows no factor.
         factors: upsampling factors, 2 or more.
+        seed: of random protocols.
 
     Returns:
-        Protocols as :func:`monai_sliceinterp.evaluation.compare` takes them, in the order of names, then of factors.
+        The protocols, in the order of names, then of factors.
 
     Raises:
         ValueError: for an unknown name, one that is given twice, or a factor that is not an integer of at least 2.
 
     Example:
-        >>> protocol_titles(make_protocols(["subsample", "leave_one_out"], [2, 4]))
+        >>> [protocol.title for protocol in make_protocols(["subsample", "leave_one_out"], [2, 4])]
         ['subsample x2', 'subsample x4', 'leave-one-out', 'leave-one-out from 1']
     """
-    for factor in factors:
-        if not isinstance(factor, int) or factor < 2:
-            raise ValueError(f"a factor must be an integer of at least 2, got {factor!r}.")
+    factors = [positive_integer("factor", factor, 2) for factor in factors]
     for name in names:
-        if name not in PROTOCOLS:
-            near = closest(name, PROTOCOLS)
-            raise ValueError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}{near or '.'}")
-    if not names or set(names) != {"leave_one_out"} and not factors:
+        one_of("protocol", name, PROTOCOLS)
+    if not names or (set(names) != {"leave_one_out"} and not factors):
         raise ValueError("nothing to evaluate; expected at least one protocol and one factor.")
-    for what, given in (("protocol", names), ("factor", factors)):
-        twice = [value for value in given if list(given).count(value) > 1]
+    for what, values in (("protocol", names), ("factor", factors)):
+        twice = [value for value in values if list(values).count(value) > 1]
         if twice:
             raise ValueError(f"{what} {twice[0]!r} is given twice; expected different ones.")
-    made: list[dict[str, Any]] = []
+    settings: dict[str, dict[str, Any]] = {
+        "subsample": {"fwhm": 0},
+        "fwhm": {},
+        "random": {"random": {**_PUBLISHED_SLABS, "seed": seed}},
+    }
+    protocols: list[Protocol] = []
     for name in names:
         if name == "leave_one_out":
-            made += [
-                {"factor": 2, "fwhm": 0, "phase": phase, "title": "leave-one-out" + (f" from {phase}" if phase else "")}
-                for phase in (0, 1)
-            ]
-        elif name == "random":
-            made += [{"factor": factor, "random": dict(VTS_SLABS)} for factor in factors]
+            protocols += LEAVE_ONE_OUT
         else:
-            made += [{"factor": factor, **({"fwhm": 0} if name == "subsample" else {})} for factor in factors]
-    return made
+            protocols += read_protocols([{"factor": factor, **settings[name]} for factor in factors])
+    return protocols
 
 
-def can_score(num_slices: int, protocol: Mapping[str, Any]) -> bool:
-    """Whether a volume has enough slices for a protocol: one gap between thick slices, whatever is drawn at random.
-
-    Example:
-        >>> [can_score(count, {"factor": 4, "fwhm": 0}) for count in (4, 5)]
-        [False, True]
-    """
-    return num_slices - int(protocol.get("phase", 0)) > int(protocol["factor"])
-
-
-def degrade_by_protocol(thin: MetaTensor, protocol: Mapping[str, Any], number: int = 0) -> tuple[MetaTensor, int]:
-    """Make a thick volume of a thin one.
+def read_protocols(settings: Sequence[Mapping[str, Any] | Protocol]) -> list[Protocol]:
+    """Make protocols from the settings that bundles have in their configs.
 
     Args:
-        thin: ``(C, H, W, N)``, slices last.
-        protocol: see :func:`monai_sliceinterp.evaluation.compare`.
-        number: number of the volume, from which a random protocol draws its settings.
-
-    Returns:
-        The thick volume ``(C, H, W, M)``, and the index of its first slice in ``thin``.
+        settings: for each protocol, the arguments of :class:`monai_sliceinterp.transforms.FWHMDownsample`, for instance
+            ``{"factor": 2, "fwhm": 0}`` (subsample) or ``{"factor": 3}`` (Gaussian slabs). With an entry "random", the
+            arguments of :class:`monai_sliceinterp.transforms.RandDegrader` but the factor, and on request a "seed":
+            slabs, phase and noise are drawn for each volume, the same for every method, and all slices are scored.
+            "title" names a protocol; else different ones differ in name, and settings of random ones are in it only
+            where they have to be. What is a protocol already stays one.
 
     Raises:
-        ValueError: if the protocol has unknown or contradicting settings, or the volume too few slices for it.
+        ValueError: if the settings of a protocol contradict each other.
+        TypeError: for a setting that there is not.
 
     Example:
-        >>> import torch
-        >>> thick, first = degrade_by_protocol(MetaTensor(torch.rand(1, 8, 8, 9)), {"factor": 2, "fwhm": 0, "phase": 1})
-        >>> tuple(thick.shape), first
-        ((1, 8, 8, 4), 1)
+        >>> [protocol.title for protocol in read_protocols([{"factor": 2, "fwhm": 0}, {"factor": 3}])]
+        ['subsample x2', 'fwhm x3']
     """
-    if "random" not in protocol:
-        settings = {name: value for name, value in protocol.items() if name != "title"}
-        return FWHMDownsample(**settings)(thin), int(protocol.get("phase", 0))
-    drawn = dict(protocol["random"])
-    refused = {"factors", "factor_range", "restore_grid", "extrapolate", "prob", "axes"} & set(drawn)
-    unknown = set(protocol) - {"factor", "random", "title"}
-    if refused or unknown:
-        named = sorted(refused | unknown)
+    titles = [_title(item) for item in settings]
+    protocols = []
+    for item, title in zip(settings, titles, strict=True):
+        if isinstance(item, Protocol):
+            protocols.append(item)
+            continue
+        name = title if titles.count(title) == 1 else _title(item, short=False)
+        arguments = {key: value for key, value in item.items() if key != "title"}
+        protocols.append(_random(name, arguments) if "random" in item else _slabs(name, arguments))
+    return protocols
+
+
+def _slabs(title: str, settings: dict[str, Any]) -> Protocol:
+    """Make a protocol that averages slices over slabs of one width, or takes them as they are."""
+    transform = FWHMDownsample(**settings)
+    phase = int(transform.phase)
+    note = _NOTES["subsample" if transform.fwhm == 0 else "fwhm"]
+
+    def degrade(thin: MetaTensor, number: int) -> tuple[MetaTensor, int]:
+        return transform(thin), phase
+
+    return Protocol(title, int(settings["factor"]), degrade, note, phase, settings=settings)
+
+
+def _random(title: str, settings: dict[str, Any]) -> Protocol:
+    """Make a protocol that draws its slabs for each volume."""
+    ranges = dict(settings["random"])
+    refused = {"factors", "factor_range", "restore_grid", "extrapolate", "prob", "axes"} & set(ranges)
+    named = sorted(refused | (set(settings) - {"factor", "random"}))
+    if named:
         raise ValueError(f"a random protocol takes no {named[0]!r}; expected a factor, and ranges under 'random'.")
-    degrader = RandDegrader(factors=(protocol["factor"],), **{k: v for k, v in drawn.items() if k != "seed"})
+    seed, factor = int(ranges.pop("seed", 0)), int(settings["factor"])
+    degrade = partial(_degrade_at_random, RandDegrader(factors=(factor,), **ranges), seed)
+    return Protocol(title, factor, degrade, _NOTES["random"], include_observed=True, by_number=True, settings=settings)
+
+
+def _degrade_at_random(degrader: RandDegrader, seed: int, thin: MetaTensor, number: int) -> tuple[MetaTensor, int]:
     # volumes differ in what is drawn for them, but not with the order of protocols and methods
-    degrader.set_random_state(seed=int(drawn.get("seed", 0)) + 7919 * number)
+    degrader.set_random_state(seed=seed + 7919 * number)
     thick, _, parameters = degrader(thin)
     return thick, int(parameters["phase"])
 
 
-def protocol_titles(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name protocols: different ones differ in name; settings of random ones are told only where they have to be.
-
-    A protocol that has a "title" keeps it.
-
-    Example:
-        >>> protocol_titles([{"factor": 2, "fwhm": 0}, {"factor": 3}])
-        ['subsample x2', 'fwhm x3']
-    """
-    titles = [_title(protocol) for protocol in protocols]
-    return [
-        title if titles.count(title) == 1 else _title(protocol, plain=False)
-        for title, protocol in zip(titles, protocols, strict=True)
-    ]
-
-
-def _title(protocol: Mapping[str, Any], plain: bool = True) -> str:
+def _title(settings: Mapping[str, Any] | Protocol, short: bool = True) -> str:
     """Name a protocol."""
-    if "title" in protocol:
-        return str(protocol["title"])
-    if "random" in protocol:
-        settings = ", ".join(f"{name} {value}" for name, value in sorted(protocol["random"].items()))
-        return f"random x{protocol['factor']}" + (f" ({settings})" if settings and not plain else "")
-    fwhm, phase = protocol.get("fwhm"), protocol.get("phase", 0)
+    if isinstance(settings, Protocol):
+        return settings.title
+    if "title" in settings:
+        return str(settings["title"])
+    if "random" in settings:
+        ranges = ", ".join(f"{name} {value}" for name, value in sorted(settings["random"].items()))
+        return f"random x{settings['factor']}" + (f" ({ranges})" if ranges and not short else "")
+    fwhm, phase = settings.get("fwhm"), settings.get("phase", 0)
     kind = "fwhm" if fwhm is None else f"fwhm {fwhm:g} mm" if fwhm > 0 else "subsample"
-    return f"{kind} x{protocol['factor']}" + (f" from {phase}" if phase else "")
+    return f"{kind} x{settings['factor']}" + (f" from {phase}" if phase else "")

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The report of an evaluation: tables, tests and pictures in words that stand for themselves, as Markdown and HTML."""
+"""Report of an evaluation: tables, tests and pictures with what is needed to read them, as Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -19,26 +19,33 @@ import math
 import mimetypes
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monai_sliceinterp.evaluation.labels import format_value, merit, metric_label
-from monai_sliceinterp.evaluation.notes import measurement_notes
-from monai_sliceinterp.evaluation.scores import Score
-from monai_sliceinterp.evaluation.statistics import MethodSummary, MethodTest
 from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.metrics import METRICS, REGIONS, Protocol
 
-__all__ = ["write_report"]
+__all__ = ["measurement_notes", "write_report"]
 
 _PICTURE_NOTE = (
     "Where three planes are shown, axial is the plane of the slices, coronal and sagittal are the cuts across them, as "
     "if the slices were axial. Differences are a result minus the truth."
+)
+_SCORE_NOTE = (
+    "Mean ± standard deviation over the volumes of a group; the best mean of a row is bold (several where they are "
+    "equal as shown). n is the number of volumes."
+)
+_TEST_NOTE = (
+    "Each method is compared with each baseline on the same volumes. Difference: mean over volumes, positive where "
+    "the method is better; interval: {confidence:g} % bootstrap interval of this mean; wins: volumes on which the "
+    "method is better. p: one-sided Wilcoxon signed-rank test that the method is better; adjusted p: Holm's correction "
+    "over all {count} tests of this report, bold below 0.05. With n volumes p cannot be smaller than 1 / 2^n."
 )
 _FINDINGS = 12  # sentences; more groups and protocols than that are counted
 
@@ -57,30 +64,39 @@ class _Table(NamedTuple):
     texts: int
 
 
-class _Picture(NamedTuple):
-    title: str
-    link: str
-    data: str
-
-
 @dataclass
 class _Section:
     title: str
     paragraphs: list[str] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
     tables: list[_Table] = field(default_factory=list)
-    pictures: list[_Picture] = field(default_factory=list)
+    pictures: list[dict[str, str]] = field(default_factory=list)
     details: bool = False  # long tables that are folded, and left out of the Markdown
 
 
+def measurement_notes(protocols: Sequence[Protocol], metrics: Sequence[str]) -> list[str]:
+    """Describe in sentences how volumes were degraded and scored, for readers of a report."""
+    regions = {METRICS[name].region for name in metrics if METRICS[name].compared}
+    notes = [
+        "Volumes are degraded by a protocol, every method restores the slices from the same thick volume, and the "
+        "result is compared with the slices of the original volume.",
+        *(protocol.note for protocol in protocols if protocol.note),
+        "Intensities are scaled to the data range 0 to 1 and clipped to it, the truth and all results alike.",
+        *(metric.note for name, metric in METRICS.items() if name in metrics),
+        *(region.note for name, region in REGIONS.items() if name in regions),
+    ]
+    return list(dict.fromkeys(notes))
+
+
 def write_report(
-    scores: Sequence[Score],
-    tests: Sequence[MethodTest],
-    summaries: Sequence[MethodSummary],
+    scores: pd.DataFrame,
+    tests: pd.DataFrame,
+    summaries: pd.DataFrame,
     pictures: Mapping[str, str | Path],
     settings: Mapping[str, str],
     failures: Sequence[str],
     output_dir: str | Path,
+    notes: Sequence[str] = (),
     confidence: float = 0.95,
     title: str = "Evaluation of slice interpolation",
 ) -> tuple[Path, Path]:
@@ -89,65 +105,44 @@ def write_report(
     The HTML holds its pictures and needs no other file, script or network; the Markdown links to the pictures.
 
     Args:
-        scores: all rows.
-        tests: all tests that were corrected together.
-        summaries: means; a table is written for each of their metrics.
+        scores: see :func:`monai_sliceinterp.evaluation.score_table`.
+        tests: see :func:`monai_sliceinterp.evaluation.compare_methods`.
+        summaries: see :func:`monai_sliceinterp.evaluation.summarize`; a table is written for each metric.
         pictures: files (png, svg, jpg) by their titles.
         settings: what else a reader has to know, by name.
         failures: a line for each volume or method that failed.
         output_dir: folder of the reports, which is made if it is missing.
+        notes: how it was measured, see :func:`measurement_notes`.
         confidence: level of the intervals in ``tests``.
         title: heading of the report.
 
     Returns:
         The Markdown and the HTML file.
-
-    Raises:
-        ValueError: if there are no scores, or a picture is missing or not an image.
-
-    Example:
-        >>> import tempfile
-        >>> row = Score("v", "g", "subsample x2", "linear", 31.234, 0.9, 33.0)
-        >>> mean = MethodSummary("psnr", "subsample x2", "g", "linear", 1, 31.234, float("nan"))
-        >>> markdown, page = write_report([row], [], [mean], {}, {"window": "-1024 to 2976"}, [], tempfile.mkdtemp())
-        >>> "| g | subsample x2 | 1 | **31.23** |" in markdown.read_text(encoding="utf-8")
-        True
-        >>> page.name
-        'report.html'
     """
-    if not scores:
+    if scores.empty:
         raise ValueError("there are no scores to report.")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    methods = list(dict.fromkeys(score.method for score in scores))
-    metrics = list(dict.fromkeys(summary.metric for summary in summaries))
+    methods, metrics = list(scores["method"].unique()), list(summaries["metric"].unique())
+    tables = [_mean_table(name, part, methods) for name, part in summaries.groupby("metric", sort=False)]
     sections = [
         _Section("In short", points=_findings(scores, tests, summaries, failures)),
-        _Section(
-            "Scores",
-            [
-                "Mean ± standard deviation over the volumes of a group; the best mean of a row is bold (several where "
-                "they are equal as shown). n is the number of volumes."
-            ],
-            tables=[_mean_table(summaries, metric, methods) for metric in metrics],
-        ),
+        _Section("Scores", [_SCORE_NOTE], tables=tables),
     ]
-    if tests:
-        tested = list(dict.fromkeys(test.metric for test in tests))
-        sections.append(_Section("Tests", [_test_note(tests, confidence)], tables=[_tests(tests, m) for m in tested]))
+    if len(tests):
+        tables = [_test_table(name, part) for name, part in tests.groupby("metric", sort=False)]
+        note = _TEST_NOTE.format(count=len(tests), confidence=100 * confidence)
+        sections.append(_Section("Tests", [note], tables=tables))
     if pictures:
         shown = [_picture(name, Path(path), folder) for name, path in pictures.items()]
         sections.append(_Section("Pictures", [_PICTURE_NOTE], pictures=shown))
-    sections.append(
-        _Section("How it was measured", points=measurement_notes([score.protocol for score in scores], metrics))
-    )
+    sections.append(_Section("How it was measured", points=list(notes)))
     if settings:
         rows = [[_Cell(name), _Cell(text)] for name, text in settings.items()]
-        sections.append(
-            _Section("Settings", tables=[_Table("What the evaluation was run with", ["setting", "value"], rows, 2)])
-        )
+        table = _Table("What the evaluation was run with", ["setting", "value"], rows, 2)
+        sections.append(_Section("Settings", tables=[table]))
     sections.append(_Section("Failures", [] if failures else ["None."], list(failures)))
-    every = [_volume_table(scores, metric, methods) for metric in metrics]
+    every = [_volume_table(name, scores, methods) for name in metrics]
     sections.append(_Section("Every volume", tables=every, details=True))
 
     written = []
@@ -159,150 +154,115 @@ def write_report(
     return written[0], written[1]
 
 
-def _findings(
-    scores: Sequence[Score], tests: Sequence[MethodTest], summaries: Sequence[MethodSummary], failures: Sequence[str]
-) -> list[str]:
-    """Say what was compared, and which method is best by the first metric."""
-    volumes = len({(score.group, score.volume) for score in scores})
-    counts = [
-        (volumes, "volume"),
-        (len({s.protocol for s in scores}), "protocol"),
-        (len({s.method for s in scores}), "method"),
-    ]
-    found = [", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts) + "."]
+def _findings(scores: pd.DataFrame, tests: pd.DataFrame, summaries: pd.DataFrame, failures: Sequence[str]) -> list[str]:
+    """Write what was compared, and which method is best by the first metric."""
+    volumes = len(scores.groupby(["group", "volume"]))
+    counts = [(volumes, "volume"), (scores["protocol"].nunique(), "protocol"), (scores["method"].nunique(), "method")]
+    lines = [", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts) + "."]
     if failures:
-        found.append(
-            f"{len(failures)} failure{'s' * (len(failures) != 1)}, see there: what failed is not in the tables."
-        )
-    first = [summary for summary in summaries if summary.metric == summaries[0].metric and not math.isnan(summary.mean)]
-    rows = [
-        [summary for summary in first if (summary.group, summary.protocol) == place]
-        for place in dict.fromkeys((summary.group, summary.protocol) for summary in first)
-    ]
-    rows = [row for row in rows if len(row) > 1]
+        count = len(failures)
+        lines.append(f"{count} failure{'s' * (count != 1)}, see there: what failed is not in the tables.")
+    if summaries.empty:
+        return lines
+    metric = str(summaries["metric"].iloc[0])
+    first = summaries[(summaries["metric"] == metric) & summaries["mean"].notna()]
+    rows = {place: row.set_index("method") for place, row in first.groupby(["group", "protocol"], sort=False)}
+    rows = {place: row for place, row in rows.items() if len(row) > 1}
     if len(rows) <= _FINDINGS:
-        return found + [_finding(row, tests) for row in rows]
-    wins = Counter(_best(row).method for row in rows).most_common()
-    tally = ", ".join(f"{method} {count}" for method, count in wins)
-    return [*found, f"Best mean {_score_name(first[0].metric)} of {len(rows)} groups and protocols: {tally}."]
+        return lines + [_finding(metric, str(g), str(p), row["mean"], tests) for (g, p), row in rows.items()]
+    wins = pd.Series([_best(metric, row["mean"]) for row in rows.values()]).value_counts()
+    tally = ", ".join(f"{method} {count}" for method, count in wins.items())
+    return [*lines, f"Best mean {METRICS[metric].title} of {len(rows)} groups and protocols: {tally}."]
 
 
-def _finding(row: Sequence[MethodSummary], tests: Sequence[MethodTest]) -> str:
-    """Say which mean of a row is the best, and what it gains over the better baseline."""
-    best = _best(row)
-    place = (best.metric, best.group, best.protocol, best.method)
-    text = f"{best.group}, {best.protocol}: {best.method} has the best mean {_score_name(best.metric)}, "
-    text += _with_unit(best.metric, format_value(best.metric, best.mean))
-    against = {test.baseline: test for test in tests if (test.metric, test.group, test.protocol, test.method) == place}
-    rivals = [summary for summary in row if summary.method in against]
-    if rivals:
-        test = against[_best(rivals).method]
+def _finding(metric: str, group: str, protocol: str, means: pd.Series, tests: pd.DataFrame) -> str:
+    """Write which mean of a row is the best, and what it gains over the better baseline."""
+    best = _best(metric, means)
+    text = f"{group}, {protocol}: {best} has the best mean {METRICS[metric].title}, "
+    text += _with_unit(metric, METRICS[metric].format(means[best]))
+    columns = ["metric", "group", "protocol", "method"]
+    against = tests[(tests[columns] == [metric, group, protocol, best]).all(axis=1)].set_index("baseline")
+    rivals = means[means.index.isin(against.index)]
+    if len(rivals):
+        baseline = _best(metric, rivals)
+        test = against.loc[baseline]
         text += (
-            f"; over {test.baseline} {_with_unit(test.metric, _signed(test.metric, test.mean_difference))}, better on "
-            f"{test.wins} of {test.n} volumes, adjusted p = {_p_value(test.p_adjusted)}"
+            f"; over {baseline} {_with_unit(metric, _signed(metric, test['mean_difference']))}, better on "
+            f"{test['wins']} of {test['n']} volumes, adjusted p = {_p_value(test['p_adjusted'])}"
         )
     return f"{text}."
 
 
-def _best(row: Sequence[MethodSummary]) -> MethodSummary:
-    """Return the best of the means of one metric."""
-    return max(row, key=lambda summary: merit(summary.metric, summary.mean))
-
-
-def _score_name(metric: str) -> str:
-    return metric_label(metric).replace(" (dB)", "")
+def _best(metric: str, means: pd.Series) -> str:
+    """Find the method with the best of the means of one metric."""
+    return str(means.map(METRICS[metric].merit).idxmax())
 
 
 def _with_unit(metric: str, number: str) -> str:
-    return number + " dB" * metric.startswith("psnr")
+    return f"{number} {METRICS[metric].unit}".rstrip()
 
 
 def _signed(metric: str, value: float) -> str:
-    return "+" * (value > 0) + format_value(metric, value)
+    return ("+" if value > 0 else "") + METRICS[metric].format(value)
 
 
 def _p_value(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2g}"
 
 
-def _best_cells(metric: str, values: Sequence[float], texts: Sequence[str]) -> list[_Cell]:
-    """Make cells of one row, the best values bold; values that look the same are both the best."""
-    known = [value for value in values if not math.isnan(value)]
-    best = format_value(metric, max(known, key=lambda value: merit(metric, value))) if known else None
-    shown = [format_value(metric, value) for value in values]
-    return [_Cell(text, value == best) for text, value in zip(texts, shown, strict=True)]
+def _cells(metric: str, means: pd.Series, stds: pd.Series | None = None) -> list[_Cell]:
+    """Make the cells of one row, the best values bold; values that look the same are both the best."""
+    texts = means.map(METRICS[metric].format)
+    best = texts[_best(metric, means.dropna())] if means.notna().any() else None
+    spreads = [""] * len(means) if stds is None else [f" ± {METRICS[metric].format(x)}" * (x == x) for x in stds]
+    return [_Cell(text + spread, text == best) for text, spread in zip(texts, spreads, strict=True)]
 
 
-def _mean_table(summaries: Sequence[MethodSummary], metric: str, methods: Sequence[str]) -> _Table:
+def _mean_table(metric: str, summaries: pd.DataFrame, methods: Sequence[str]) -> _Table:
     """Tabulate means: groups and protocols down, methods across."""
-    found = {(s.group, s.protocol, s.method): s for s in summaries if s.metric == metric}
-    names = [name for name in methods if any(key[2] == name for key in found)]
+    names = [name for name in methods if name in set(summaries["method"])]
     rows = []
-    for group, protocol in dict.fromkeys(key[:2] for key in found):
-        row = [found.get((group, protocol, name)) for name in names]
-        texts = [
-            "–"
-            if cell is None
-            else format_value(metric, cell.mean)
-            + ("" if math.isnan(cell.std) else f" ± {format_value(metric, cell.std)}")
-            for cell in row
-        ]
-        counts = sorted({cell.n for cell in row if cell is not None})
-        cells = _best_cells(metric, [math.nan if cell is None else cell.mean for cell in row], texts)
-        count = " to ".join(str(number) for number in dict.fromkeys((counts[0], counts[-1])))
-        rows.append([_Cell(group), _Cell(protocol), _Cell(count), *cells])
-    return _Table(metric_label(metric), ["group", "protocol", "n", *names], rows, 2)
+    for (group, protocol), part in summaries.groupby(["group", "protocol"], sort=False):
+        row = part.set_index("method").reindex(names)
+        count = " to ".join(str(number) for number in dict.fromkeys((part["n"].min(), part["n"].max())))
+        rows.append([_Cell(group), _Cell(protocol), _Cell(count), *_cells(metric, row["mean"], row["std"])])
+    return _Table(METRICS[metric].label, ["group", "protocol", "n", *names], rows, 2)
 
 
-def _volume_table(scores: Sequence[Score], metric: str, methods: Sequence[str]) -> _Table:
+def _volume_table(metric: str, scores: pd.DataFrame, methods: Sequence[str]) -> _Table:
     """Tabulate every volume's scores."""
-    found = {(s.group, s.volume, s.protocol, s.method): float(getattr(s, metric)) for s in scores}
     rows = []
-    for group, volume, protocol in dict.fromkeys(key[:3] for key in found):
-        values = [found.get((group, volume, protocol, name), math.nan) for name in methods]
-        cells = _best_cells(metric, values, [format_value(metric, value) for value in values])
-        rows.append([_Cell(group), _Cell(volume), _Cell(protocol), *cells])
-    return _Table(f"{metric_label(metric)} of every volume", ["group", "volume", "protocol", *methods], rows, 3)
+    for names, part in scores.groupby(["group", "volume", "protocol"], sort=False):
+        row = part.set_index("method")[metric].reindex(methods)
+        rows.append([*(_Cell(name) for name in names), *_cells(metric, row)])
+    return _Table(f"{METRICS[metric].label} of every volume", ["group", "volume", "protocol", *methods], rows, 3)
 
 
-def _tests(tests: Sequence[MethodTest], metric: str) -> _Table:
+def _test_table(metric: str, tests: pd.DataFrame) -> _Table:
     """Tabulate the tests on one metric; adjusted p-values below 0.05 are bold."""
     rows = []
-    for test in (test for test in tests if test.metric == metric):
-        low, high = (format_value(metric, value) for value in (test.low, test.high))
-        interval = "–" if math.isnan(test.low) else f"{low} to {high}"
-        words = [test.group, test.protocol, test.method, test.baseline]
-        numbers = [
-            str(test.n),
+    for test in tests.itertuples():
+        low, high = (METRICS[metric].format(value) for value in (test.low, test.high))
+        texts = [
+            *(test.group, test.protocol, test.method, test.baseline, str(test.n)),
             _signed(metric, test.mean_difference),
-            interval,
+            "–" if math.isnan(test.low) else f"{low} to {high}",
             f"{test.wins} of {test.n}",
             _p_value(test.p_value),
         ]
-        rows.append(
-            [*(_Cell(text) for text in words + numbers), _Cell(_p_value(test.p_adjusted), test.p_adjusted < 0.05)]
-        )
+        rows.append([*(_Cell(text) for text in texts), _Cell(_p_value(test.p_adjusted), test.p_adjusted < 0.05)])
     head = ["group", "protocol", "method", "baseline", "n", "difference", "interval", "wins", "p", "adjusted p"]
-    return _Table(f"{metric_label(metric)}: methods against baselines", head, rows, 4)
+    return _Table(f"{METRICS[metric].label}: methods against baselines", head, rows, 4)
 
 
-def _test_note(tests: Sequence[MethodTest], confidence: float) -> str:
-    return (
-        "Each method is compared with each baseline on the same volumes. Difference: mean over volumes, positive where "
-        f"the method is better; interval: {100 * confidence:g} % bootstrap interval of this mean; wins: volumes on "
-        "which the method is better. p: one-sided Wilcoxon signed-rank test that the method is better; adjusted p: "
-        f"Holm's correction over all {len(tests)} tests of this report, bold below 0.05. With n volumes p cannot be "
-        "smaller than 1 / 2^n."
-    )
-
-
-def _picture(title: str, path: Path, folder: Path) -> _Picture:
+def _picture(title: str, path: Path, folder: Path) -> dict[str, str]:
     """Read a picture."""
     kind = mimetypes.guess_type(path.name)[0] or ""
     if not path.is_file() or not kind.startswith("image/"):
         raise ValueError(f"{path}: expected an image file (png, svg, jpg) for the picture {title!r}.")
     link = quote(Path(os.path.relpath(path, folder)).as_posix())
-    return _Picture(title, link, f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"title": title, "link": link, "data": f"data:{kind};base64,{data}"}
 
 
 def _escape_markdown(text: str) -> str:

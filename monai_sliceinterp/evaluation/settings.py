@@ -9,35 +9,37 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is evaluated, and how."""
+"""Settings of an evaluation, which are the options of its command, and the volumes they name."""
 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from monai_sliceinterp.checks import one_of, positive_integer
 from monai_sliceinterp.data import find_volumes
-from monai_sliceinterp.evaluation.protocols import make_protocols, protocol_titles
-from monai_sliceinterp.evaluation.scores import Score
+from monai_sliceinterp.evaluation.protocols import PROTOCOLS, make_protocols
 from monai_sliceinterp.files import file_stem
-from monai_sliceinterp.metrics import PERCEPTUAL_SCORES
+from monai_sliceinterp.metrics import BODY_THRESHOLD, METRICS, PERCEPTUAL_SCORES, SMALLEST_SLICE, Protocol
 
 __all__ = ["HU_WINDOW", "PERCEPTUAL", "EvaluationSettings", "VolumeItem"]
 
 HU_WINDOW = (-1024.0, 2976.0)
-"""Range of CT intensities over which is scored where none is given, in HU: that of bundles saint and hrinet."""
+"""Range of CT intensities over which is scored where none is given, in HU: air to dense bone, a data range of 4000. One
+range for all methods, so that their scores compare, whatever the bundles are trained on."""
 
-PERCEPTUAL = tuple(name for name in PERCEPTUAL_SCORES if name in Score.__dataclass_fields__)
+PERCEPTUAL = tuple(name for name in PERCEPTUAL_SCORES if name in METRICS)
 """Optional scores that can be asked for."""
 
-_SMALLEST = 11  # pixels of SSIM's window
+_SMALLEST = SMALLEST_SLICE["ssim"]
 
 
 @dataclass(frozen=True)
 class VolumeItem:
-    """A volume that is evaluated.
+    """Volume that is evaluated.
 
     Attributes:
         path: file or DICOM folder.
@@ -52,60 +54,75 @@ class VolumeItem:
     number: int
 
 
+def _setting(default: Any, text: str, metavar: str | tuple[str, str] | None = None, *names: str, **parser: Any) -> Any:
+    """Make a field from its default, its description, and what the option of the command needs beside its type."""
+    return field(default=default, metadata={"text": text, "names": names, "parser": {"metavar": metavar, **parser}})
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of :func:`monai_sliceinterp.evaluation.harness.run_evaluation`.
-
-    Attributes:
-        data: volumes, folders that are looked through recursively, or DICOM folders.
-        methods: see :func:`monai_sliceinterp.evaluation.methods.parse_method`.
-        output_dir: folder for all results.
-        factors: upsampling factors.
-        protocols: see :func:`monai_sliceinterp.evaluation.protocols.make_protocols`.
-        subjects: beginnings of the names of the files that are evaluated; all where empty.
-        axis: through-plane axis 0, 1 or 2; None: the one with the largest spacing.
-        window: intensities that become 0 and 1, in the scans' units. None: a volume with intensities below -200 is
-            taken as CT, with the window -1024 to 2976 HU; any other spans its 1st to 99th percentile.
-        crop: evaluate the central ``crop`` x ``crop`` pixels; 0: all.
-        body: intensity above which is tissue, for scores inside the body; None: there are none.
-        quick: leave out VIF and the scores of all slices and of cuts across them, which take long.
-        perceptual: scores by pretrained networks and the like, see :mod:`monai_sliceinterp.metrics.perceptual`.
-        baselines: methods which the others are tested against, if they are among the methods.
-        workers: processes among which the volumes are shared.
-        panels: of how many volumes panels are drawn, from the first on.
-        sweep: factor by which the slices between two neighbors are shown; 0: not at all.
-        curve: name of a parameter; methods called SERIES@NUMBER are then drawn as curves over it.
-        device: where networks compute, for instance "cpu" or "cuda:1"; empty: the GPU if there is one.
-        seed: of the bootstrap and of random protocols.
+    """Settings of :func:`monai_sliceinterp.evaluation.run_evaluation`.
 
     Raises:
         ValueError: if a setting is out of range.
 
     Example:
         >>> settings = EvaluationSettings(["scans"], ["linear"], "out", factors=(2, 3))
-        >>> settings.titles
+        >>> [protocol.title for protocol in settings.make_protocols()]
         ['subsample x2', 'subsample x3']
     """
 
-    data: tuple[str, ...] | list[str]
-    methods: tuple[str, ...] | list[str]
-    output_dir: str | Path
-    factors: tuple[int, ...] | list[int] = (2, 4)
-    protocols: tuple[str, ...] | list[str] = ("subsample",)
-    subjects: tuple[str, ...] | list[str] = ()
-    axis: int | None = None
-    window: tuple[float, float] | None = None
-    crop: int = 0
-    body: float | None = None
-    quick: bool = False
-    perceptual: tuple[str, ...] | list[str] = ()
-    baselines: tuple[str, ...] | list[str] = ("linear", "cubic")
-    workers: int = 1
-    panels: int = 2
-    sweep: int = 8
-    curve: str = ""
-    device: str = ""
-    seed: int = 0
+    data: Sequence[str] = _setting(MISSING, "volumes, folders of volumes, or DICOM folders", "PATH")
+    methods: Sequence[str] = _setting(
+        MISSING,
+        "linear, cubic, lanczos; the name of a bundle in ./bundles; the folder or the zip file of one. NAME=METHOD "
+        "names it; METHOD,OVERLAY lays a config of the bundle over its inference.json, METHOD,config=FILE any config; "
+        "METHOD,ckpt=FILE takes other weights: small=saint,small or mine=bundles/asi,ckpt=runs/model.pt",
+        "METHOD",
+    )
+    output_dir: str | Path = _setting("evaluation", "folder for all results", "DIR")
+    factors: Sequence[int] = _setting((2, 4), "upsampling factors", "K", "--factor", "--factors")
+    protocols: Sequence[str] = _setting(
+        ("subsample",),
+        f"how slices are left out: {', '.join(PROTOCOLS)}. subsample: every K-th slice is kept; fwhm: slabs as wide as "
+        "the new spacing; random: slab, noise and first slice drawn for each volume, and all slices scored; "
+        "leave_one_out: every second slice of any scan is synthesized, in both phases",
+        "NAME",
+        "--protocol",
+        "--protocols",
+    )
+    subjects: Sequence[str] = _setting((), "evaluate files whose names start like this", "START")
+    axis: int | None = _setting(None, "slice axis 0, 1 or 2; without it the one with the largest spacing", "A")
+    window: tuple[float, float] | None = _setting(
+        None,
+        "intensities that are scored, in the scans' units; their width is the data range; without it -1024 2976 where "
+        "a volume has values below -200, which is taken for CT, else its 1st and 99th percentile",
+        ("LOW", "HIGH"),
+    )
+    crop: int = _setting(0, "evaluate the central N x N pixels, 0 for all", "N")
+    body: float | None = _setting(
+        None,
+        f"also score inside the body: above HU ({BODY_THRESHOLD:g} where no number is given), holes filled",
+        "HU",
+        nargs="?",
+        const=BODY_THRESHOLD,
+    )
+    quick: bool = _setting(False, "no VIF, no scores of all slices and of cuts across them, which take long")
+    perceptual: Sequence[str] = _setting((), f"optional scores: {', '.join(PERCEPTUAL)}", "NAME")
+    baselines: Sequence[str] = _setting(
+        ("linear", "cubic"), "methods that the others are tested against, where they are evaluated", "METHOD"
+    )
+    workers: int = _setting(1, "processes; each loads all networks", "N")
+    panels: int = _setting(2, "volumes that panels are drawn of", "N")
+    sweep: int = _setting(8, "steps shown between two slices, 0 for none", "K")
+    curve: str = _setting(
+        "",
+        "draw scores over a parameter of this name; methods on the curve are called SERIES@NUMBER: "
+        "--curve lambda --methods asi@0.1=asi,ckpt=a.pt asi@1=asi,ckpt=b.pt",
+        "NAME",
+    )
+    device: str = _setting("", "for instance cpu or cuda:1; without it the GPU if there is one")
+    seed: int = _setting(0, "of the bootstrap and the random protocol")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the volumes."""
@@ -113,36 +130,24 @@ class EvaluationSettings:
             raise ValueError(f"the window must be two ascending intensities, got {self.window!r}.")
         if self.crop < 0 or 0 < self.crop < _SMALLEST:
             raise ValueError(f"crop must be 0 or at least {_SMALLEST} pixels (SSIM's window), got {self.crop}.")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}.")
-        if self.panels < 0 or self.sweep < 0 or self.sweep == 1:
-            raise ValueError(f"panels must be 0 or more, sweep 0 or at least 2, got {self.panels} and {self.sweep}.")
+        positive_integer("workers", self.workers)
+        positive_integer("panels", self.panels, 0)
+        if self.sweep != 0:
+            positive_integer("sweep", self.sweep, 2, ", or 0 for none")
         if self.axis not in (None, 0, 1, 2):
             raise ValueError(f"axis must be 0, 1 or 2, got {self.axis!r}.")
-        unknown = set(self.perceptual) - set(PERCEPTUAL)
-        if unknown:
-            raise ValueError(f"unknown perceptual score {min(unknown)!r}; expected some of {', '.join(PERCEPTUAL)}.")
-        make_protocols(self.protocols, self.factors)
+        for name in self.perceptual:
+            one_of("perceptual score", name, PERCEPTUAL)
+        self.make_protocols()
 
-    @property
-    def recipes(self) -> list[dict[str, Any]]:
-        """The protocols with their settings."""
-        recipes = make_protocols(self.protocols, self.factors)
-        for recipe in recipes:
-            if "random" in recipe:
-                recipe["random"]["seed"] = self.seed
-        return recipes
-
-    @property
-    def titles(self) -> list[str]:
-        """Names of the protocols."""
-        return protocol_titles(self.recipes)
+    def make_protocols(self) -> list[Protocol]:
+        """Make the protocols, with their settings."""
+        return make_protocols(self.protocols, self.factors, self.seed)
 
     @property
     def scoring(self) -> dict[str, Any]:
-        """What the scores of a volume depend on, beside volume, method and protocol."""
-        names = ("axis", "window", "crop", "body", "quick", "perceptual")
-        return {name: value for name, value in asdict(self).items() if name in names}
+        """Settings that the scores of a volume depend on, beside volume, method and protocol."""
+        return {name: getattr(self, name) for name in ("axis", "window", "crop", "body", "quick", "perceptual")}
 
     def volumes(self) -> list[VolumeItem]:
         """List the volumes.
@@ -173,13 +178,14 @@ class EvaluationSettings:
         return items
 
     def require_packages(self) -> None:
-        """Check that what is needed in the end is installed, before hours are spent.
-
-        Raises:
-            ImportError: if a package is missing.
-        """
+        """Check that the packages that are needed in the end are installed, before hours are spent."""
         for package in ("matplotlib", "jinja2", "psutil"):
             if importlib.util.find_spec(package) is None:
                 raise ImportError(
                     f'the evaluation needs {package}; install it by: pip install "monai_sliceinterp[evaluation]"'
                 )
+
+
+EvaluationSettings.__doc__ = f"{EvaluationSettings.__doc__}\n    Attributes:\n" + "".join(
+    f"        {entry.name}: {entry.metadata['text']}.\n" for entry in fields(EvaluationSettings)
+)

@@ -9,10 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Evaluate one volume: load, degrade, interpolate, score."""
+"""Evaluation of one volume: load, degrade, interpolate, score, and keep the scores in a file."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,28 +25,38 @@ from typing import Any, cast
 import torch
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
+from monai.utils import MONAIEnvVars
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, one_line
+from monai_sliceinterp.command_line import INPUT_ERRORS, is_bug, one_line
 from monai_sliceinterp.evaluation.cost import measure_cost
-from monai_sliceinterp.evaluation.cuts import add_arrays, holds_arrays, panel_cuts, panel_path
+from monai_sliceinterp.evaluation.cuts import add_views, holds_views, panel_cuts, panel_path
 from monai_sliceinterp.evaluation.methods import Method
-from monai_sliceinterp.evaluation.protocols import can_score, degrade_by_protocol
-from monai_sliceinterp.evaluation.records import VolumeRecord
-from monai_sliceinterp.evaluation.scores import Score, score_volume
 from monai_sliceinterp.evaluation.settings import HU_WINDOW, EvaluationSettings, VolumeItem
-from monai_sliceinterp.metrics import PerceptualMetric, body_mask, synthesized_pairs
-from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast, moved_axis
+from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.metrics import METRICS, PerceptualMetric, Protocol, Trial, body_mask
+from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast
 from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit, unscale_from_unit
 
-__all__ = ["ThinVolume", "VolumeResult", "evaluate_volume", "interpolate_unit", "load_thin"]
+__all__ = [
+    "ThinVolume",
+    "VolumeRecord",
+    "VolumeResult",
+    "describe_failure",
+    "evaluate_volume",
+    "interpolate_unit",
+    "load_thin",
+    "state_of",
+]
 
-_PERCENTILES = (1.0, 99.0)  # as bundle asi
+_PERCENTILES = (1.0, 99.0)  # leave out the brightest vessels and noise, for all methods alike
 _CT_BELOW = -200.0  # only CT has such intensities (HU)
+_FORMAT = 2  # counts up whenever scores in files of older versions must not be used any more
 
 
 @dataclass(frozen=True)
 class ThinVolume:
-    """A volume whose slices will be left out and synthesized.
+    """Volume whose slices will be left out and synthesized.
 
     Attributes:
         image: ``(C, H, W, N)`` float32 in [0, 1], slices last, with its affine.
@@ -61,23 +75,86 @@ class ThinVolume:
 
 @dataclass
 class VolumeResult:
-    """What is known of a volume in the end.
+    """Results of the evaluation of a volume.
 
     Attributes:
         item: the volume.
-        scores: one for each protocol and method that could be scored.
+        scores: a row for each protocol and method that could be scored, see
+            :func:`monai_sliceinterp.evaluation.score_table`.
         window: intensities that became 0 and 1, and where they come from, in words.
         axis: axis along which the slices are stacked in the file; None where it could not be read.
-        failures: what went wrong, one line for each protocol and method, or one for the volume.
+        failures: one line for each protocol and method that failed, or one for the volume.
         skipped: protocols for which the volume has too few slices.
     """
 
     item: VolumeItem
-    scores: list[Score] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
     window: str = ""
     axis: int | None = None
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+
+def state_of(item: VolumeItem, settings: EvaluationSettings) -> str:
+    """Compute a short text that changes with the file of a volume and with how it is scored."""
+    source = Path(item.path)
+    files = [source] if source.is_file() else sorted(entry for entry in source.iterdir() if entry.is_file())
+    state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    depends_on = json.dumps([_FORMAT, list(METRICS), state, settings.scoring], sort_keys=True)
+    return hashlib.sha256(depends_on.encode()).hexdigest()[:12]
+
+
+class VolumeRecord:
+    """Scores of a volume under the settings of a run, in ``volumes/<name>-<state>.json`` of the output folder.
+
+    The file holds whatever was scored under these settings, also by methods and protocols that are not asked for now,
+    so that a run that was cut off goes on where it was.
+
+    Args:
+        item: the volume.
+        settings: how it is scored.
+
+    Attributes:
+        about: "path", number of "slices", their "axis", "window" of intensities in words; empty if not known yet.
+    """
+
+    def __init__(self, item: VolumeItem, settings: EvaluationSettings) -> None:
+        self.item = item
+        self.path = Path(settings.output_dir) / "volumes" / f"{item.name}-{state_of(item, settings)}.json"
+        content = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        self.about: dict[str, Any] = content.get("about", {})
+        self._entries: list[dict[str, Any]] = content.get("scores", [])
+
+    def describe(self, thin: ThinVolume) -> None:
+        """Record the properties of the volume."""
+        low, high = thin.window
+        window = f"{low:g} to {high:g} ({thin.window_from})"
+        path = str(Path(self.item.path).resolve())
+        self.about = {"path": path, "slices": thin.image.shape[-1], "axis": thin.axis, "window": window}
+        self._write()
+
+    def identity(self, method: Method, protocol: Protocol) -> dict[str, Any]:
+        """Return what the scores of a method under a protocol depend on beside the volume, as JSON can hold it."""
+        settings = json.loads(json.dumps(protocol.identity(self.item.number)))
+        return {"method": method.name, "fingerprint": method.fingerprint[:16], "protocol": settings}
+
+    def scores(self, identity: dict[str, Any]) -> dict[str, float] | None:
+        """Return the scores of a method under a protocol, see :meth:`identity`; None where there are none."""
+        values = next((entry["values"] for entry in self._entries if entry["identity"] == identity), None)
+        return None if values is None else {name: float(value) for name, value in values.items()}
+
+    def add(self, identity: dict[str, Any], values: dict[str, float]) -> None:
+        """Record scores, instead of older ones."""
+        # JSON has neither infinity nor NaN: these become texts
+        plain = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        others = [entry for entry in self._entries if entry["identity"] != identity]
+        self._entries = [*others, {"identity": identity, "values": plain}]
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.path) as part:
+            part.write_text(json.dumps({"about": self.about, "scores": self._entries}, indent=1), encoding="utf-8")
 
 
 def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
@@ -85,14 +162,6 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
 
     Raises:
         ValueError: with one line that names the file, if it cannot be read, holds NaN, or has one intensity only.
-
-    Example:
-        >>> import tempfile
-        >>> from monai_sliceinterp.data import write_phantoms
-        >>> path = write_phantoms(tempfile.mkdtemp(), "torso", 0, shape=(16, 16, 4), spacing=(24, 24, 24))[0]
-        >>> thin = load_thin(path, EvaluationSettings([str(path)], ["linear"], "out", crop=12))
-        >>> thin.window, thin.window_from, thin.axis, tuple(thin.image.shape)
-        ((-1024.0, 2976.0), 'HU', 2, (1, 12, 12, 4))
     """
     loaded = LoadVolume(for_training=True)(path)  # what is degraded has even slices
     try:
@@ -111,25 +180,19 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     body = None if settings.body is None else body_mask(thin, (settings.body - low) / (high - low))
-    return ThinVolume(thin, (low, high), window_from, moved_axis(image), body)
+    return ThinVolume(thin, (low, high), window_from, slice_geometry(loaded, axis=settings.axis).axis, body)
 
 
 def interpolate_unit(
     method: Method, thick: MetaTensor, factor: int, window: tuple[float, float]
 ) -> tuple[torch.Tensor, float, float]:
-    """Interpolate a thick volume that is scaled to [0, 1], in the units of the scan.
-
-    Args:
-        method: the method.
-        thick: ``(C, H, W, N)`` in [0, 1].
-        factor: upsampling factor.
-        window: intensities that became 0 and 1.
+    """Interpolate a thick volume ``(C, H, W, N)`` that is scaled from a window to [0, 1], in the units of the scan.
 
     Returns:
         The result in [0, 1], seconds, and MiB, see :func:`monai_sliceinterp.evaluation.cost.measure_cost`.
     """
     scan = MetaTensor(unscale_from_unit(thick.as_tensor(), *window)).copy_meta_from(thick)
-    scan.applied_operations = []  # what was done to the thin volume is nothing a method has to undo
+    scan.applied_operations = []  # a method must not undo the preprocessing of the thin volume
     fine, seconds, memory = measure_cost(lambda: method.interpolate(scan, factor), method.device)
     return scale_to_unit(fine.as_tensor(), *window, clip=True), seconds, memory
 
@@ -139,96 +202,87 @@ def evaluate_volume(
     settings: EvaluationSettings,
     methods: Sequence[Method],
     perceptual: Mapping[str, PerceptualMetric] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> VolumeResult:
     """Degrade a volume by every protocol, interpolate it by every method, and score the results.
 
     The volume is scaled and clipped first, so that input and truth are what the scores see; the methods get the thick
-    volume in the scan's units. Each score is kept, see :class:`monai_sliceinterp.evaluation.records.VolumeRecord`, and
-    not computed another time.
+    volume in the scan's units. Scores that are recorded already, see :class:`VolumeRecord`, are not computed again.
+
+    Failures are listed in the result, not raised.
 
     Args:
         item: the volume.
         settings: what is evaluated.
         methods: the methods.
         perceptual: optional scores by name.
-        tell: called with what is done next.
-
-    Returns:
-        The scores. What went wrong is told in the result, not raised.
-
-    Example:
-        >>> import tempfile
-        >>> from monai_sliceinterp.data import write_phantoms
-        >>> from monai_sliceinterp.evaluation.methods import find_methods
-        >>> folder = tempfile.mkdtemp()
-        >>> path = write_phantoms(folder, "head", 0, shape=(24, 24, 7), spacing=(8, 8, 8))[0]
-        >>> settings = EvaluationSettings([folder], ["linear", "cubic"], folder, factors=[2], quick=True, panels=0)
-        >>> result = evaluate_volume(settings.volumes()[0], settings, find_methods(settings.methods))
-        >>> [(score.volume, score.protocol, score.method) for score in result.scores]
-        [('head_000', 'subsample x2', 'linear'), ('head_000', 'subsample x2', 'cubic')]
+        report: called with the name of each step.
     """
-    result = VolumeResult(item)
+    result, thin = VolumeResult(item), None
+    protocols = settings.make_protocols()
     try:
-        tell(item.name)
-        record, thin = VolumeRecord(item, settings), None
+        report(item.name)
+        record = VolumeRecord(item, settings)
         if not record.about:
             thin = load_thin(item.path, settings)
-            record.describe(thin.image.shape[-1], thin.axis, thin.window, thin.window_from)
-        result.window, result.axis = record.window, record.axis
-        for recipe, title in zip(settings.recipes, settings.titles, strict=True):
-            if not can_score(record.num_slices, recipe):
-                result.skipped.append(title)
+            record.describe(thin)
+        result.window, result.axis = record.about["window"], record.about["axis"]
+        for protocol in protocols:
+            if not protocol.can_score(record.about["slices"]):
+                result.skipped.append(protocol.title)
                 continue
-            panel = panel_path(settings.output_dir, item.name, title) if item.number < settings.panels else None
-            keys = {method.name: record.key(method, recipe) for method in methods}
+            shown = item.number < settings.panels
+            panel = panel_path(settings.output_dir, item.name, protocol.title) if shown else None
+            identities = {method.name: record.identity(method, protocol) for method in methods}
             missing = [
                 method
                 for method in methods
-                if (key := keys[method.name]) not in record.rows
-                or (panel is not None and not holds_arrays(panel, method.name, key))
+                if record.scores(identities[method.name]) is None
+                or (panel is not None and not holds_views(panel, method.name, identities[method.name]))
             ]
             if missing:
                 thin = thin or load_thin(item.path, settings)
-                problem = _Problem(thin, recipe, item.number)
-            for method in missing:
-                tell(f"{item.name}: {title}, {method.name}")
-                try:
-                    values, cuts = problem.solve(method, perceptual or {}, detailed=not settings.quick)
-                    if panel is not None:
-                        add_arrays(panel, cuts, method.name, keys[method.name])
-                except INPUT_ERRORS as error:
-                    result.failures.append(f"{item.path}: {title}, {method.name}: {one_line(error)}")
-                    continue
-                record.add(keys[method.name], Score(item.name, item.group, title, method.name, **values))
-            result.scores += [record.rows[key] for key in keys.values() if key in record.rows]
-        if len(result.skipped) == len(settings.recipes):
-            raise ValueError(f"has {record.num_slices} slices, too few for {', '.join(result.skipped)}.")
+                trial = protocol.trial(thin.image, item.number, thin.body)
+                for method in missing:
+                    step = f"{protocol.title}, {method.name}"
+                    report(f"{item.name}: {step}")
+                    try:
+                        values, cuts = _solve(trial, method, thin.window, perceptual or {}, not settings.quick)
+                        if panel is not None:
+                            add_views(panel, cuts, method.name, identities[method.name])
+                        record.add(identities[method.name], values)
+                    except INPUT_ERRORS as error:
+                        result.failures.append(describe_failure(error, item.path, step))
+            names = {"volume": item.name, "group": item.group, "protocol": protocol.title}
+            for name, identity in identities.items():
+                scores = record.scores(identity)
+                if scores is not None:
+                    result.scores.append({**names, "method": name, **scores})
+        if len(result.skipped) == len(protocols):
+            raise ValueError(f"has {record.about['slices']} slices, too few for {', '.join(result.skipped)}.")
     except INPUT_ERRORS as error:
-        reason = one_line(error)
-        result.failures.append(reason if item.path in reason else f"{item.path}: {reason}")
+        result.failures.append(describe_failure(error, item.path))
     return result
 
 
-class _Problem:
-    """A thick volume, and the thin one that methods should make of it."""
+def describe_failure(error: BaseException, path: str, step: str = "") -> str:
+    """Describe an error in one line that names the file; that of a bug follows its traceback on stderr."""
+    if MONAIEnvVars.debug() or is_bug(error):
+        traceback.print_exception(error)
+    reason = one_line(error)
+    if step:
+        return f"{path}: {step}: {reason}"
+    return reason if path in reason else f"{path}: {reason}"
 
-    def __init__(self, thin: ThinVolume, recipe: Mapping[str, Any], number: int) -> None:
-        self.window, self.factor, self.observed = thin.window, int(recipe["factor"]), "random" in recipe
-        self.thick, first = degrade_by_protocol(thin.image, recipe, number)
-        self.truth = MetaTensor(thin.image.as_tensor()[..., first:], affine=thin.image.affine)
-        self.body = None if thin.body is None else thin.body[..., first:]
 
-    def solve(
-        self, method: Method, perceptual: Mapping[str, PerceptualMetric], detailed: bool
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        """Score a method; its scores, and cuts through its result."""
-        pred, seconds, memory = interpolate_unit(method, self.thick, self.factor, self.window)
-        truth = self.truth.as_tensor()
-        values = score_volume(pred, truth, self.factor, 1.0, self.body, self.observed, detailed)
-        for name, metric in perceptual.items():
-            metric.reset()
-            metric(*synthesized_pairs(pred, truth, self.factor, self.observed))
-            values[name] = float(metric.aggregate())
-        values.update(seconds=seconds, memory=memory)
-        return values, panel_cuts(pred, self.thick, self.truth, self.factor)
+def _solve(
+    trial: Trial, method: Method, window: tuple[float, float], perceptual: Mapping[str, PerceptualMetric], details: bool
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Interpolate the thick volume of a trial; the scores of the result, and cuts through it."""
+    pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, window)
+    values = trial.score(pred, 1.0, details)
+    for name, metric in perceptual.items():
+        metric.reset()
+        metric(*trial.pairs(pred))
+        values[name] = float(metric.aggregate())
+    return {**values, "seconds": seconds, "memory": memory}, panel_cuts(pred, trial.thick, trial.truth, trial.factor)

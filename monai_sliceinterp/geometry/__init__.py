@@ -9,24 +9,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """Image metadata as numbers: through-plane axis, slice spacing, positions and thickness, output grid, affine.
 
 Conventions: an affine is a 4x4 matrix that takes voxel indices to millimeters; its column k is the step between
 neighbors along array axis k. Positions along the through-plane axis are in units of the input gap, so that slice n
 sits at position n. Everything here is a pure function of numbers; nothing else in the package derives spacing,
 positions or affines. Affines as such are in ``affine``, the slices of an image in ``slices``, the output grid in
-``grid``.
+``grid``, and the metadata entries in which an interpolated volume carries its grid in ``metadata``.
 """
 
 from __future__ import annotations
 
-from monai_sliceinterp.geometry.affine import AXIS_TIE, scaled_affine, spatial_affine, through_plane_axis
-from monai_sliceinterp.geometry.grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid
+from monai_sliceinterp.geometry.affine import (
+    AXIS_TIE,
+    axis_spacing,
+    compose_affine,
+    scaled_affine,
+    spatial_affine,
+    through_plane_axis,
+)
+from monai_sliceinterp.geometry.grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid, paste_observed
+from monai_sliceinterp.geometry.metadata import DISAGREEMENT, GRID_KEYS, GridMetadata, read_grid, write_grid
 from monai_sliceinterp.geometry.slices import (
     SLICE_POSITION_KEYS,
     SliceGeometry,
     check_slice_positions,
+    nominal_positions,
     slice_geometry,
     slice_positions,
     slice_thickness,
@@ -34,16 +42,25 @@ from monai_sliceinterp.geometry.slices import (
 
 __all__ = [
     "AXIS_TIE",
+    "DISAGREEMENT",
     "FLOAT32_TOLERANCE",
+    "GRID_KEYS",
     "GRID_TOLERANCE",
     "SLICE_POSITION_KEYS",
+    "GridMetadata",
     "OutputGrid",
     "SliceGeometry",
+    "axis_spacing",
     "check_slice_positions",
+    "compose_affine",
+    "nominal_positions",
+    "paste_observed",
+    "read_grid",
     "scaled_affine",
     "slice_geometry",
     "slice_positions",
     "slice_thickness",
     "spatial_affine",
     "through_plane_axis",
+    "write_grid",
 ]

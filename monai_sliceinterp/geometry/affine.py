@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["AXIS_TIE", "scaled_affine", "spatial_affine", "through_plane_axis"]
+__all__ = ["AXIS_TIE", "axis_spacing", "compose_affine", "scaled_affine", "spatial_affine", "through_plane_axis"]
 
 AXIS_TIE = 0.01
 """Spacings that differ by less than this fraction count as equal."""
@@ -51,8 +51,21 @@ def spatial_affine(affine: ArrayLike | Tensor) -> NDArray[np.float64]:
     return matrix
 
 
+def axis_spacing(affine: ArrayLike | Tensor) -> NDArray[np.float64]:
+    """Compute the distance of voxel neighbors along each array axis, ``(3,)`` in mm.
+
+    Args:
+        affine: 4x4 matrix in mm.
+
+    Example:
+        >>> axis_spacing(np.diag([0.8, -0.8, 5.0, 1.0])).tolist()
+        [0.8, 0.8, 5.0]
+    """
+    return np.linalg.norm(spatial_affine(affine)[:3, :3], axis=0)
+
+
 def through_plane_axis(affine: ArrayLike | Tensor) -> int:
-    """Return the array axis along which slices are stacked: the one with the largest spacing.
+    """Find the array axis along which slices are stacked: the one with the largest spacing.
 
     Spacings within 1 % of the largest are tied with it, and the last of the tied axes is taken.
 
@@ -65,12 +78,30 @@ def through_plane_axis(affine: ArrayLike | Tensor) -> int:
         >>> through_plane_axis(np.eye(4))
         2
     """
-    lengths = np.linalg.norm(spatial_affine(affine)[:3, :3], axis=0)
+    lengths = axis_spacing(affine)
     return int(np.flatnonzero(lengths >= (1.0 - AXIS_TIE) * lengths.max())[-1])
 
 
+def compose_affine(directions: ArrayLike, spacing: ArrayLike, origin: ArrayLike) -> NDArray[np.float64]:
+    """Compose an affine from directions, spacing and origin.
+
+    Args:
+        directions: ``(3, 3)``, column k being the direction of array axis k.
+        spacing: distance of voxel neighbors along each array axis, ``(3,)`` in mm.
+        origin: center of the first voxel, ``(3,)`` in mm.
+
+    Example:
+        >>> compose_affine(np.eye(3), [1.0, 1.0, 5.0], [0.0, 0.0, 7.0])[2].tolist()
+        [0.0, 0.0, 5.0, 7.0]
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = np.asarray(directions) * np.asarray(spacing)
+    affine[:3, 3] = origin
+    return affine
+
+
 def scaled_affine(affine: ArrayLike | Tensor, axis: int, step: float, start: float = 0.0) -> NDArray[np.float64]:
-    """Return the affine after resampling one array axis.
+    """Compute the affine after resampling one array axis.
 
     Args:
         affine: 4x4 matrix in mm of the input.

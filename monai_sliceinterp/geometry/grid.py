@@ -16,25 +16,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Real
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from monai_sliceinterp.checks import positive, positive_integer
 from monai_sliceinterp.geometry.affine import AXIS_TIE, scaled_affine
 from monai_sliceinterp.geometry.slices import SliceGeometry, check_slice_positions
 
-__all__ = ["FLOAT32_TOLERANCE", "GRID_TOLERANCE", "OutputGrid"]
+__all__ = ["FLOAT32_TOLERANCE", "GRID_TOLERANCE", "OutputGrid", "paste_observed"]
 
 GRID_TOLERANCE = 1e-3
-"""What is off by less than this, in gaps, is only rounded: a target spacing that divides the input's to within it means
+"""A difference below this, in gaps, is only rounding: a target spacing that divides the input's to within it means
 that factor, and an input slice this close to an output slice is that slice. DICOM writes positions as decimal text, of
 which three digits after the point are common: the gaps of an even stack then seem to differ."""
 
 FLOAT32_TOLERANCE = 5e-7
 """Spacings whose ratio is this close to a ratio of small integers have that ratio (affines are often float32)."""
+
+_SLICES_AT_ONCE = 16  # copied at once: bounds the memory, and reads volumes with slices last in runs
 
 _ROUNDING = 1e-9
 """Positions closer than this to a slice, in gaps, are on it."""
@@ -56,7 +58,7 @@ class OutputGrid:
         step: distance of the output slices in units of the affine's step, which is the gap of an evenly spaced input
             and the nominal gap of others.
         positions: position of every output slice, ascending.
-        slice_positions: place of every input slice in units of the affine's step; None where they are evenly spaced.
+        slice_positions: position of every input slice in units of the affine's step; None where these are even.
     """
 
     num_slices: int
@@ -71,12 +73,12 @@ class OutputGrid:
         Args:
             num_slices: number of input slices, at least 2.
             factor: upsampling factor, a positive integer.
-            slice_positions: places of unevenly spaced input slices in units of the nominal gap, which then is the gap
-                that is divided, see :func:`monai_sliceinterp.geometry.slice_positions`.
+            slice_positions: positions of unevenly spaced input slices in units of the nominal gap, which then is the
+                gap that is divided, see :func:`monai_sliceinterp.geometry.slice_positions`.
 
         Raises:
-            ValueError: if the factor is not a positive integer, there are fewer than two slices, or the places do not
-                fit them.
+            ValueError: if the factor is not a positive integer, there are fewer than two slices, or the slice
+                positions do not fit them.
 
         Example:
             >>> OutputGrid.from_factor(2, 4).positions
@@ -84,9 +86,8 @@ class OutputGrid:
             >>> OutputGrid.from_factor(3, 2, slice_positions=(0, 1, 3)).positions
             (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0)
         """
-        if isinstance(factor, bool) or not isinstance(factor, Real) or not 1 <= factor < np.inf or factor % 1:
-            raise ValueError(f"the factor must be a positive integer such as 2 or 4, got {factor!r}.")
-        return cls._even(num_slices, Fraction(int(factor)), _uneven(num_slices, slice_positions))
+        whole = positive_integer("the factor", factor, why=" such as 2 or 4")
+        return cls._even(num_slices, Fraction(whole), _uneven(num_slices, slice_positions))
 
     @classmethod
     def from_spacing(
@@ -109,15 +110,14 @@ class OutputGrid:
 
         Raises:
             ValueError: if a spacing is not positive, the target is coarser than the input, there are fewer than two
-                slices, or the places do not fit them.
+                slices, or the slice positions do not fit them.
 
         Example:
             >>> OutputGrid.from_spacing(3, slice_spacing=5.0, target_spacing=2.0).positions
             (0.0, 0.4, 0.8, 1.2, 1.6, 2.0)
         """
         for name, value in (("target", target_spacing), ("slice", slice_spacing)):
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < np.inf:
-                raise ValueError(f"the {name} spacing must be a positive number of mm, got {value!r}.")
+            positive(f"the {name} spacing", value, "mm")
         ratio = slice_spacing / target_spacing
         if ratio < 1.0 - GRID_TOLERANCE:
             raise ValueError(
@@ -125,16 +125,16 @@ class OutputGrid:
                 f"expected at most {slice_spacing:g} mm."
             )
         factor = max(round(ratio), 1)
-        places = _uneven(num_slices, slice_positions)
-        length = num_slices - 1 if places is None else places[-1]
+        uneven = _uneven(num_slices, slice_positions)
+        length = num_slices - 1 if uneven is None else uneven[-1]
         # the drift of a ratio that only float32 rounding keeps from an integer, summed up over the whole stack
         if abs(ratio - factor) * length < GRID_TOLERANCE * factor:
-            return cls._even(num_slices, Fraction(factor), places)
+            return cls._even(num_slices, Fraction(factor), uneven)
         # a ratio of small integers is kept exact, so that rounding does not add up to a lost or missed observed slice
         exact = Fraction(ratio).limit_denominator(32)
         if abs(float(exact) - ratio) > FLOAT32_TOLERANCE * ratio:
             exact = Fraction(ratio)
-        return cls._even(num_slices, exact, places)
+        return cls._even(num_slices, exact, uneven)
 
     @classmethod
     def _even(cls, num_slices: int, per_gap: Fraction, slice_positions: tuple[float, ...] | None) -> OutputGrid:
@@ -147,8 +147,8 @@ class OutputGrid:
         # a fine grid has no two slices on one of the input
         tolerance = min(GRID_TOLERANCE, step / 4)
         count = int((slice_positions[-1] + tolerance) / step) + 1
-        places = np.array([index * gaps / slices for index in range(count)])
-        positions = tuple(_in_index_units(places, np.array(slice_positions), tolerance).tolist())
+        nominal = np.array([index * gaps / slices for index in range(count)])
+        positions = tuple(_in_index_units(nominal, np.array(slice_positions), tolerance).tolist())
         return cls(num_slices, step, positions, slice_positions)
 
     @classmethod
@@ -172,7 +172,7 @@ class OutputGrid:
             factor: upsampling factor, or None.
             spacing: output slice spacing in mm, or None.
             default_spacing: output slice spacing in mm where neither is given; None: isotropic.
-            slice_positions: places of unevenly spaced input slices, see :meth:`from_factor`.
+            slice_positions: positions of unevenly spaced input slices, see :meth:`from_factor`.
 
         Raises:
             ValueError: if both are given, or the one given is not usable.
@@ -199,19 +199,19 @@ class OutputGrid:
         return len(self.positions)
 
     @property
-    def _places(self) -> Tensor:
+    def _positions(self) -> Tensor:
         """The positions as a tensor ``(len,)`` float64."""
         return torch.tensor(self.positions, dtype=torch.float64)
 
     @property
     def lower(self) -> Tensor:
         """Index of the earlier input slice of each output slice, ``(len,)`` int64, at most ``num_slices - 2``."""
-        return self._places.floor().long().clamp(max=self.num_slices - 2)
+        return self._positions.floor().long().clamp(max=self.num_slices - 2)
 
     @property
     def alpha(self) -> Tensor:
         """Fraction of the gap from the earlier input slice, ``(len,)`` float64 in [0, 1]."""
-        return self._places - self.lower
+        return self._positions - self.lower
 
     @property
     def gap_width(self) -> Tensor:
@@ -223,36 +223,66 @@ class OutputGrid:
     @property
     def is_observed(self) -> Tensor:
         """Which output slices are input slices, ``(len,)`` bool."""
-        places = self._places
-        return places == places.round()
+        positions = self._positions
+        return positions == positions.round()
 
     @property
     def observed_source(self) -> Tensor:
         """Input slice of each observed output slice, ``(is_observed.sum(),)`` int64."""
-        return self._places[self.is_observed].long()
+        return self._positions[self.is_observed].long()
 
     def affine(self, affine: ArrayLike | Tensor, axis: int = 2) -> NDArray[np.float64]:
-        """Return the affine of the output: the origin stays, the step along ``axis`` shrinks."""
+        """Compute the affine of the output: the origin stays, the step along ``axis`` shrinks."""
         return scaled_affine(affine, axis, self.step)
 
 
+def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
+    """Copy the observed slices into an interpolated volume, in place and bit for bit.
+
+    Args:
+        output: ``(..., M)``, slices last.
+        image: ``(..., N)`` the input slices, of the output's type.
+        grid: the output grid.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        ValueError: if types or slice counts do not fit, so that the copy would not be exact.
+
+    Example:
+        >>> grid = OutputGrid.from_factor(2, 2)
+        >>> paste_observed(torch.zeros(3), torch.tensor([7.0, 9.0]), grid).tolist()
+        [7.0, 0.0, 9.0]
+    """
+    if output.dtype != image.dtype or output.shape[-1] != len(grid) or image.shape[-1] != grid.num_slices:
+        raise ValueError(
+            f"{image.shape[-1]} observed slices of {image.dtype} do not fit an output of {output.shape[-1]} slices of "
+            f"{output.dtype}; expected {grid.num_slices} and {len(grid)} slices of one type."
+        )
+    indices, sources = grid.is_observed.nonzero()[:, 0], grid.observed_source
+    for index, source in zip(indices.split(_SLICES_AT_ONCE), sources.split(_SLICES_AT_ONCE), strict=True):
+        output[..., index.to(output.device)] = image[..., source.to(image.device)]
+    return output
+
+
 def _uneven(num_slices: int, slice_positions: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Check the slices; return their places, or None where only rounding keeps them from being even."""
+    """Check the slices; return their positions, or None where only rounding keeps them from being even."""
     if num_slices < 2:
         raise ValueError(f"interpolation needs at least 2 slices, got {num_slices}.")
     if slice_positions is None:
         return None
-    places = check_slice_positions(num_slices, slice_positions)
-    return None if np.allclose(places, range(num_slices), rtol=0.0, atol=GRID_TOLERANCE) else places
+    positions = check_slice_positions(num_slices, slice_positions)
+    return None if np.allclose(positions, range(num_slices), rtol=0.0, atol=GRID_TOLERANCE) else positions
 
 
-def _in_index_units(places: NDArray[np.float64], slices: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
-    """Convert places to the index of the slice before plus the fraction of the gap, exact for places on a slice."""
-    lower = np.clip(np.searchsorted(slices, places, side="right") - 1, 0, len(slices) - 2)
-    alpha = (places - slices[lower]) / np.diff(slices)[lower]
+def _in_index_units(nominal: NDArray[np.float64], slices: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+    """Convert from nominal gaps to the index of the slice before plus the fraction of the gap, exact on a slice."""
+    lower = np.clip(np.searchsorted(slices, nominal, side="right") - 1, 0, len(slices) - 2)
+    alpha = (nominal - slices[lower]) / np.diff(slices)[lower]
     nearest = lower + (alpha > 0.5)
-    # the last place may be past the last slice by as much as the tolerance and its rounding
-    return np.where(abs(places - slices[nearest]) < tolerance, nearest, np.minimum(lower + alpha, len(slices) - 1))
+    # the last one may be past the last slice by as much as the tolerance and its rounding
+    return np.where(abs(nominal - slices[nearest]) < tolerance, nearest, np.minimum(lower + alpha, len(slices) - 1))
 
 
 def _tidy_position(position: float) -> float:

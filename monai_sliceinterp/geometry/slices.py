@@ -16,18 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from monai_sliceinterp.checks import positive
 from monai_sliceinterp.geometry.affine import spatial_affine, through_plane_axis
 
 __all__ = [
     "SLICE_POSITION_KEYS",
     "SliceGeometry",
     "check_slice_positions",
+    "nominal_positions",
     "slice_geometry",
     "slice_positions",
     "slice_thickness",
@@ -35,6 +37,16 @@ __all__ = [
 
 SLICE_POSITION_KEYS = ("slice_positions", "slice_positions_axis")
 """Entries of the metadata of a stack whose slices are not evenly spaced, see :func:`slice_positions`."""
+
+_UNEVEN_MM = 0.1
+"""Slices this close to their positions on an even grid are evenly spaced.
+
+Many writers round positions to 0.1 mm, which moves a slice and the ends of the grid by up to 0.05 mm each. Gaps are not
+a measure of that: at 0.625 mm, rounding makes them 0.6 and 0.7 mm in an even stack.
+"""
+
+_UNEVEN_FRACTION = 0.2
+"""The same in gaps, for thin slices. A missing slice moves others by at least a third of a gap."""
 
 _THICKNESS_KEYS = ("slice_thickness", "SliceThickness", "0018|0050", "00180050")
 
@@ -48,7 +60,7 @@ class SliceGeometry:
         in_plane_spacing: distance between voxel neighbors along the two other axes, in their order, in mm.
         slice_spacing: distance between neighboring slice planes along their normal, in mm. For a sheared stack
             (tilted gantry) this is less than the length of the step from slice to slice.
-        thickness: slice thickness (width of the slab profile) in mm, None where the metadata does not tell.
+        thickness: slice thickness (width of the slab profile) in mm, None where the metadata has none.
     """
 
     axis: int
@@ -58,11 +70,11 @@ class SliceGeometry:
 
 
 def slice_thickness(meta: Mapping[str, Any]) -> float | None:
-    """Return the slice thickness in mm where the metadata has it, else None.
+    """Read the slice thickness in mm from metadata; None where they have none.
 
     DICOM keeps thickness (width of the slab) and spacing (distance of the slabs) apart; NIfTI has only spacing.
     Looked up are ``slice_thickness``, ``SliceThickness`` and the DICOM tag (0018,0050) as the ITK and pydicom readers
-    write it. A thickness of zero, which some writers put there, tells nothing.
+    write it. A thickness of zero, which some writers put there, counts as none.
 
     Args:
         meta: metadata of a MetaTensor.
@@ -122,8 +134,8 @@ def slice_geometry(
         raise ValueError(f"axis {axis!r} is not a spatial axis; expected 0, 1 or 2.")
     axis = int(axis) % 3
     for name, value in (("spacing", spacing), ("thickness", thickness)):
-        if value is not None and not (isinstance(value, Real) and 0 < float(value) < np.inf):
-            raise ValueError(f"the slice {name} must be a positive number of mm, got {value!r}.")
+        if value is not None:
+            positive(f"the slice {name}", value, "mm")
     steps = affine[:3, :3]
     first, second = (steps[:, k] for k in range(3) if k != axis)
     normal = np.cross(first, second)
@@ -139,7 +151,7 @@ def slice_geometry(
 
 
 def slice_positions(image: Any, axis: int) -> tuple[float, ...] | None:
-    """Return where the slices of an unevenly spaced stack lie, or None where the slices are evenly spaced.
+    """Read the positions of the slices of an unevenly spaced stack; None where they are evenly spaced.
 
     The metadata of such a stack has ``slice_positions``, the position of every slice along the stack in units of the
     affine's step, beginning with 0, and ``slice_positions_axis``, the spatial axis along which they are stacked. The
@@ -160,28 +172,28 @@ def slice_positions(image: Any, axis: int) -> tuple[float, ...] | None:
         (0.0, 1.0, 3.0)
     """
     meta = getattr(image, "meta", {})
-    given: Any = meta.get("slice_positions")
-    if given is None:
+    entry: Any = meta.get("slice_positions")
+    if entry is None:
         return None
-    own = np.unique(np.ravel(meta.get("slice_positions_axis", -1))).tolist()  # one for every volume of a batch
-    if len(own) != 1 or own[0] not in range(3):
-        raise ValueError(f"slice_positions_axis {', '.join(map(str, own))} is not a spatial axis; expected 0, 1 or 2.")
-    if own[0] != axis:
+    axes = np.unique(np.ravel(meta.get("slice_positions_axis", -1))).tolist()  # one for every volume of a batch
+    if len(axes) != 1 or axes[0] not in range(3):
+        raise ValueError(f"slice_positions_axis {', '.join(map(str, axes))} is not a spatial axis; expected 0, 1 or 2.")
+    if axes[0] != axis:
         raise ValueError(
-            f"the uneven slices along axis {own[0]} would lie in-plane; expected axis {own[0]}, not {axis}."
+            f"the uneven slices along axis {axes[0]} would lie in-plane; expected axis {axes[0]}, not {axis}."
         )
-    places = [np.unique(np.ravel(place)) for place in given]
-    if any(len(place) != 1 for place in places):
+    positions = [np.unique(np.ravel(position)) for position in entry]
+    if any(len(position) != 1 for position in positions):
         raise ValueError("the volumes of a batch have different slice positions; expected one volume at a time.")
-    return check_slice_positions(image.shape[axis - 3], [float(place[0]) for place in places])
+    return check_slice_positions(image.shape[axis - 3], [float(position[0]) for position in positions])
 
 
 def check_slice_positions(num_slices: int, slice_positions: Sequence[float]) -> tuple[float, ...]:
-    """Return the places of slices, in units of the nominal gap, if they fit.
+    """Check the positions of slices, in units of the nominal gap, and return them as numbers.
 
     Args:
         num_slices: number of slices.
-        slice_positions: place of every slice.
+        slice_positions: position of every slice.
 
     Raises:
         ValueError: if there is not one for each slice, or they are not finite and ascending from 0.
@@ -190,13 +202,46 @@ def check_slice_positions(num_slices: int, slice_positions: Sequence[float]) -> 
         >>> check_slice_positions(3, [0, 1, 3])
         (0.0, 1.0, 3.0)
     """
-    places = tuple(float(place) for place in slice_positions)
-    if len(places) != num_slices:
-        raise ValueError(f"{len(places)} slice positions do not fit {num_slices} slices; expected one for each slice.")
-    if not np.isfinite(places).all() or places[0] != 0 or (np.diff(places) <= 0).any():
-        shown = ", ".join(f"{place:g}" for place in places[:8]) + (", ..." if num_slices > 8 else "")
+    positions = tuple(float(position) for position in slice_positions)
+    if len(positions) != num_slices:
+        raise ValueError(
+            f"{len(positions)} slice positions do not fit {num_slices} slices; expected one for each slice."
+        )
+    if not np.isfinite(positions).all() or positions[0] != 0 or (np.diff(positions) <= 0).any():
+        shown = ", ".join(f"{position:g}" for position in positions[:8]) + (", ..." if num_slices > 8 else "")
         raise ValueError(f"the slice positions must be finite and ascend from 0, got {shown}.")
-    return places
+    return positions
+
+
+def nominal_positions(heights: ArrayLike) -> tuple[float, tuple[float, ...] | None]:
+    """Compute the nominal gap of a stack and the positions of its slices in units of it.
+
+    The nominal gap is the distance of neighboring slices where the others are whole multiples of it (slices are
+    missing), and else the median distance.
+
+    Args:
+        heights: heights of N >= 2 slices along their normal in mm, ascending.
+
+    Returns:
+        The gap in mm; and None where the slices are evenly spaced, else N positions, the first one 0.
+
+    Example:
+        >>> nominal_positions([5.0, 7.0, 9.0])
+        (2.0, None)
+        >>> nominal_positions([5.0, 7.0, 9.0, 13.0])
+        (2.0, (0.0, 1.0, 2.0, 4.0))
+    """
+    distances = np.asarray(heights, dtype=np.float64) - np.asarray(heights, dtype=np.float64)[0]
+    gaps = np.diff(distances)
+    gap = float(np.median(gaps))
+    positions = np.concatenate([[0.0], np.cumsum(np.maximum(np.round(gaps / gap), 1.0))])
+    even_gap = distances[-1] / positions[-1]
+    if abs(distances - positions * even_gap).max() <= min(_UNEVEN_MM, _UNEVEN_FRACTION * even_gap):
+        gap = float(even_gap)
+    else:
+        positions = np.round(distances / gap, 9)  # far below any meaning, so that 1.9999999999999 is 2
+    is_even = np.array_equal(positions, np.arange(len(positions)))
+    return gap, None if is_even else tuple(positions.tolist())
 
 
 def _tidy(value: Any) -> float:

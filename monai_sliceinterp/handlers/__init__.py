@@ -9,9 +9,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
-"""Ignite handlers."""
+"""Ignite handlers: seeds, frozen normalization, logs and scores."""
 
 from __future__ import annotations
 
+from monai_sliceinterp.handlers.logging import TrainingLogHandler, ValidationLogHandler
+from monai_sliceinterp.handlers.scores import SynthesizedSliceScore
 from monai_sliceinterp.handlers.training import EpochSeedHandler, FreezeNormalizationHandler, MeanLossHandler

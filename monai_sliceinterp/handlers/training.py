@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ignite.distributed as idist
@@ -23,7 +24,17 @@ from monai.transforms import Randomizable
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
-__all__ = ["EpochSeedHandler", "FreezeNormalizationHandler", "MeanLossHandler"]
+__all__ = ["EpochSeedHandler", "FreezeNormalizationHandler", "MeanLossHandler", "single_numbers"]
+
+
+def single_numbers(output: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the entries of an engine's output that are single numbers: its losses.
+
+    Example:
+        >>> single_numbers({"image": torch.ones(2), "loss": torch.tensor(1.0)})
+        {'loss': tensor(1.)}
+    """
+    return {name: value for name, value in output.items() if isinstance(value, Tensor) and value.ndim == 0}
 
 
 class EpochSeedHandler:
@@ -108,7 +119,7 @@ class MeanLossHandler:
     def __call__(self, engine: Engine) -> None:
         """Replace the losses in the output of the engine."""
         output: Any = engine.state.output
-        losses = {name: value for name, value in output.items() if isinstance(value, Tensor) and value.ndim == 0}
+        losses = single_numbers(output)
         # one exchange for all of them; the sum is taken in place, of copies
         total: Any = idist.all_reduce(torch.stack([loss.detach().float() for loss in losses.values()]))
         output.update(zip(losses, total / idist.get_world_size(), strict=True))

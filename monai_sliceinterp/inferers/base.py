@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,50 +24,49 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_sliceinterp.geometry import SLICE_POSITION_KEYS, OutputGrid, SliceGeometry, slice_geometry, slice_positions
+from monai_sliceinterp.checks import positive_integer, switch
+from monai_sliceinterp.geometry import (
+    DISAGREEMENT,
+    SLICE_POSITION_KEYS,
+    GridMetadata,
+    OutputGrid,
+    SliceGeometry,
+    paste_observed,
+    slice_geometry,
+    slice_positions,
+    write_grid,
+)
 
-__all__ = ["SliceInterpolationInferer", "check_batch_size", "images_per_batch", "paste_observed"]
-
-_BLOCK = 16  # observed slices that are copied at once: bounds the memory, and reads volumes with slices last in runs
+__all__ = ["SliceInterpolationInferer", "SliceStack", "check_batch_size", "images_per_batch"]
 
 
-def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
-    """Copy the observed slices into an interpolated volume, in place and bit for bit.
+@dataclass(frozen=True, eq=False)
+class SliceStack:
+    """One channel of one volume, and the slices to compute from it.
 
-    Args:
-        output: ``(..., M)``, slices last.
-        image: ``(..., N)`` the input slices, of the output's type.
+    Attributes:
+        slices: ``(N, H, W)`` within the inferer's ``value_range``, in any order in memory: mostly a view of the input.
         grid: the output grid.
-
-    Returns:
-        ``output``.
-
-    Raises:
-        ValueError: if types or slice counts do not fit, so that the copy would not be exact.
-
-    Example:
-        >>> grid = OutputGrid.from_factor(2, 2)
-        >>> paste_observed(torch.zeros(3), torch.tensor([7.0, 9.0]), grid).tolist()
-        [7.0, 0.0, 9.0]
+        geometry: spacings of the input, None for a plain tensor.
+        wanted: output indices to compute, ``(K,)`` int64, ascending.
+        maps: voxelwise maps ``(M, H, W)`` that the method fills beside its result, by name, zero at first.
     """
-    if output.dtype != image.dtype or output.shape[-1] != len(grid) or image.shape[-1] != grid.num_slices:
-        raise ValueError(
-            f"{image.shape[-1]} observed slices of {image.dtype} do not fit an output of {output.shape[-1]} slices of "
-            f"{output.dtype}; expected {grid.num_slices} and {len(grid)} slices of one type."
-        )
-    places, sources = grid.is_observed.nonzero()[:, 0], grid.observed_source
-    for place, source in zip(places.split(_BLOCK), sources.split(_BLOCK), strict=True):
-        output[..., place.to(output.device)] = image[..., source.to(image.device)]
-    return output
+
+    slices: Tensor
+    grid: OutputGrid
+    geometry: SliceGeometry | None
+    wanted: Tensor
+    maps: dict[str, Tensor] = field(default_factory=dict)
 
 
 class SliceInterpolationInferer(Inferer):
     """Base of the inferers that turn a volume ``(B, C, H, W, N)`` into one with more slices.
 
     It owns the output grid, the loop over samples and channels, the copying of observed slices and the progress bar.
-    A subclass defines :meth:`synthesize`, which fills one channel. Spacing is read from the input's affine, and the
-    places of unevenly spaced slices from its metadata; the output, which is evenly spaced, carries the new affine.
-    Frames of a time series are channels and are interpolated one by one.
+    A subclass defines :meth:`synthesize`, a generator of the slices of one channel. Spacing is read from the input's
+    affine, and the positions of unevenly spaced slices from its metadata. The output, which is evenly spaced, carries
+    the new affine, and in its metadata the output grid, see :func:`monai_sliceinterp.geometry.read_grid`. Frames of a
+    time series are channels and are interpolated one by one.
 
     Beside the input and the output, memory holds what the method needs, and one limited copy of a channel of the input
     where that exceeds ``value_range``.
@@ -79,6 +79,10 @@ class SliceInterpolationInferer(Inferer):
             it, the excess is interpolated linearly and added to the method's result, so that nothing is cut off.
             None: no limit.
         progress: show a progress bar that counts synthesized slices.
+
+    Attributes:
+        maps: names of voxelwise maps that :meth:`synthesize` fills in ``stack.maps``; the output's metadata has each of
+            them as a tensor of its shape.
 
     Raises:
         ValueError: if both a factor and a spacing are given, or ``value_range`` is empty.
@@ -104,46 +108,38 @@ class SliceInterpolationInferer(Inferer):
             OutputGrid.from_spacing(2, spacing, spacing)
         if value_range is not None and not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be ascending, got {value_range!r}.")
-        self.factor, self.spacing, self.keep_observed = factor, spacing, keep_observed
-        self.value_range, self.progress = value_range, progress
+        self.factor, self.spacing, self.value_range = factor, spacing, value_range
+        self.keep_observed, self.progress = switch("keep_observed", keep_observed), switch("progress", progress)
+        self.maps: tuple[str, ...] = ()
 
     def output_grid(self, inputs: Tensor) -> OutputGrid:
-        """Return the output grid of a volume ``(B, C, H, W, N)`` with slices last."""
+        """Compute the output grid of a volume ``(B, C, H, W, N)`` with slices last."""
         num_slices = inputs.shape[-1]
         if not isinstance(inputs, MetaTensor):
             if self.factor is None:
                 raise ValueError("a plain tensor has no spacing: give a factor, or a MetaTensor with its affine.")
             return OutputGrid.from_factor(num_slices, self.factor)
         geometry = slice_geometry(inputs.affine, axis=-1)
-        places = slice_positions(inputs, axis=2)
-        return OutputGrid.create(num_slices, geometry, self.factor, self.spacing, self.default_spacing, places)
+        positions = slice_positions(inputs, axis=2)
+        return OutputGrid.create(num_slices, geometry, self.factor, self.spacing, self.default_spacing, positions)
 
     @abstractmethod
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
+    def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Compute the wanted slices of one channel.
 
         Args:
-            slices: ``(N, H, W)`` within ``value_range``, in any order in memory: mostly a view of the input.
-            grid: the output grid.
-            geometry: spacings of the input, None for a plain tensor.
-            wanted: output indices to compute, ``(K,)`` int64, ascending.
+            stack: the channel's slices and what is wanted of them.
             network: the network, where the method has one.
-            write: ``write(indices, images)`` takes results ``(k, H, W)``, in any order and any number of calls.
+
+        Yields:
+            Output indices ``(k,)`` and the images ``(k, H, W)`` for them, in any order and any number of times.
         """
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Interpolate ``inputs`` ``(B, C, H, W, N)``.
 
         Returns:
-            ``(B, C, H, W, M)``; a MetaTensor with the new affine if the input is one.
+            ``(B, C, H, W, M)``; a MetaTensor with the new affine and the output grid if the input is one.
 
         Raises:
             ValueError: if the input is not such a volume, is not floating point, or the grid does not fit it.
@@ -159,41 +155,39 @@ class SliceInterpolationInferer(Inferer):
         wanted = torch.arange(len(grid)) if not self.keep_observed else torch.nonzero(~grid.is_observed)[:, 0]
         # slices are computed and written one after another: in memory they come first
         output = plain.new_empty(batch, channels, len(grid), height, width)
+        maps = {name: torch.zeros_like(output) for name in self.maps}
         with tqdm(
             total=batch * channels * len(wanted), unit="slice", desc="slices", disable=not self.progress, leave=False
         ) as bar:
             for sample in range(batch):
                 for channel in range(channels):
                     slices = plain[sample, channel].permute(2, 0, 1)
-                    self._fill(slices, output[sample, channel], grid, geometry, wanted, network, bar)
+                    inside = slices if self.value_range is None else _limited(slices, *self.value_range)
+                    part = {name: values[sample, channel] for name, values in maps.items()}
+                    stack = SliceStack(inside, grid, geometry, wanted, part)
+                    self._fill(output[sample, channel], stack, network, bar)
+                    if inside is not slices:
+                        _add_excess(output[sample, channel], slices, inside, grid, wanted)
         result = output.permute(0, 1, 3, 4, 2)
         if self.keep_observed:
             paste_observed(result, plain, grid)
-        return _with_affine(result, inputs, grid) if isinstance(inputs, MetaTensor) else result
+        if not isinstance(inputs, MetaTensor) or geometry is None:
+            return result
+        record = GridMetadata(grid, self.keep_observed, geometry.slice_spacing, 2, self.factor, self.spacing)
+        return _with_metadata(
+            result, inputs, record, {name: map_.permute(0, 1, 3, 4, 2) for name, map_ in maps.items()}
+        )
 
-    def _fill(
-        self,
-        slices: Tensor,
-        output: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        bar: tqdm,
-    ) -> None:
+    def _fill(self, output: Tensor, stack: SliceStack, network: Callable[..., Any] | None, bar: tqdm) -> None:
         """Fill the slices ``output`` ``(M, H, W)`` of one channel."""
-
-        def write(indices: Tensor, images: Tensor) -> None:
+        if not len(stack.wanted):
+            return
+        for indices, images in self.synthesize(stack, network):
             if self.value_range is not None:  # a network may overshoot: below air, or above the densest bone
                 images = images.clamp(*self.value_range)
             output[indices.to(output.device)] = images.to(output.dtype)
             bar.update(len(indices))
-
-        inside = slices if self.value_range is None else _limited(slices, *self.value_range)
-        if len(wanted):
-            self.synthesize(inside, grid, geometry, wanted, network, write)
-        if inside is not slices:
-            _add_excess(output, slices, inside, grid, wanted)
+            del images  # not kept in memory while the next ones are computed
 
 
 def _limited(slices: Tensor, low: float, high: float) -> Tensor:
@@ -215,7 +209,7 @@ def _add_excess(output: Tensor, slices: Tensor, inside: Tensor, grid: OutputGrid
 
 
 def check_batch_size(batch_size: int) -> int:
-    """Return a batch size of an inferer if it is a positive integer, or 0 for one that is chosen by the images' size.
+    """Check a batch size of an inferer: a positive integer, or 0 for one that is chosen by the images' size.
 
     Raises:
         ValueError: if it is neither.
@@ -224,13 +218,11 @@ def check_batch_size(batch_size: int) -> int:
         >>> check_batch_size(0)
         0
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
-        raise ValueError(f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}.")
-    return batch_size
+    return positive_integer("batch_size", batch_size, least=0, why=" (0 chooses it)")
 
 
 def images_per_batch(batch_size: int, pixels: int, budget: Mapping[str, int], device: torch.device) -> int:
-    """Number of images that are computed at once.
+    """Compute the number of images of a batch.
 
     Args:
         batch_size: the number the user wants; 0 chooses it.
@@ -245,11 +237,13 @@ def images_per_batch(batch_size: int, pixels: int, budget: Mapping[str, int], de
     return batch_size or max(1, budget.get(device.type, budget["cpu"]) // pixels)
 
 
-def _with_affine(result: Tensor, inputs: MetaTensor, grid: OutputGrid) -> MetaTensor:
-    """Give the output the input's metadata, with the new affine."""
+def _with_metadata(result: Tensor, inputs: MetaTensor, record: GridMetadata, maps: Mapping[str, Tensor]) -> MetaTensor:
+    """Give the output the input's metadata, with the new affine, the output grid and the voxelwise maps."""
     output = MetaTensor(result).copy_meta_from(inputs, copy_attr=True)
-    for key in SLICE_POSITION_KEYS:
+    for key in (*SLICE_POSITION_KEYS, DISAGREEMENT):
         output.meta.pop(key, None)
-    affine = torch.as_tensor(grid.affine(inputs.affine), dtype=torch.float64)
+    write_grid(output.meta, record, len(result))
+    output.meta.update(maps)
+    affine = torch.as_tensor(record.grid.affine(inputs.affine), dtype=torch.float64)
     output.affine = affine.expand(inputs.affine.shape).clone() if inputs.affine.ndim == 3 else affine
     return output

@@ -13,14 +13,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size, images_per_batch
+from monai_sliceinterp.inferers.base import (
+    SliceInterpolationInferer,
+    SliceStack,
+    check_batch_size,
+    images_per_batch,
+)
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
 __all__ = ["LatentSliceInferer"]
@@ -30,7 +34,7 @@ _PIXELS_PER_BATCH = {"cpu": 256 * 256, "cuda": 4096 * 1024}
 
 
 class LatentSliceInferer(SliceInterpolationInferer):
-    """Encode every slice once, mix neighboring codes, decode the mixtures in batches of bounded size.
+    """Inferer that encodes every slice once, mixes neighboring codes and decodes the mixtures in batches.
 
     The volume is streamed: only the codes of the slices at hand are kept, so that memory does not grow with the number
     of slices beyond the volume itself.
@@ -69,33 +73,26 @@ class LatentSliceInferer(SliceInterpolationInferer):
         self.batch_size = check_batch_size(batch_size)
 
     @torch.no_grad()
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        """Fill the wanted slices of one channel."""
+    def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Compute the wanted slices of one channel."""
         latent = getattr(network, "module", network)  # the network may be wrapped for distributed training
         if not isinstance(latent, LatentInterpolator):
             raise TypeError(f"expected a network with encode, mix and decode, got {type(network).__name__}.")
+        slices, wanted = stack.slices, stack.wanted
         size = slices.shape[-2:]
         count = images_per_batch(self.batch_size, size[0] * size[1], _PIXELS_PER_BATCH, slices.device)
-        lower, alpha = grid.lower[wanted], grid.alpha[wanted].to(slices)
+        lower, alpha = stack.grid.lower[wanted], stack.grid.alpha[wanted].to(slices)
         codes: Codes | None = None
         for begin in range(0, len(slices), count):
-            fresh = latent.encode(slices[begin : begin + count, None].contiguous())
+            encoded = latent.encode(slices[begin : begin + count, None].contiguous())
             # the last code of the batch before is the earlier end of the gap between the two batches
-            codes = fresh if codes is None else tuple(torch.cat(pair) for pair in zip(codes, fresh, strict=True))
-            offset = begin + len(fresh[0]) - len(codes[0])
-            due = torch.nonzero((lower >= offset) & (lower < offset + len(codes[0]) - 1))[:, 0]
-            for batch in due.split(count):
+            codes = encoded if codes is None else tuple(torch.cat(pair) for pair in zip(codes, encoded, strict=True))
+            offset = begin + len(encoded[0]) - len(codes[0])
+            within = torch.nonzero((lower >= offset) & (lower < offset + len(codes[0]) - 1))[:, 0]
+            for batch in within.split(count):
                 gaps = (lower[batch] - offset).to(slices.device)
                 earlier = tuple(code[gaps] for code in codes)
                 later = tuple(code[gaps + 1] for code in codes)
                 mixed = latent.mix(earlier, later, alpha[batch.to(alpha.device)])
-                write(wanted[batch], latent.decode(mixed, size)[:, 0])
+                yield wanted[batch], latent.decode(mixed, size)[:, 0]
             codes = tuple(code[-1:] for code in codes)

@@ -13,16 +13,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_sliceinterp.geometry import AXIS_TIE, OutputGrid, SliceGeometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size, images_per_batch
+from monai_sliceinterp.checks import switch
+from monai_sliceinterp.geometry import AXIS_TIE, DISAGREEMENT, OutputGrid
+from monai_sliceinterp.inferers.base import (
+    SliceInterpolationInferer,
+    SliceStack,
+    check_batch_size,
+    images_per_batch,
+)
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
 from monai_sliceinterp.networks.nets.saint import SAINT
 
@@ -33,7 +39,7 @@ _PIXELS_PER_BATCH = {"cpu": 8 * 1024, "cuda": 1024 * 1024}
 
 
 class MultiViewSliceInferer(SliceInterpolationInferer):
-    """Interpolate every view of a volume in batches of its images, then fuse the views slice by slice.
+    """Inferer that interpolates every view of a volume in batches of its images, then fuses the views slice by slice.
 
     Memory is bounded by the views themselves (one copy of the output each) beside one batch.
 
@@ -49,13 +55,10 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         fuse: refine the mean of the views by the fusion network; else the mean is the result.
         views: names of the views to use, all of the network's by default. Fusing needs all of them.
-        disagreement: keep how much the views disagree, see :attr:`disagreement_map`.
+        disagreement: put how much the views disagree into the output's metadata, as ``disagreement``: the standard
+            deviation of the views at every voxel, of the output's shape, on its intensity scale; 0 on observed slices
+            that are kept. Large values show where the result is uncertain.
         progress: show a progress bar for every view and for the fusion.
-
-    Attributes:
-        disagreement_map: with ``disagreement``, the standard deviation of the views at every voxel of the last output,
-            of its shape, on its intensity scale; 0 on observed slices. Large values show where the result is
-            uncertain.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -63,6 +66,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
     Example:
         >>> size = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
         >>> network = SAINT(ami=size, rfn=size).eval()
+        >>> from monai.data import MetaTensor
         >>> scan = MetaTensor(torch.rand(1, 1, 32, 24, 5), affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
         >>> thin = MultiViewSliceInferer(spacing=1.0)(scan, network)
         >>> tuple(thin.shape), thin.pixdim.tolist()
@@ -82,87 +86,68 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         progress: bool = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress)
-        if fuse and views is not None:
+        self.fuse, self.disagreement = switch("fuse", fuse), switch("disagreement", disagreement)
+        if self.fuse and views is not None:
             raise ValueError("the fusion network needs all views: give views only together with fuse=False.")
-        self.batch_size, self.fuse, self.disagreement = check_batch_size(batch_size), fuse, disagreement
+        self.batch_size = check_batch_size(batch_size)
         self.views = None if views is None else tuple(views)
-        self.disagreement_map: Tensor | None = None
-        self._maps: list[Tensor] = []
-
-    def __call__(self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Tensor:
-        """Interpolate ``inputs`` ``(B, C, H, W, N)``, see the base class."""
-        self._maps, self.disagreement_map = [], None
-        output = super().__call__(inputs, network, *args, **kwargs)
         if self.disagreement:
-            plain = output.as_tensor() if isinstance(output, MetaTensor) else output
-            maps: Any = torch.zeros_like(plain)
-            if self._maps:  # there are none where nothing had to be synthesized
-                maps = torch.stack(self._maps).unflatten(0, tuple(inputs.shape[:2])).movedim(2, -1)
-            if isinstance(output, MetaTensor):
-                maps = MetaTensor(maps).copy_meta_from(output)
-                maps.affine = output.affine.clone()
-            self.disagreement_map = maps
-        self._maps = []
-        return output
+            self.maps = (DISAGREEMENT,)
 
     @torch.no_grad()
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        """Fill the wanted slices of one channel."""
+    def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Compute the wanted slices of one channel."""
         saint = getattr(network, "module", network)  # the network may be wrapped for distributed training
         if not isinstance(saint, SAINT):
             raise TypeError(f"expected a SAINT network, got {type(network).__name__}.")
-        if geometry is None:
-            raise ValueError("a plain tensor has no spacing, which SAINT needs: give a MetaTensor with its affine.")
+        for indices, views in self.interpolate_views(stack, saint):
+            result = saint.fuse(views[None])[0] if self.fuse else views.mean(dim=0)
+            if len(indices) > len(stack.wanted):  # observed slices, which were needed for the fusion in 3D
+                indices, views, result = stack.wanted, views[:, stack.wanted], result[stack.wanted]
+            if self.disagreement:
+                stack.maps[DISAGREEMENT][indices.to(views.device)] = views.std(dim=0, correction=0)
+            yield indices, result
+
+    def interpolate_views(self, stack: SliceStack, saint: SAINT) -> Iterator[tuple[Tensor, Tensor]]:
+        """Interpolate the views of one channel, and cut them into batches of slices.
+
+        Args:
+            stack: the channel's slices and what is wanted of them.
+            saint: the network.
+
+        Yields:
+            Output indices ``(k,)``, ascending, and the views ``(views, k, H, W)`` of these slices: all slices at once
+            for a fusion in 3D, else some of those that are wanted.
+        """
         unknown = set(self.views or ()) - set(saint.directions)
         if unknown or self.views == ():
             raise ValueError(f"unknown views {self.views!r}; expected some of {', '.join(saint.directions)}.")
-        size = slices.shape[-2:]
+        size = stack.slices.shape[-2:]
         # fusion in 3D needs the observed slices, between which the others lie
         together = self.fuse and saint.rfn.spatial_dims == 3
-        places = torch.arange(len(grid)) if together else wanted
-        slices = slices.contiguous()  # small beside the views, which gather images across the slices
+        indices = torch.arange(len(stack.grid)) if together else stack.wanted
+        slices = stack.slices.contiguous()  # small beside the views, which gather images across the slices
         views = [
-            self._interpolate_view(slices, direction, grid, places, geometry, saint)
+            self._interpolate_view(replace(stack, slices=slices), direction, indices, saint)
             for direction in self.views or saint.directions
         ]
-        if self.disagreement:
-            self._maps.append(slices.new_zeros(len(grid), *size))
         count = images_per_batch(self.batch_size, size[0] * size[1], _PIXELS_PER_BATCH, slices.device)
-        count = len(places) if together else count
-        for batch in torch.arange(len(places)).split(count):
+        for batch in torch.arange(len(indices)).split(len(indices) if together else count):
             part = slice(int(batch[0]), int(batch[-1]) + 1)
-            stack = torch.stack([view[part] for view in views])
-            result = saint.fuse(stack[None])[0] if self.fuse else stack.mean(dim=0)
-            indices = places[part]
-            if together:
-                indices, stack, result = wanted, stack[:, wanted], result[wanted]
-            self.look_at(indices, stack)
-            write(indices, result)
+            yield indices[part], torch.stack([view[part] for view in views])
 
-    def look_at(self, indices: Tensor, views: Tensor) -> None:
-        """Look at the views ``(views, k, H, W)`` of output slices ``indices`` before they are let go."""
-        if self.disagreement:
-            self._maps[-1][indices.to(views.device)] = views.std(dim=0, correction=0)
-
-    def _interpolate_view(
-        self, slices: Tensor, direction: str, grid: OutputGrid, places: Tensor, geometry: SliceGeometry, saint: SAINT
-    ) -> Tensor:
-        """Synthesize the output slices ``places`` ``(M, H, W)`` from one view."""
+    def _interpolate_view(self, stack: SliceStack, direction: str, indices: Tensor, saint: SAINT) -> Tensor:
+        """Synthesize the output slices ``indices`` ``(M, H, W)`` from one view."""
+        slices, grid, geometry = stack.slices, stack.grid, stack.geometry
+        if geometry is None:
+            raise ValueError("a plain tensor has no spacing, which SAINT needs: give a MetaTensor with its affine.")
         images = to_view(slices, direction)
         along = view_spacing(direction, geometry.in_plane_spacing)
-        lower, alpha = grid.lower[places], grid.alpha[places]
-        groups = _by_gap_width(grid, places)
+        lower, alpha = grid.lower[indices], grid.alpha[indices]
+        groups = _by_gap_width(grid, indices)
         count = images_per_batch(self.batch_size, images[0].numel(), _PIXELS_PER_BATCH, slices.device)
         # filled as slices, so that the views are fused without another copy
-        output = slices.new_empty(len(images), len(places), images.shape[2])
+        output = slices.new_empty(len(images), len(indices), images.shape[2])
         begins = range(0, len(images), count)
         for begin in tqdm(begins, desc=f"view of {direction}", unit="batch", disable=not self.progress, leave=False):
             end = min(begin + count, len(images))
@@ -174,18 +159,18 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         return from_view(output, direction, slices.shape[-2:])
 
 
-def _by_gap_width(grid: OutputGrid, places: Tensor) -> list[tuple[float, Tensor]]:
+def _by_gap_width(grid: OutputGrid, indices: Tensor) -> list[tuple[float, Tensor]]:
     """Group output slices by the width of the gap in which they lie.
 
     Args:
         grid: the output grid.
-        places: output indices, ``(M,)`` int64.
+        indices: output indices, ``(M,)`` int64.
 
     Returns:
-        Groups whose gaps differ by less than 1 %: their mean width in units of the nominal gap, and which of ``places``
-        they are, ascending.
+        Groups whose gaps differ by less than 1 %: their mean width in units of the nominal gap, and which of
+        ``indices`` they are, ascending.
     """
-    widths = grid.gap_width[places]
+    widths = grid.gap_width[indices]
     groups = []
     left = torch.ones_like(widths, dtype=torch.bool)
     while left.any():

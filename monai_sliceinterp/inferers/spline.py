@@ -13,18 +13,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
-from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.checks import one_of
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack
 from monai_sliceinterp.resampling import INTERPOLATION_MODES, apply_to_slices, interpolation_weights
 
 __all__ = ["SplineSliceInferer"]
 
-_BLOCK = 64  # output slices per step: bounds the copies, keeps the matrix products large
+_SLICES_AT_ONCE = 64  # output slices per step: bounds the copies, keeps the matrix products large
 
 
 class SplineSliceInferer(SliceInterpolationInferer):
@@ -58,22 +58,12 @@ class SplineSliceInferer(SliceInterpolationInferer):
         progress: bool = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, None, progress)
-        if mode not in INTERPOLATION_MODES:
-            raise ValueError(f"unknown interpolation mode {mode!r}; expected one of {', '.join(INTERPOLATION_MODES)}.")
-        self.mode = mode
+        self.mode = one_of("interpolation mode", mode, INTERPOLATION_MODES)
 
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        """Fill the wanted slices of one channel; no network is needed."""
-        positions = [grid.positions[k] for k in wanted.tolist()]
-        weights = interpolation_weights(len(slices), positions, self.mode, grid.slice_positions)
-        for begin in range(0, len(wanted), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            write(wanted[block], apply_to_slices(slices, weights[:, block]))
+    def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Compute the wanted slices of one channel; no network is needed."""
+        positions = [stack.grid.positions[k] for k in stack.wanted.tolist()]
+        weights = interpolation_weights(len(stack.slices), positions, self.mode, stack.grid.slice_positions)
+        for begin in range(0, len(positions), _SLICES_AT_ONCE):
+            part = slice(begin, begin + _SLICES_AT_ONCE)
+            yield stack.wanted[part], apply_to_slices(stack.slices, weights[:, part])

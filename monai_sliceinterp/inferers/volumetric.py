@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_sliceinterp.geometry import OutputGrid, SliceGeometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer, check_batch_size
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size
 from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
 
 __all__ = ["VolumetricSliceInferer"]
@@ -32,7 +31,7 @@ _STRIDE = 16
 
 
 class VolumetricSliceInferer(SliceInterpolationInferer):
-    """Interpolate a volume by a cubic B-spline, then restore it by a 3D network in overlapping windows.
+    """Inferer that interpolates by a cubic B-spline, then restores the volume by a 3D network in overlapping windows.
 
     The windows overlap by a quarter and are blended, so that no seam shows. Along the slices they are finished one
     after another: memory is bounded by one row of windows beside the input and the output.
@@ -43,7 +42,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
     Args:
         factor: upsampling factor; or
         spacing: output slice spacing in mm. With neither it is 1 mm, as in the paper; a finer stack keeps its own.
-        window: height, width and slices of the windows, multiples of 64.
+        roi_size: height, width and slices of the windows, multiples of 64.
         batch_size: windows that are computed at once; 0 chooses it (one on a CPU, four on a GPU).
         keep_observed: copy the observed slices from the input.
         value_range: intensities the network was trained on, see
@@ -69,34 +68,27 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         self,
         factor: int | None = None,
         spacing: float | None = None,
-        window: Sequence[int] = (128, 128, 128),
+        roi_size: Sequence[int] = (128, 128, 128),
         batch_size: int = 0,
         keep_observed: bool = False,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress)
-        if len(window) != 3 or any(size < 64 or size % 64 for size in window):
-            raise ValueError(f"window must be three multiples of 64, got {tuple(window)!r}.")
-        self.window, self.batch_size = tuple(int(size) for size in window), check_batch_size(batch_size)
+        if len(roi_size) != 3 or any(size < 64 or size % 64 for size in roi_size):
+            raise ValueError(f"roi_size must be three multiples of 64, got {tuple(roi_size)!r}.")
+        self.roi_size, self.batch_size = tuple(int(size) for size in roi_size), check_batch_size(batch_size)
 
     @torch.no_grad()
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        """Fill the wanted slices of one channel."""
+    def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Compute the wanted slices of one channel."""
         if network is None:
             raise ValueError("a volumetric inferer needs a network.")
-        count, length = len(grid), self.window[2]
+        slices, grid = stack.slices, stack.grid
+        count, length = len(grid), self.roi_size[2]
         overlap = length // 4
-        needed = torch.zeros(count, dtype=torch.bool)
-        needed[wanted] = True
+        is_wanted = torch.zeros(count, dtype=torch.bool)
+        is_wanted[stack.wanted] = True
         weights = interpolation_weights(len(slices), grid.positions, "cubic", grid.slice_positions)
         tail = slices.new_zeros(0, *slices.shape[1:])  # the last slices of the window before, to be blended
         begin = 0
@@ -109,8 +101,8 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
                 ramp = _ramp(len(tail)).to(result)[:, None, None]
                 result[: len(tail)] = torch.lerp(tail, result[: len(tail)], ramp)
             done = len(result) if last else len(result) - overlap
-            index = torch.arange(begin, begin + done)[needed[begin : begin + done]]
-            write(index, result[:done][needed[begin : begin + done].to(result.device)])
+            chosen = is_wanted[begin : begin + done]
+            yield torch.arange(begin, begin + done)[chosen], result[:done][chosen.to(result.device)]
             if last:
                 return
             tail = result[done:].clone()
@@ -121,7 +113,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         height, width, count = fine.shape
         padded = F.pad(fine[None, None], (0, 0, 0, -width % _STRIDE, 0, -height % _STRIDE), mode="replicate")
         padded = padded.to(torch.promote_types(fine.dtype, torch.float32))  # half precision cannot hold the weights
-        sizes = [min(size, window) for size, window in zip(padded.shape[2:4], self.window[:2], strict=True)]
+        sizes = [min(size, window) for size, window in zip(padded.shape[2:4], self.roi_size[:2], strict=True)]
         # MONAI's own Gaussian weights have a floor that makes them a plain mean near the faces of a window: seams there
         weights = torch.outer(*(_side_weights(size) for size in sizes))
 
@@ -129,8 +121,8 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
             # a copy: a network may return its input, and MONAI multiplies what it returns in place
             output = network(windows.to(fine.dtype, copy=True))
             if not isinstance(output, Tensor) or output.shape != windows.shape:
-                given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"the network made {given} of windows {tuple(windows.shape)}; expected their shape.")
+                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise ValueError(f"the network made {shape} of windows {tuple(windows.shape)}; expected their shape.")
             return output.to(windows)
 
         result = sliding_window_inference(

@@ -13,10 +13,11 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.metrics.body import body_mask
+from monai_sliceinterp.metrics.body import BODY_THRESHOLD, body_mask
 from monai_sliceinterp.metrics.fidelity import VIFMetric, visual_information_fidelity
 from monai_sliceinterp.metrics.mean import MeanScoreMetric
 from monai_sliceinterp.metrics.perceptual import PERCEPTUAL_SCORES, PerceptualMetric
+from monai_sliceinterp.metrics.protocol import LEAVE_ONE_OUT, Protocol, Trial, every_second_slice
 from monai_sliceinterp.metrics.sharpness import gradient_magnitude, relative_sharpness
 from monai_sliceinterp.metrics.similarity import structural_similarity
 from monai_sliceinterp.metrics.slices import (
@@ -26,3 +27,4 @@ from monai_sliceinterp.metrics.slices import (
     slice_score,
     synthesized_pairs,
 )
+from monai_sliceinterp.metrics.volume import METRICS, REGIONS, Metric, Region, score_volume

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which voxels of a CT scan belong to the patient."""
+"""Mask of the patient's body in a CT scan."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Visual information fidelity: how much of what a reference tells an observer an image still tells."""
+
+"""Visual information fidelity: the share of a reference's information that an image still contains."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _WINDOWS = (17, 9, 5, 3)  # pixels of the Gaussian window at each scale, five st
 _NOISE = 2.0  # variance of the observer's noise, in squared gray levels of 256
 _TINY = 1e-10  # variance that is none, in the same unit
 _FLAT = 1e-6  # fraction of the data range; a reference that varies less holds nothing but rounding
-_BLOCK = 8  # images at once: bounds the memory, which is over 20 times an image in float64
+_IMAGES_AT_ONCE = 8  # bounds the memory, which is over 20 times an image in float64
 
 
 @torch.no_grad()
@@ -71,13 +72,13 @@ def visual_information_fidelity(pred: Tensor, truth: Tensor, data_range: float =
         if not torch.isfinite(images).all():
             raise ValueError(f"VIF is not defined for {what} with NaN or infinite intensities.")
     images, references = (convert_to_tensor(part, track_meta=False).flatten(0, 1) for part in (pred, truth))
-    blocks = zip(images.split(_BLOCK), references.split(_BLOCK), strict=True)
-    values = torch.cat([_fidelity(image, reference, data_range) for image, reference in blocks])
+    batches = zip(images.split(_IMAGES_AT_ONCE), references.split(_IMAGES_AT_ONCE), strict=True)
+    values = torch.cat([_fidelity(image, reference, data_range) for image, reference in batches])
     return values.reshape(pred.shape[:2])
 
 
 class VIFMetric(MeanScoreMetric):
-    """Mean visual information fidelity of images, see :func:`visual_information_fidelity`.
+    """Metric that averages the visual information fidelity of images, see :func:`visual_information_fidelity`.
 
     MONAI has no VIF; this one is used like its other metrics. Images with a constant reference do not count.
 
@@ -103,7 +104,7 @@ class VIFMetric(MeanScoreMetric):
 
 
 def _fidelity(images: Tensor, references: Tensor, data_range: float) -> Tensor:
-    """VIF of images ``(K, H, W)``."""
+    """Compute the VIF of images ``(K, H, W)``."""
     span = references.amax(dim=(-2, -1)) - references.amin(dim=(-2, -1))
     pair = torch.stack([images, references]).double() * (255.0 / data_range)
     kept = total = torch.zeros(len(images), dtype=pair.dtype, device=pair.device)
@@ -116,7 +117,7 @@ def _fidelity(images: Tensor, references: Tensor, data_range: float) -> Tensor:
 
 
 def _information(image: Tensor, reference: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Information that images ``(K, H, W)`` keep, and that of their references, in decimal digits."""
+    """Compute the information that images ``(K, H, W)`` keep, and that of their references, in decimal digits."""
     fields = torch.stack([image, reference, image**2, reference**2, image * reference])
     mean, reference_mean, square, reference_square, product = window_means(fields, size, size / 5)
     variance = (square - mean**2).clamp(min=0)

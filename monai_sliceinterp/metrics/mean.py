@@ -8,7 +8,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The mean of scores that not every item has."""
+
+"""Base of metrics whose mean leaves out items without a score."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ __all__ = ["MeanScoreMetric"]
 
 
 class MeanScoreMetric(CumulativeIterationMetric):
-    """Base of metrics that average scores; items without one (NaN) do not count.
+    """Base of metrics that average scores over the items that have one; NaN stands for none.
 
     MONAI's ``do_metric_reduction`` makes the mean of no scores 0, which could be one.
 

@@ -8,14 +8,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Scores by pretrained models of human judgment: optional, through the packages that bring these models."""
+
+"""Scores by pretrained models of human judgment: optional, by the packages that contain these models."""
 
 from __future__ import annotations
 
 import torch
+from monai.losses import PerceptualLoss
 from torch import Tensor, nn
 
-from monai_sliceinterp.losses import MixedDistance
+from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.metrics.mean import MeanScoreMetric
 
 __all__ = ["PERCEPTUAL_SCORES", "PerceptualMetric"]
@@ -28,14 +30,14 @@ _NIQE_SIZE = 96  # pixels of the blocks that NIQE takes its statistics from
 
 
 class PerceptualMetric(MeanScoreMetric):
-    """Mean perceptual score of slices, used like MONAI's metrics.
+    """Metric that averages a perceptual score of slices, used like MONAI's metrics.
 
-    These models have learned from photographs. On medical images they tell little more than sharpness; read them beside
+    These models have learned from photographs. On medical images they show little more than sharpness; read them beside
     PSNR, SSIM and VIF, not instead.
 
     Args:
         name: "lpips": learned perceptual similarity with VGG-16 features, 0 for equal images, smaller is better (see
-            :class:`monai_sliceinterp.losses.MixedDistance`). "niqe": natural image quality evaluator, smaller is
+            :class:`monai.losses.PerceptualLoss`). "niqe": natural image quality evaluator, smaller is
             better. "ma": the quality of super-resolved images by Ma et al. (NRQM), 0 to 10, larger is better. The last
             two look at the image alone, not at the reference.
         data_range: intensities are clipped to [0, ``data_range``] and scaled to what the model expects.
@@ -54,10 +56,9 @@ class PerceptualMetric(MeanScoreMetric):
 
     def __init__(self, name: str, data_range: float = 1.0, device: str | torch.device = "cpu") -> None:
         super().__init__()
-        if name not in PERCEPTUAL_SCORES:
-            raise ValueError(f"unknown perceptual score {name!r}; expected one of {', '.join(PERCEPTUAL_SCORES)}.")
-        self.name, self.data_range, self.device = name, data_range, torch.device(device)
-        model = MixedDistance("lpips") if name == "lpips" else _pyiqa_model(name, self.device)
+        self.name = one_of("perceptual score", name, PERCEPTUAL_SCORES)
+        self.data_range, self.device = data_range, torch.device(device)
+        model = _lpips_model() if name == "lpips" else _pyiqa_model(name, self.device)
         self.model = model.to(self.device).eval()
 
     @torch.no_grad()
@@ -74,7 +75,8 @@ class PerceptualMetric(MeanScoreMetric):
             if y is None or tuple(y.shape) != shape:
                 raise ValueError(f"LPIPS needs references of the slices' shape {shape}.")
             pairs = zip(images, self._as_photographs(y), strict=True)
-            values = [float(self.model(image[None], reference[None])) for image, reference in pairs]
+            # pretrained networks expect [-1, 1]
+            values = [float(self.model(2 * image[None] - 1, 2 * reference[None] - 1)) for image, reference in pairs]
         else:
             values = [float(self.model(image[None])) for image in images]
         return torch.tensor(values).reshape(shape[:2])
@@ -83,6 +85,16 @@ class PerceptualMetric(MeanScoreMetric):
         """Slices as color images ``(K C, 3, H, W)`` in [0, 1]."""
         images = slices.flatten(0, 1)[:, None].float().clamp(0, self.data_range) / self.data_range
         return images.expand(-1, 3, -1, -1).to(self.device)
+
+
+def _lpips_model() -> nn.Module:
+    try:
+        return PerceptualLoss(spatial_dims=2, network_type="vgg", is_fake_3d=False)
+    except (ImportError, RuntimeError, OSError) as error:  # packages that do not import, weights that do not download
+        raise ImportError(
+            "the score 'lpips' needs the packages lpips and torchvision and their pretrained weights "
+            f'(pip install "monai_sliceinterp[perceptual]"). Cause: {error}'
+        ) from error
 
 
 def _pyiqa_model(name: str, device: torch.device) -> nn.Module:

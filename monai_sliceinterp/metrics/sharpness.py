@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How sharp synthesized slices are, compared with the true ones."""
+"""Sharpness of synthesized slices, relative to the true ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["gradient_magnitude", "relative_sharpness"]
 
 
 def gradient_magnitude(images: Tensor) -> Tensor:
-    """Mean length of the in-plane gradient, by central differences.
+    """Compute the mean length of the in-plane gradient, by central differences.
 
     Args:
         images: ``(K, C, H, W)``, at least 2 x 2 pixels, any value range.
@@ -42,10 +42,9 @@ def gradient_magnitude(images: Tensor) -> Tensor:
 
 
 def relative_sharpness(pred: Tensor, truth: Tensor) -> Tensor:
-    """Sharpness of images in units of that of the true ones: the ratio of their mean gradient magnitudes.
+    """Compute the sharpness of images relative to the true ones: the ratio of their mean gradient magnitudes.
 
-    1 is as sharp as the truth, less is blurred, more is sharper or noisier. It does not tell whether edges are in the
-    right place.
+    1 is as sharp as the truth, less is blurred, more is sharper or noisier. Edges in the wrong place are not noticed.
 
     Args:
         pred: slices ``(K, C, H, W)``.

@@ -8,7 +8,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Structural similarity as a map, exact also where images are flat."""
+
+"""Structural similarity of images as a map, exact also where images are flat."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ SSIM_SIZE = 11
 """Pixels of the Gaussian window, which an image needs in both directions."""
 
 _SIGMA = 1.5
-_BLOCK = 8  # images at once: bounds the memory, which is over 20 times an image in float64
+_IMAGES_AT_ONCE = 8  # bounds the memory, which is over 20 times an image in float64
 
 
 def structural_similarity(pred: Tensor, truth: Tensor, data_range: float = 1.0) -> Tensor:
@@ -59,8 +60,8 @@ def structural_similarity(pred: Tensor, truth: Tensor, data_range: float = 1.0) 
             f"SSIM needs images of at least {SSIM_SIZE} x {SSIM_SIZE} pixels, got {tuple(pred.shape[-2:])}."
         )
     pred, truth = (convert_to_tensor(images, track_meta=False) for images in (pred, truth))
-    blocks = zip(pred.split(_BLOCK), truth.split(_BLOCK), strict=True)
-    return torch.cat([_similarity(first.double(), second.double(), data_range) for first, second in blocks])
+    batches = zip(pred.split(_IMAGES_AT_ONCE), truth.split(_IMAGES_AT_ONCE), strict=True)
+    return torch.cat([_similarity(first.double(), second.double(), data_range) for first, second in batches])
 
 
 def _similarity(first: Tensor, second: Tensor, data_range: float) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from monai.metrics.regression import MSEMetric, PSNRMetric, RMSEMetric
 from torch import Tensor
 
+from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.metrics.fidelity import VIF_SIZE, visual_information_fidelity
 from monai_sliceinterp.metrics.mean import MeanScoreMetric
 from monai_sliceinterp.metrics.similarity import SSIM_SIZE, structural_similarity
@@ -29,14 +30,16 @@ SMALLEST_SLICE = {"ssim": SSIM_SIZE, "vif": VIF_SIZE}
 """Pixels that a slice needs in both directions for a score."""
 
 
-def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool = False) -> tuple[Tensor, Tensor]:
-    """Pick the synthesized slices of an interpolated volume and the true ones, as batches of slices.
+def synthesized_pairs(
+    pred: Tensor, truth: Tensor, factor: int, include_observed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Select the synthesized slices of an interpolated volume and the true ones, as batches of slices.
 
     Args:
         pred: ``(C, H, W, M)``, interpolated by ``factor`` from every ``factor``-th slice of ``truth``.
         truth: ``(C, H, W, N)``; slices past the last observed one, which nothing can interpolate, are left out.
         factor: the upsampling factor.
-        observed: pick the slices at observed positions too: where thick slices are restored, none is given as it is.
+        include_observed: select the slices at observed positions too, as thick slices do not show them as they are.
 
     Returns:
         Two tensors ``(K C, 1, H, W)``.
@@ -55,7 +58,7 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool =
             f"an interpolated volume of shape {tuple(pred.shape)} does not belong to a truth of shape "
             f"{tuple(truth.shape)} at factor {factor}."
         )
-    index = torch.tensor([k for k in range(count) if observed or k % factor], device=pred.device)
+    index = torch.tensor([k for k in range(count) if include_observed or k % factor], device=pred.device)
     if not len(index):
         raise ValueError(f"a volume of {count} slices at factor {factor} has no synthesized slice to score.")
     # plain tensors: the slices of several volumes are pooled, their metadata means nothing here
@@ -67,7 +70,7 @@ def synthesized_pairs(pred: Tensor, truth: Tensor, factor: int, observed: bool =
 
 
 def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0, mask: Tensor | None = None) -> Tensor:
-    """Score a batch of slices against the truth.
+    """Compute a score of a batch of slices against the truth.
 
     Args:
         pred: slices ``(K, C, H, W)``.
@@ -92,8 +95,7 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
         >>> slice_score(torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), 0.1), "psnr").item()
         20.0
     """
-    if name not in SLICE_SCORES:
-        raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
+    one_of("score", name, SLICE_SCORES)
     if pred.shape != truth.shape:
         raise ValueError(f"slices and truth differ in shape: {tuple(pred.shape)} and {tuple(truth.shape)}.")
     if mask is not None and mask.shape != truth.shape:
@@ -114,11 +116,11 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
     pred, truth = pred.float(), truth.float()
     first, second = (pred, truth) if mask is None else (pred[mask], truth[mask])
     metric = {"psnr": PSNRMetric(max_val=data_range), "rmse": RMSEMetric(), "mse": MSEMetric()}[name]
-    return metric._compute_metric(first[None], second[None]).reshape(())  # all slices as one item
+    return torch.as_tensor(metric(first[None], second[None])).reshape(())  # all slices as one item
 
 
 class SynthesizedSliceMetric(MeanScoreMetric):
-    """Mean over volumes of the score of a volume's synthesized slices, see :func:`slice_score`.
+    """Metric that averages over volumes the score of their synthesized slices, see :func:`slice_score`.
 
     Every volume counts the same, however many slices it has; one whose true slices are all constant has no VIF and does
     not count there. For use with ``IgniteMetricHandler``.
@@ -127,7 +129,7 @@ class SynthesizedSliceMetric(MeanScoreMetric):
         name: one of the scores of :func:`slice_score`: "psnr", "ssim", "rmse", "mse" or "vif".
         factor: the upsampling factor the volumes were interpolated by.
         data_range: largest possible intensity difference; intensities are clipped to [0, ``data_range``] first.
-        observed: score the slices at observed positions too, see :func:`synthesized_pairs`.
+        include_observed: score the slices at observed positions too, see :func:`synthesized_pairs`.
 
     Example:
         >>> metric = SynthesizedSliceMetric("psnr", factor=2)
@@ -137,18 +139,17 @@ class SynthesizedSliceMetric(MeanScoreMetric):
         20.0
     """
 
-    def __init__(self, name: str, factor: int, data_range: float = 1.0, observed: bool = False) -> None:
+    def __init__(self, name: str, factor: int, data_range: float = 1.0, include_observed: bool = False) -> None:
         super().__init__()
-        if name not in SLICE_SCORES:
-            raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SLICE_SCORES)}.")
-        self.name, self.factor, self.data_range, self.observed = name, factor, data_range, observed
+        self.name, self.factor = one_of("score", name, SLICE_SCORES), factor
+        self.data_range, self.include_observed = data_range, include_observed
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if y is None or y_pred.ndim != 5:
             raise ValueError(f"expected volumes (B, C, H, W, M) and their truth, got shape {tuple(y_pred.shape)}.")
         scores = []
         for pred, truth in zip(y_pred, y, strict=True):
-            first, second = synthesized_pairs(pred, truth, self.factor, self.observed)
+            first, second = synthesized_pairs(pred, truth, self.factor, self.include_observed)
             limits = (0.0, self.data_range)
             scores.append(slice_score(first.clamp(*limits), second.clamp(*limits), self.name, self.data_range))
         return torch.stack(scores)[:, None]

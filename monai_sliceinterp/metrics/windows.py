@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Local means of images under a Gaussian window, in the precision that local variances need."""
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_sliceinterp.resampling import apply_slice_weights
+from monai_sliceinterp.resampling import apply_weights
 
 __all__ = ["window_means"]
 
 
 def window_means(images: Tensor, size: int, sigma: float, stride: int = 1) -> Tensor:
-    """Average images under a Gaussian window, wherever the window lies inside the image.
+    """Compute the means of images under a Gaussian window, wherever the window lies inside the image.
 
     Rows and columns are averaged in turn. A local variance is a difference of such means, nearly equal where an image
     is flat: take float64 for it.
@@ -43,7 +44,7 @@ def window_means(images: Tensor, size: int, sigma: float, stride: int = 1) -> Te
                 [0.2222, 0.3333]])
     """
     for _ in range(2):  # along W, then along H
-        images = apply_slice_weights(images, _weights(images.shape[-1], size, sigma, stride)).transpose(-1, -2)
+        images = apply_weights(images, _weights(images.shape[-1], size, sigma, stride)).transpose(-1, -2)
     return images
 
 

@@ -64,18 +64,29 @@ from monai_sliceinterp.transforms.missing import (
     fill_missing,
 )
 from monai_sliceinterp.transforms.orientation import (
+    RandThinAxisLast,
+    RandThinAxisLastD,
+    RandThinAxisLastd,
+    RandThinAxisLastDict,
     ThroughPlaneLast,
     ThroughPlaneLastD,
     ThroughPlaneLastd,
     ThroughPlaneLastDict,
     move_axis_last,
     moved_axis,
+    thin_axes,
 )
 from monai_sliceinterp.transforms.provenance import (
     SaveProvenanceD,
     SaveProvenanced,
     SaveProvenanceDict,
     provenance_labels,
+)
+from monai_sliceinterp.transforms.quality import (
+    LeaveOneOutQualityD,
+    LeaveOneOutQualityd,
+    LeaveOneOutQualityDict,
+    leave_one_out_quality,
 )
 from monai_sliceinterp.transforms.random_degradation import (
     RandDegrader,
@@ -103,14 +114,8 @@ from monai_sliceinterp.transforms.sampling import (
     RandSlicePairsDict,
     slice_group,
 )
+from monai_sliceinterp.transforms.save_interpolated import SaveInterpolatedD, SaveInterpolatedd, SaveInterpolatedDict
 from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
-from monai_sliceinterp.transforms.slice_axis import (
-    RandThinAxisLast,
-    RandThinAxisLastD,
-    RandThinAxisLastd,
-    RandThinAxisLastDict,
-    thin_axes,
-)
 from monai_sliceinterp.transforms.slice_blocks import (
     RandSliceBlocks,
     RandSliceBlocksD,

@@ -31,7 +31,7 @@ from monai_sliceinterp.geometry import scaled_affine, slice_geometry, slice_posi
 from monai_sliceinterp.resampling import (
     FWHM_PER_SIGMA,
     SLAB_PROFILES,
-    apply_slice_weights,
+    apply_weights,
     interpolation_weights,
     slab_weights,
 )
@@ -138,12 +138,12 @@ def degrade(
         thick = volume[..., [int(position) for position in positions]]
     else:
         slabs = slab_weights(num_slices, positions, width, profile="gaussian" if profile == "none" else profile)
-        thick = apply_slice_weights(volume, slabs)
+        thick = apply_weights(volume, slabs)
     if not restore_grid:
         return thick
     begin, end = _thin_range(num_slices, positions, extrapolate)
     wanted = np.clip((np.arange(begin, end) - positions[0]) / float(factor), 0, len(positions) - 1)
-    return apply_slice_weights(thick, interpolation_weights(len(positions), wanted, "cubic"))
+    return apply_weights(thick, interpolation_weights(len(positions), wanted, "cubic"))
 
 
 class Degrader(Transform):
@@ -312,8 +312,9 @@ class FWHMDownsample(Transform):
     backend = Degrader.backend
 
     def __init__(self, factor: int, fwhm: float | None = None, phase: int = 0, axis: int = -1) -> None:
-        factor, phase = positive_integer("factor", factor), positive_integer("phase", phase, least=0)
-        self.degrader = Degrader(factor, fwhm=fwhm, phase=phase, axis=axis)
+        self.factor, self.phase = positive_integer("factor", factor), positive_integer("phase", phase, least=0)
+        self.fwhm, self.axis = fwhm, axis
+        self.degrader = Degrader(self.factor, fwhm=fwhm, phase=self.phase, axis=axis)
 
     def __call__(self, img: Tensor) -> MetaTensor:
         """Apply the transform to ``img`` ``(C, X, Y, Z)``."""

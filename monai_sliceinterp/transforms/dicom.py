@@ -20,15 +20,13 @@ from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from monai.utils import CommonKeys
 
+from monai_sliceinterp.checks import switch
 from monai_sliceinterp.dicom.series import is_dicom
 from monai_sliceinterp.dicom.writing import write_dicom_series
 from monai_sliceinterp.files import file_stem
-from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
-from monai_sliceinterp.provenance import SOFTWARE, file_sha256, synthesis_mask
-from monai_sliceinterp.transforms.orientation import moved_axis
+from monai_sliceinterp.geometry import read_grid, slice_geometry
+from monai_sliceinterp.provenance import SOFTWARE, file_sha256
 
 __all__ = ["SaveDicomSeriesD", "SaveDicomSeriesDict", "SaveDicomSeriesd"]
 
@@ -40,13 +38,11 @@ class SaveDicomSeriesd(MapTransform):
     :func:`monai_sliceinterp.dicom.writing.write_dicom_series`.
 
     Args:
-        keys: volumes ``(1, X, Y, Z)`` in the input's axis order and units, with their affine, and ``filename_or_obj``
-            and ``dicom_files`` in the metadata.
+        keys: volumes ``(1, X, Y, Z)`` from :class:`monai_sliceinterp.transforms.RestoreVolumed`, with their affine, and
+            the grid, ``filename_or_obj`` and ``dicom_files`` in the metadata.
         output_dir: folder, made if missing.
-        inferer: the inferer that made them.
         method: name of the method, for the derivation description.
         weights: file of the network's weights; empty for a method that has none.
-        image_key: the inferer's input ``(C, H, W, N)``.
         postfix: end of the folder's name, and of the series description.
         thin: whether the method restores thin slabs, so that SliceThickness is the output's slice spacing; if not, it
             is the source's. None: it does if it does not keep the observed slices.
@@ -62,10 +58,9 @@ class SaveDicomSeriesd(MapTransform):
         >>> import torch
         >>> from monai.data import MetaTensor
         >>> from monai_sliceinterp.inferers import SplineSliceInferer
-        >>> inferer = SplineSliceInferer(factor=2)
         >>> scan = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": "scan.nii.gz"})
-        >>> save = SaveDicomSeriesd("pred", "out", inferer, method="cubic")
-        >>> save({"image": scan, "pred": inferer(scan[None])[0]})
+        >>> thin = SplineSliceInferer(factor=2)(scan[None])[0]
+        >>> SaveDicomSeriesd("pred", "out", method="cubic")({"pred": thin})
         Traceback (most recent call last):
         ...
         ValueError: scan.nii.gz: is not DICOM; expected a DICOM input for output_format dicom, ...
@@ -75,18 +70,17 @@ class SaveDicomSeriesd(MapTransform):
         self,
         keys: KeysCollection,
         output_dir: str | Path,
-        inferer: SliceInterpolationInferer,
         method: str,
         weights: str | Path = "",
-        image_key: str = CommonKeys.IMAGE,
         postfix: str = "interp",
         thin: bool | None = None,
         overwrite: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir, self.inferer, self.method, self.weights = Path(output_dir), inferer, method, str(weights)
-        self.image_key, self.postfix, self.thin, self.overwrite = image_key, postfix, thin, overwrite
+        self.output_dir, self.method, self.weights = Path(output_dir), method, str(weights)
+        self.postfix, self.overwrite = postfix, switch("overwrite", overwrite)
+        self.thin = None if thin is None else switch("thin", thin)
 
     @cached_property
     def derivation(self) -> str:
@@ -124,13 +118,12 @@ class SaveDicomSeriesd(MapTransform):
         return self.output_dir / f"{file_stem(source)}_{self.postfix}"
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write every key; ``saved_to`` in its metadata tells the folder."""
+        """Write every key; ``saved_to`` in its metadata is the folder."""
         result = dict(data)
-        thin = not self.inferer.keep_observed if self.thin is None else self.thin
         for key in self.key_iterator(result):
-            image, output = result[self.image_key], result[key]
-            axis = moved_axis(image)
-            mask = synthesis_mask(self.inferer.output_grid(image[None]), self.inferer.keep_observed)
+            output = result[key]
+            record = read_grid(output.meta)
+            thin = not record.keep_observed if self.thin is None else self.thin
             source = output.meta["filename_or_obj"]
             folder = self._folder(source)
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -138,11 +131,11 @@ class SaveDicomSeriesd(MapTransform):
                 output,
                 output.meta.get("dicom_files", ()),
                 folder,
-                axis=axis,
-                observed=(mask == 0).tolist(),
+                axis=record.axis,
+                observed=record.observed.tolist(),
                 derivation=self.derivation,
                 description=self.postfix,
-                thickness=slice_geometry(output, axis=axis).slice_spacing if thin else None,
+                thickness=slice_geometry(output, axis=record.axis).slice_spacing if thin else None,
                 overwrite=self.overwrite,
             )
             output.meta["saved_to"] = str(folder)

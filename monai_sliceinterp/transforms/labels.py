@@ -28,10 +28,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
+from monai_sliceinterp.geometry import OutputGrid, read_grid, slice_geometry
 from monai_sliceinterp.transforms.loading import LoadVolume
-from monai_sliceinterp.transforms.orientation import moved_axis
 
 __all__ = [
     "InterpolateLabelD",
@@ -253,35 +251,36 @@ def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str)
 class InterpolateLabeld(MapTransform):
     """Interpolate labels onto the output grid of the volume they belong to, see :func:`interpolate_labels`.
 
-    It belongs into the postprocessing.
+    It belongs into the postprocessing, after :class:`monai_sliceinterp.transforms.RestoreVolumed`.
 
     Args:
         keys: labels ``(1, X, Y, Z)`` from :class:`LoadLabeld`; they keep their type.
-        inferer: the inferer, which knows the output grid.
-        image_key: the inferer's input ``(C, H, W, N)``.
+        ref_key: the restored volume, whose metadata has the output grid.
         allow_missing_keys: do not raise for keys that are not there.
 
+    Raises:
+        ValueError: if the metadata has no grid, or the labels do not fit it.
+
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
+        >>> thin = SplineSliceInferer(factor=2)(MetaTensor(torch.rand(1, 1, 8, 1, 2)))[0]
+        >>> label = MetaTensor(torch.zeros(1, 8, 1, 2, dtype=torch.uint8))
+        >>> label[0, :2, :, 0] = label[0, :6, :, 1] = 1
+        >>> InterpolateLabeld("label")({"label": label, "pred": thin})["label"][0, :, 0, 1].tolist()
+        [1, 1, 1, 1, 0, 0, 0, 0]
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        inferer: SliceInterpolationInferer,
-        image_key: str = CommonKeys.IMAGE,
-        allow_missing_keys: bool = False,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, ref_key: str = CommonKeys.PRED, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.inferer, self.image_key = inferer, image_key
+        self.ref_key = ref_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Interpolate every key."""
         result = dict(data)
-        image = result[self.image_key]
-        axis = moved_axis(image)
-        grid = self.inferer.output_grid(image[None])
-        spacing = slice_geometry(image, axis=-1).in_plane_spacing
+        volume = result[self.ref_key]
+        record = read_grid(volume.meta)
+        axis, grid = record.axis, record.grid
+        spacing = slice_geometry(volume.affine, axis=axis).in_plane_spacing
         for key in self.key_iterator(result):
             label = result[key]
             stack = label.as_tensor()[0].movedim(axis, -1)

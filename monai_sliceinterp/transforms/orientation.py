@@ -9,30 +9,37 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bring the through-plane axis to the end, and back."""
+"""Move the through-plane axis to the end and back, or draw which axis is to be it."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform
+from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
-from monai_sliceinterp.geometry import slice_geometry, slice_positions
+from monai_sliceinterp.geometry import axis_spacing, slice_geometry, slice_positions
 from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
 
 __all__ = [
+    "RandThinAxisLast",
+    "RandThinAxisLastD",
+    "RandThinAxisLastDict",
+    "RandThinAxisLastd",
     "ThroughPlaneLast",
     "ThroughPlaneLastD",
     "ThroughPlaneLastDict",
     "ThroughPlaneLastd",
     "move_axis_last",
     "moved_axis",
+    "thin_axes",
 ]
 
 
@@ -124,8 +131,9 @@ class ThroughPlaneLast(InvertibleTransform):
         order.insert(axis, 2)
         moved: Any = data.permute(0, *(k + 1 for k in order))
         moved.meta = deepcopy(data.meta)
-        if "slice_positions_axis" in moved.meta:
-            moved.meta["slice_positions_axis"] = axis
+        for entry in ("slice_positions_axis", "source_axis"):  # the latter only once it is interpolated
+            if entry in moved.meta:
+                moved.meta[entry] = axis
         with self.trace_transform(False):
             return self.push_transform(moved, affine=matrix.T)  # a permutation's inverse
 
@@ -149,4 +157,109 @@ class ThroughPlaneLastd(InvertiblyApplyToKeys):
         super().__init__(keys, ThroughPlaneLast(axis), allow_missing_keys)
 
 
+def thin_axes(image: MetaTensor, max_ratio: float = 2.0) -> list[int]:
+    """Find the axes along which a volume is sampled finely, so that it can be made thick along them.
+
+    Args:
+        image: ``(C, X, Y, Z)`` with its affine in mm.
+        max_ratio: largest spacing that counts as thin, in units of the smallest one.
+
+    Returns:
+        One to three of 0, 1, 2.
+
+    Example:
+        >>> thin_axes(MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.diag(torch.tensor([1.4, 1.4, 5.0, 1.0]))))
+        [0, 1]
+    """
+    spacings = axis_spacing(image.affine).tolist()
+    return [axis for axis, spacing in enumerate(spacings) if spacing <= max_ratio * min(spacings)]
+
+
+class RandThinAxisLast(RandomizableTransform):
+    """Move one of a volume's thin axes to the end, where the slice axis is.
+
+    A scan has thin "slices" along its rows and columns as well, thick-slice scans too. All of them can teach what is
+    lost when slices are thick.
+
+    Args:
+        max_ratio: largest spacing that counts as thin, in units of the volume's smallest one.
+        prob: probability to draw an axis, every thin one as likely as the others; otherwise the last axis stays, if it
+            is thin.
+
+    Raises:
+        ValueError: if ``max_ratio`` is below 1, or ``prob`` not a probability.
+
+    Example:
+        >>> scan = MetaTensor(torch.zeros(1, 8, 9, 3), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
+        >>> RandThinAxisLast().set_random_state(0)(scan).shape[-1] in (8, 9)
+        True
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(self, max_ratio: float = 2.0, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        if not max_ratio >= 1:
+            raise ValueError(f"max_ratio must be 1 or more, got {max_ratio!r}.")
+        self.max_ratio, self.axis = max_ratio, 2
+
+    def randomize(self, data: MetaTensor) -> None:
+        """Draw the axis for a volume ``data`` ``(C, X, Y, Z)``."""
+        super().randomize(None)
+        axes = thin_axes(data, self.max_ratio)
+        axis = axes[int(self.R.randint(len(axes)))]
+        self.axis = axis if self._do_transform or 2 not in axes else 2
+
+    def __call__(self, img: Tensor, randomize: bool = True) -> MetaTensor:
+        """Apply the transform to ``img`` ``(C, X, Y, Z)``; the affine follows."""
+        if img.ndim != 4:
+            raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(img.shape)}.")
+        image = img if isinstance(img, MetaTensor) else MetaTensor(img)
+        if randomize:
+            self.randomize(image)
+        moved, matrix = move_axis_last(image.as_tensor(), self.axis)
+        return MetaTensor(moved, affine=torch.as_tensor(image.affine) @ matrix.to(image.affine), meta=dict(image.meta))
+
+
+class RandThinAxisLastd(RandomizableTransform, MapTransform):
+    """Dictionary version of :class:`RandThinAxisLast`: the axis is drawn for the first key, the others follow.
+
+    Args:
+        keys: volumes of one grid.
+        max_ratio: see :class:`RandThinAxisLast`.
+        prob: see :class:`RandThinAxisLast`.
+        allow_missing_keys: do not raise for keys that are not there.
+
+    Example:
+        >>> scan = MetaTensor(torch.zeros(1, 8, 8, 3), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
+        >>> RandThinAxisLastd("image")({"image": scan})["image"].shape
+        torch.Size([1, 8, 3, 8])
+    """
+
+    backend = RandThinAxisLast.backend
+
+    def __init__(
+        self, keys: KeysCollection, max_ratio: float = 2.0, prob: float = 1.0, allow_missing_keys: bool = False
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.rand_axis = RandThinAxisLast(max_ratio, prob)
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RandThinAxisLastd:
+        """Set the random state of the transform behind."""
+        super().set_random_state(seed, state)
+        self.rand_axis.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply the transform to every key."""
+        result = dict(data)
+        for number, key in enumerate(self.key_iterator(result)):
+            result[key] = self.rand_axis(result[key], randomize=number == 0)
+        return result
+
+
+RandThinAxisLastD = RandThinAxisLastDict = RandThinAxisLastd
 ThroughPlaneLastD = ThroughPlaneLastDict = ThroughPlaneLastd

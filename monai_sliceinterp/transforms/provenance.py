@@ -19,25 +19,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import CommonKeys
+from torch import Tensor
 
 from monai_sliceinterp.files import atomic_path, file_stem
-from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer
-from monai_sliceinterp.provenance import bundle_version, describe_output, file_sha256, input_sha256, synthesis_mask
-from monai_sliceinterp.transforms.orientation import moved_axis
+from monai_sliceinterp.geometry import read_grid
+from monai_sliceinterp.provenance import bundle_version, describe_output, file_sha256, input_sha256
 from monai_sliceinterp.transforms.saving import save_nifti
 
 __all__ = ["SaveProvenanceD", "SaveProvenanceDict", "SaveProvenanced", "provenance_labels"]
 
 
-def provenance_labels(image: MetaTensor, mask: np.ndarray, axis: int) -> MetaTensor:
-    """Make a label volume from labels of slices.
+def provenance_labels(image: MetaTensor, mask: Tensor, axis: int) -> MetaTensor:
+    """Expand labels of slices to a label volume.
 
     Args:
         image: ``(C, X, Y, Z)``, whose grid is taken.
@@ -51,16 +48,18 @@ def provenance_labels(image: MetaTensor, mask: np.ndarray, axis: int) -> MetaTen
         ValueError: if there is not one label for every slice.
 
     Example:
-        >>> labels = provenance_labels(MetaTensor(torch.zeros(1, 4, 2, 5)), np.array([0, 1], np.uint8), axis=1)
+        >>> labels = provenance_labels(
+        ...     MetaTensor(torch.zeros(1, 4, 2, 5)), torch.tensor([0, 1], dtype=torch.uint8), axis=1
+        ... )
         >>> tuple(labels.shape), labels[0, 0, :, 0].tolist()
         ((1, 4, 2, 5), [0, 1])
     """
     shape = tuple(image.shape[1:])
     if mask.shape != (shape[axis],):
-        raise ValueError(f"expected one label for each of the {shape[axis]} slices along axis {axis}, got {mask.size}.")
+        raise ValueError(f"expected one label for each of the {shape[axis]} slices along axis {axis}, got {len(mask)}.")
     along = [1, 1, 1, 1]
     along[axis + 1] = -1
-    return MetaTensor(torch.from_numpy(mask).reshape(along).expand(1, *shape), affine=image.affine)
+    return MetaTensor(mask.reshape(along).expand(1, *shape), affine=image.affine)
 
 
 class SaveProvenanced(MapTransform):
@@ -72,12 +71,10 @@ class SaveProvenanced(MapTransform):
     :class:`monai_sliceinterp.transforms.SaveVolumed`.
 
     Args:
-        keys: saved volumes ``(C, X, Y, Z)``, in the input's axis order.
-        inferer: the inferer that made them.
+        keys: saved volumes ``(C, X, Y, Z)``, in the input's axis order, with the grid in the metadata.
         method: name of the method, for the file.
         weights: file of the network's weights; empty for a method that has none.
         bundle_root: folder of the bundle; empty where there is none.
-        image_key: the inferer's input ``(C, H, W, N)``.
         allow_missing_keys: do not raise for keys that are not there.
 
     Raises:
@@ -92,9 +89,8 @@ class SaveProvenanced(MapTransform):
         >>> folder = tempfile.mkdtemp()
         >>> scan = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": f"{folder}/scan.nii.gz"})
         >>> save_nifti(scan, f"{folder}/scan.nii.gz")
-        >>> inferer = SplineSliceInferer(factor=2)
-        >>> data = SaveVolumed("pred", f"{folder}/out")({"image": scan, "pred": inferer(scan[None])[0]})
-        >>> _ = SaveProvenanced("pred", inferer, method="cubic")(data)
+        >>> thin = SplineSliceInferer(factor=2)(scan[None])[0]
+        >>> _ = SaveProvenanced("pred", method="cubic")(SaveVolumed("pred", f"{folder}/out")({"pred": thin}))
         >>> sorted(os.listdir(f"{folder}/out"))
         ['scan_interp.json', 'scan_interp.nii.gz', 'scan_interp_provenance.nii.gz']
     """
@@ -102,15 +98,13 @@ class SaveProvenanced(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        inferer: SliceInterpolationInferer,
         method: str,
         weights: str | Path = "",
         bundle_root: str | Path = "",
-        image_key: str = CommonKeys.IMAGE,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.inferer, self.method, self.image_key = inferer, method, image_key
+        self.method = method
         self.weights, self.bundle_root = str(weights), str(bundle_root)
 
     @cached_property
@@ -134,25 +128,18 @@ class SaveProvenanced(MapTransform):
         """Write both files for every key; ``provenance`` in its metadata holds the description."""
         result = dict(data)
         for key in self.key_iterator(result):
-            image, output = result[self.image_key], result[key]
-            axis = moved_axis(image)
-            grid = self.inferer.output_grid(image[None])
-            kept = self.inferer.keep_observed
+            output = result[key]
+            record = read_grid(output.meta)
             source = output.meta["filename_or_obj"]
             description = describe_output(
                 source=source,
                 source_sha256=input_sha256(source, output.meta.get("dicom_files", ())),
                 method=self.method,
-                grid=grid,
-                axis=axis,
-                input_spacing=slice_geometry(image, axis=-1).slice_spacing,
+                record=record,
                 output_affine=output.affine,
-                keep_observed=kept,
-                factor=self.inferer.factor,
-                spacing=self.inferer.spacing,
                 **self._made_by,
             )
-            labels = provenance_labels(output, synthesis_mask(grid, kept), axis)
+            labels = provenance_labels(output, (~record.observed).to(torch.uint8), record.axis)
             labels_file, description_file = _beside(Path(output.meta["saved_to"]))
             save_nifti(labels, labels_file)
             with atomic_path(description_file) as part:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,9 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from monai_sliceinterp.geometry import SLICE_POSITION_KEYS
-from monai_sliceinterp.inferers.base import SliceInterpolationInferer, paste_observed
-from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer
+from monai_sliceinterp.checks import switch
+from monai_sliceinterp.geometry import DISAGREEMENT, SLICE_POSITION_KEYS, paste_observed, read_grid, write_grid
 from monai_sliceinterp.transforms.missing import has_missing, mark_missing
-from monai_sliceinterp.transforms.orientation import moved_axis
 
 __all__ = [
     "DisagreementMapD",
@@ -62,77 +61,93 @@ class RestoreVolumed(MapTransform):
     """Undo the preprocessing of an interpolated volume: original units, type and axis order, observed slices pasted.
 
     Slices are restored a few at a time, so that memory does not hold the volume in further types. Voxels of which
-    nothing is known, as the observed slices beside them are NaN there, become NaN.
+    nothing is known, as the observed slices beside them are NaN there, become NaN. The result has the metadata of the
+    original, its own affine, and the grid that the interpolated volume carries.
 
     Args:
-        keys: interpolated volumes ``(C, H, W, M)`` as the inferer returns them.
+        keys: interpolated volumes ``(C, H, W, M)`` as an inferer returns them.
         transform: the preprocessing, whose invertible transforms are undone.
-        inferer: the inferer, which knows the output grid and whether observed slices are kept.
-        image_key: the inferer's input ``(C, H, W, N)``.
-        observed_key: the volume as it was loaded, before any change of intensities; any axis order that
-            :class:`monai_sliceinterp.transforms.ThroughPlaneLastd` has not touched.
+        image_key: the key for which the preprocessing was defined.
+        original_key: the volume as it was loaded, before any change of intensities and of the axis order.
         release: nothing else needs the interpolated volume: the result takes over its memory where it can, and it is
             empty afterwards. Large volumes then do not have to fit into memory twice.
         allow_missing_keys: do not raise for keys that are not there.
 
+    Raises:
+        ValueError: if the metadata of an interpolated volume has no grid.
+
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> from monai.transforms import Compose
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
+        >>> from monai_sliceinterp.transforms import InvertibleScaleIntensityRanged, ThroughPlaneLastd
+        >>> scan = MetaTensor(torch.randint(0, 2000, (1, 3, 8, 9), dtype=torch.int16))
+        >>> load = Compose([ThroughPlaneLastd("image", axis=0), InvertibleScaleIntensityRanged("image", 0, 2000)])
+        >>> data = {"original": scan, **load({"image": scan})}
+        >>> data["pred"] = SplineSliceInferer(factor=2)(data["image"][None])[0]
+        >>> thin = RestoreVolumed("pred", load)(data)["pred"]
+        >>> thin.shape, thin.dtype, torch.equal(thin[:, ::2].as_tensor(), scan.as_tensor())
+        (torch.Size([1, 5, 8, 9]), torch.int16, True)
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         transform: InvertibleTransform,
-        inferer: SliceInterpolationInferer,
         image_key: str = CommonKeys.IMAGE,
-        observed_key: str = "observed",
+        original_key: str = "original",
         release: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform, self.inferer, self.release = transform, inferer, release
-        self.image_key, self.observed_key = image_key, observed_key
+        self.transform, self.release = transform, switch("release", release)
+        self.image_key, self.original_key = image_key, original_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore every key."""
         result = dict(data)
-        image, observed = result[self.image_key], result[self.observed_key]
-        last = moved_axis(image) + 1
-        grid = self.inferer.output_grid(image[None])
-        source = observed.as_tensor().movedim(last, -1)
-        missing = has_missing(source)
+        original = result[self.original_key]
+        plain = original.as_tensor()
+        missing = has_missing(plain)
         for key in self.key_iterator(result):
             volume = result[key]
-            voxels, affine = self._restore(volume, observed, last)
+            record = read_grid(volume.meta)
+            voxels, affine, axis = self._restore(volume, original)
+            source = plain.movedim(axis + 1, -1).to(voxels.device)
             if missing:
-                mark_missing(voxels, source.to(voxels.device), grid)
-            if self.inferer.keep_observed:
-                paste_observed(voxels, source.to(voxels.device), grid)
-            output = MetaTensor(voxels.movedim(-1, last)).copy_meta_from(observed)
+                mark_missing(voxels, source, record.grid)
+            if record.keep_observed:
+                paste_observed(voxels, source, record.grid)
+            output = MetaTensor(voxels.movedim(-1, axis + 1)).copy_meta_from(original)
             output.affine = affine
             for entry in SLICE_POSITION_KEYS:  # those of the input; the output is evenly spaced
                 output.meta.pop(entry, None)
+            write_grid(output.meta, replace(record, axis=axis))
             result[key] = output
             if self.release:
                 volume.set_()
+                volume.meta.pop(DISAGREEMENT, None)
         return result
 
-    def _restore(self, volume: MetaTensor, observed: MetaTensor, last: int) -> tuple[Tensor, Tensor]:
-        """Restore units, type and axis order; returns the volume with axis ``last`` at its end, and its affine."""
-        stored = np.dtype(observed.meta.get("stored_dtype", "float32"))
+    def _restore(self, volume: MetaTensor, original: MetaTensor) -> tuple[Tensor, Tensor, int]:
+        """Restore units, type and axis order.
+
+        Returns:
+            The volume with its slices along the last axis, its affine, and the axis where the slices belong.
+        """
+        stored = np.dtype(original.meta.get("stored_dtype", "float32"))
         plain = volume.as_tensor()
         count = plain.shape[-1]
 
-        def restore(begin: int, end: int) -> tuple[Tensor, Tensor]:
-            part = MetaTensor(plain[..., begin:end]).copy_meta_from(volume)
-            undone = self.transform.inverse({self.image_key: part})[self.image_key]
-            voxels = cast_to(undone.as_tensor(), observed.dtype)
+        def restore(begin: int, end: int) -> tuple[Tensor, Tensor, int]:
+            restored = self.transform.inverse({self.image_key: _like(volume, plain[..., begin:end])})[self.image_key]
+            axis = read_grid(restored.meta).axis
+            voxels = cast_to(restored.as_tensor(), original.dtype)
             if stored.kind == "u" and stored.itemsize < voxels.element_size():  # read into a larger type
                 voxels.clamp_(0, int(np.iinfo(stored).max))
-            return voxels.movedim(last, -1), undone.affine
+            return voxels.movedim(axis + 1, -1), restored.affine, axis
 
         # a transform that moves slices, as a flip along them does, makes the affine depend on their number
-        (one, affine), (two, other) = restore(0, 1), restore(0, 2)
+        (one, affine, axis), (two, other, _) = restore(0, 1), restore(0, 2)
         if (one.shape[-1], two.shape[-1]) != (1, 2) or not affine.equal(other):
             return restore(0, count)
         size = (*one.shape[:-1], count)
@@ -142,7 +157,14 @@ class RestoreVolumed(MapTransform):
         for begin in range(0, count, _SLICES_AT_ONCE):
             end = min(begin + _SLICES_AT_ONCE, count)
             room[..., begin:end] = restore(begin, end)[0]
-        return room, affine
+        return room, affine, axis
+
+
+def _like(volume: MetaTensor, voxels: Tensor) -> MetaTensor:
+    """Give voxels the metadata of an interpolated volume, without its voxelwise map, which inverses would copy."""
+    result = MetaTensor(voxels).copy_meta_from(volume)
+    result.meta.pop(DISAGREEMENT, None)
+    return result
 
 
 def _own_memory(volume: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
@@ -162,47 +184,56 @@ class DisagreementMapd(MapTransform):
     It has to come before :class:`RestoreVolumed`, whose input's metadata it reads.
 
     Args:
-        keys: interpolated volume ``(C, H, W, M)`` as the inferer returns it.
+        keys: interpolated volume ``(C, H, W, M)`` as an inferer returns it that was made with ``disagreement=True``.
         transform: the preprocessing, whose invertible transforms are undone.
-        inferer: the inferer, run with ``disagreement=True``.
-        image_key: the inferer's input.
+        image_key: the key for which the preprocessing was defined.
         map_key: where the map goes.
+        allow_missing_keys: do not raise for keys that are not there.
 
     Raises:
-        ValueError: if the inferer has kept no map.
+        ValueError: if the metadata has no map.
 
     Example:
-        See ``bundles/saint/inference.json``.
+        >>> from monai.transforms import Compose
+        >>> from monai_sliceinterp.inferers import MultiViewSliceInferer
+        >>> from monai_sliceinterp.networks.nets import SAINT
+        >>> from monai_sliceinterp.transforms import ThroughPlaneLastd
+        >>> size = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
+        >>> load = Compose([ThroughPlaneLastd("image", axis=0)])
+        >>> image = load({"image": MetaTensor(torch.rand(1, 3, 12, 13))})["image"]
+        >>> pred = MultiViewSliceInferer(factor=2, disagreement=True)(image[None], SAINT(ami=size, rfn=size).eval())[0]
+        >>> tuple(DisagreementMapd("pred", load)({"pred": pred})["disagreement"].shape)
+        (1, 5, 12, 13)
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         transform: InvertibleTransform,
-        inferer: MultiViewSliceInferer,
         image_key: str = CommonKeys.IMAGE,
-        map_key: str = "disagreement",
+        map_key: str = DISAGREEMENT,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform, self.inferer = transform, inferer
+        self.transform = transform
         self.image_key, self.map_key = image_key, map_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the map."""
         result = dict(data)
         for key in self.key_iterator(result):
-            deviation = self.inferer.disagreement_map
-            if deviation is None:
-                raise ValueError("the inferer has kept no disagreement of the views; expected disagreement=True.")
-            values = torch.as_tensor(deviation)[0]
+            volume = result[key]
+            if DISAGREEMENT not in volume.meta:
+                raise ValueError("the volume carries no disagreement of the views; expected disagreement=True.")
+            values = volume.meta[DISAGREEMENT]
+            if values.ndim == 5 and len(values) == 1:  # a batch of one that was not decollated
+                values = values[0]
             # a deviation has the scale of the intensities, but not their offset
             restored, offset = (
-                self.transform.inverse({self.image_key: MetaTensor(part).copy_meta_from(result[key])})[self.image_key]
+                self.transform.inverse({self.image_key: _like(volume, part)})[self.image_key]
                 for part in (values, torch.zeros_like(values))
             )
-            output = MetaTensor(restored.as_tensor() - offset.as_tensor()).copy_meta_from(restored)
-            result[self.map_key] = output
+            result[self.map_key] = MetaTensor(restored.as_tensor() - offset.as_tensor()).copy_meta_from(restored)
         return result
 
 

@@ -24,6 +24,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
+from monai_sliceinterp.checks import switch
 from monai_sliceinterp.files import atomic_path, file_stem
 
 __all__ = ["SaveVolumeD", "SaveVolumeDict", "SaveVolumed", "save_nifti"]
@@ -96,7 +97,7 @@ class SaveVolumed(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir, self.overwrite = Path(output_dir), overwrite
+        self.output_dir, self.overwrite = Path(output_dir), switch("overwrite", overwrite)
         self.postfix = ensure_tuple_rep(postfix, len(self.keys))
         if len(set(self.postfix)) < len(self.keys):
             raise ValueError(f"the keys {self.keys} have the postfixes {self.postfix}; expected one for each.")

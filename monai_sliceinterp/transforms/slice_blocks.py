@@ -26,7 +26,7 @@ from torch import Tensor
 
 from monai_sliceinterp.checks import not_negative, positive, positive_integer, positive_integers, switch
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.resampling import FWHM_PER_SIGMA, apply_slice_weights, slab_weights
+from monai_sliceinterp.resampling import FWHM_PER_SIGMA, apply_weights, slab_weights
 from monai_sliceinterp.transforms.mapping import RandApplyToKeys, name_in_errors
 
 __all__ = [
@@ -220,7 +220,7 @@ def _thick_block(volume: Tensor, draw: Mapping[str, Any]) -> Tensor:
     corner[axis] = begin
     fine = slice_block(volume, axis, corner, (*size, end - begin + 1), stride=1)
     weights = slab_weights(end - begin + 1, range(first - begin, last - begin + 1, stride), width)
-    return apply_slice_weights(fine.to(torch.float32), weights)
+    return apply_weights(fine.to(torch.float32), weights)
 
 
 class RandSliceBlocksd(RandApplyToKeys, MultiSampleTrait):

@@ -26,11 +26,11 @@ from torch import nn
 
 from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.engines import interpolate_volumes, output_files
-from monai_sliceinterp.evaluation import LeaveOneOutQualityd
 from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import (
     InvertibleScaleIntensityRangePercentilesd,
+    LeaveOneOutQualityd,
     LoadVolumed,
     RestoreVolumed,
     SaveDicomSeriesd,

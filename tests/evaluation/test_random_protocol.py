@@ -86,7 +86,7 @@ class TestObservedSlices:
     @pytest.mark.parametrize(("count", "length"), [(9, 9), (9, 12), (5, 7), (1, 4)])
     def test_pairs(self, count, length):
         pred, truth = rand(2, 3, 4, count), rand(2, 3, 4, length, seed=1)
-        first, second = synthesized_pairs(MetaTensor(pred), truth, 4, observed=True)
+        first, second = synthesized_pairs(MetaTensor(pred), truth, 4, include_observed=True)
         assert type(first) is type(second) is torch.Tensor
         assert torch.equal(first, pred.permute(3, 0, 1, 2).reshape(2 * count, 1, 3, 4))
         assert torch.equal(second, truth[..., :count].permute(3, 0, 1, 2).reshape(2 * count, 1, 3, 4))
@@ -94,20 +94,20 @@ class TestObservedSlices:
     def test_factor_one(self):
         """Nothing is synthesized, but there is something to score."""
         volume = rand(1, 3, 4, 5)
-        assert len(synthesized_pairs(volume, volume, 1, observed=True)[0]) == 5
+        assert len(synthesized_pairs(volume, volume, 1, include_observed=True)[0]) == 5
         with pytest.raises(ValueError, match="no synthesized slice"):
             synthesized_pairs(volume, volume, 1)
 
     def test_default_is_without(self):
         pred, truth = rand(1, 3, 4, 9), rand(1, 3, 4, 11, seed=1)
-        for pairs in (synthesized_pairs(pred, truth, 4), synthesized_pairs(pred, truth, 4, observed=False)):
+        for pairs in (synthesized_pairs(pred, truth, 4), synthesized_pairs(pred, truth, 4, include_observed=False)):
             for found, volume in zip(pairs, (pred, truth), strict=True):
                 assert torch.equal(found, volume[..., [1, 2, 3, 5, 6, 7]].permute(3, 0, 1, 2))
 
     @pytest.mark.parametrize(("count", "length"), [(9, 8), (9, 13)])
     def test_not_of_one_volume(self, count, length):
         with pytest.raises(ValueError, match="does not belong to a truth"):
-            synthesized_pairs(rand(1, 3, 4, count), rand(1, 3, 4, length), 4, observed=True)
+            synthesized_pairs(rand(1, 3, 4, count), rand(1, 3, 4, length), 4, include_observed=True)
 
     @pytest.mark.parametrize("data_range", [1.0, 20.0])
     @pytest.mark.parametrize("length", [9, 11])
@@ -143,7 +143,7 @@ class TestObservedSlices:
 
         evaluator = Engine(step)
         for name, observed in (("every", True), ("between", False)):
-            metric = SynthesizedSliceMetric("psnr", 4, observed=observed)
+            metric = SynthesizedSliceMetric("psnr", 4, include_observed=observed)
             IgniteMetricHandler(metric_fn=metric, output_transform=lambda pair: pair).attach(evaluator, name)
         evaluator.run([0.9 * volume for volume in volumes])
         assert evaluator.state.metrics["between"] == math.inf
@@ -154,7 +154,7 @@ class TestObservedSlices:
         truth, pred = rand(2, 14, 13, length), rand(2, 14, 13, 9, seed=1)
         pred[..., ::4] = 0.9 * truth[..., :9:4]
         body = rand(2, 14, 13, length, seed=2) > 0.4
-        found = score_volume(pred, truth, 4, body=body, observed=True)
+        found = score_volume(pred, truth, 4, body=body, include_observed=True)
         images = [np.moveaxis(x[..., :9].numpy(), -1, 1).reshape(-1, 14, 13) for x in (truth, pred, body)]
         psnr = peak_signal_noise_ratio(*images[:2], data_range=1.0)
         assert found["psnr"] == pytest.approx(psnr) and found["psnr_volume"] == pytest.approx(psnr)
@@ -168,7 +168,7 @@ class TestObservedSlices:
         error = ((images[0] - images[1]).astype(np.float64) ** 2)[images[2]].mean()
         assert found["psnr_body"] == pytest.approx(-10 * np.log10(error), rel=1e-5)
         between = score_volume(pred, truth, 4, body=body)
-        assert between == score_volume(pred, truth, 4, body=body, observed=False)
+        assert between == score_volume(pred, truth, 4, body=body, include_observed=False)
         assert between["psnr_volume"] == found["psnr_volume"]
         assert all(between[name] < found[name] - 1e-3 for name in ("psnr", "ssim", "psnr_body", "ssim_body"))
 
@@ -317,7 +317,7 @@ class TestScores:
         body = body_mask(volume["image"], 0.3)[..., phase : phase + pred.shape[-1]]
         assert 0.2 < body.float().mean() < 0.95
         assert found.psnr_body == pytest.approx(-10 * math.log10(error[body].mean()), rel=1e-5)
-        by_hand = score_volume(pred, truth, 4, body=body, observed=True)
+        by_hand = score_volume(pred, truth, 4, body=body, include_observed=True)
         assert found.ssim_body == by_hand["ssim_body"] and abs(found.ssim_body - found.ssim) > 0.01
         images = [np.moveaxis(x.numpy(), -1, 0).reshape(-1, 14, 13) for x in (truth, pred)]
         pairs = zip(*images, strict=True)

@@ -88,7 +88,7 @@ class TestDetails:
     def test_all_slices_where_none_is_given(self):
         """With observed slices among the scored ones, the slices' scores are those of the whole volume."""
         truth, pred = rand(1, 41, 42, 7), rand(1, 41, 42, 7, seed=1)
-        scores = score_volume(pred, truth, 3, observed=True, detailed=True)
+        scores = score_volume(pred, truth, 3, include_observed=True, detailed=True)
         assert scores["ssim"] == scores["ssim_volume"] and scores["vif"] == scores["vif_volume"]
         assert scores["rmse"] == pytest.approx(((pred - truth) ** 2).mean().sqrt().item(), rel=1e-5)
 

@@ -152,11 +152,11 @@ def test_way_of_a_volume(seed, axis, num_slices, by_factor, layout):
     scan = MetaTensor(in_space(affine, slices)[None], affine=torch.tensor(affine), meta=meta)
     preprocessing = Compose([ThroughPlaneLastd("image", axis=axis)])
     inferer = SplineSliceInferer(**how, mode="linear")
-    data = preprocessing({"image": scan, "observed": scan})
+    data = preprocessing({"image": scan, "original": scan})
     data["pred"] = inferer(data["image"][None])[0]
     grid = inferer.output_grid(data["image"][None])
     count = int(data["pred"].shape[-1])
-    result = RestoreVolumed("pred", preprocessing, inferer)(data)["pred"]
+    result = RestoreVolumed("pred", preprocessing)(data)["pred"]
 
     shape[axis] = count
     assert list(result.shape[1:]) == shape

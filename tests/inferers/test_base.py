@@ -20,8 +20,8 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry
-from monai_sliceinterp.inferers import SliceInterpolationInferer, base, paste_observed
+from monai_sliceinterp.geometry import OutputGrid, paste_observed, slice_geometry
+from monai_sliceinterp.inferers import SliceInterpolationInferer, base
 
 
 class PositionInferer(SliceInterpolationInferer):
@@ -31,13 +31,13 @@ class PositionInferer(SliceInterpolationInferer):
         super().__init__(*args, **kwargs)
         self.calls, self.start = [], start
 
-    def synthesize(self, slices, grid, geometry, wanted, network, write):
-        self.calls.append((slices.clone(), wanted.tolist(), network))
-        positions = torch.tensor(grid.positions, dtype=torch.float64)[wanted].to(slices.dtype)
-        images = (self.start + positions)[:, None, None].expand(-1, *slices.shape[1:])
-        order = torch.arange(len(wanted)).flip(0)  # in any order, in several calls
+    def synthesize(self, stack, network):
+        self.calls.append((stack.slices.clone(), stack.wanted.tolist(), network))
+        positions = torch.tensor(stack.grid.positions, dtype=torch.float64)[stack.wanted].to(stack.slices.dtype)
+        images = (self.start + positions)[:, None, None].expand(-1, *stack.slices.shape[1:])
+        order = torch.arange(len(stack.wanted)).flip(0)  # in any order, in several parts
         for part in order.split(3):
-            write(wanted[part], images[part])
+            yield stack.wanted[part], images[part]
 
 
 def oblique(spacing=(0.7, 0.9, 4.0)):

@@ -245,6 +245,8 @@ class TestNetworks:
 
     @pytest.mark.parametrize("batch_size", [-1, 1.5, "2", True, None])
     def test_bad_batch_size(self, batch_size):
-        with pytest.raises(ValueError, match=f"batch_size must be a positive integer.*got {batch_size!r}") as caught:
+        with pytest.raises(
+            ValueError, match=f"batch_size must be an integer of at least 0.*got {batch_size!r}"
+        ) as caught:
             LatentSliceInferer(factor=2, batch_size=batch_size)
         assert "\n" not in str(caught.value)

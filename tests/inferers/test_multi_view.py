@@ -393,14 +393,13 @@ class TestBatches:
         items = [{"image": make_scan(1, 6, 5, 3, seed=k, filename_or_obj=f"{k}.nii")} for k in range(2)]
         batch = list_data_collate(items)["image"]
         inferer = MultiViewSliceInferer(factor=2, disagreement=True)
-        result = inferer(batch, make_network())
-        parts, maps = decollate_batch(result), decollate_batch(inferer.disagreement_map)
-        assert len(parts) == len(maps) == 2
-        for number, (part, spread, item) in enumerate(zip(parts, maps, items, strict=True)):
-            close(part.as_tensor(), infer(item["image"][None], factor=2)[0])
-            for image in (part, spread):
-                assert image.shape == (1, 6, 5, 5) and image.meta["filename_or_obj"] == f"{number}.nii"
-                assert image.affine.shape == (4, 4) and image.pixdim.tolist() == pytest.approx([0.7, 1.1, 2.0])
+        parts = decollate_batch(inferer(batch, make_network()))
+        for number, (part, item) in enumerate(zip(parts, items, strict=True)):
+            alone = inferer(item["image"][None], make_network())[0]
+            close(part.as_tensor(), alone.as_tensor())
+            close(part.meta["disagreement"], alone.meta["disagreement"][0])
+            assert part.shape == (1, 6, 5, 5) and part.meta["filename_or_obj"] == f"{number}.nii"
+            assert part.affine.shape == (4, 4) and part.pixdim.tolist() == pytest.approx([0.7, 1.1, 2.0])
 
     @pytest.mark.parametrize("progress", [True, False])
     def test_progress_counts_synthesized_slices(self, monkeypatch, progress):
@@ -514,20 +513,21 @@ class TestViews:
 
 
 class TestDisagreement:
+    def run(self, scan, network, **settings):
+        output = MultiViewSliceInferer(**{"factor": 3, "disagreement": True, **settings})(scan, network)
+        return output, output.meta["disagreement"]
+
     @pytest.mark.parametrize("num_views", [2, 4])
     @pytest.mark.parametrize("options", [{"factor": 3}, {"spacing": 1.5}, {"factor": 3, "batch_size": 2}])
     def test_standard_deviation_of_the_views(self, num_views, options):
         network, scan = make_network(num_views), make_scan(1, 1, 7, 6, 4)
-        inferer = MultiViewSliceInferer(**options, disagreement=True)
-        output = inferer(scan, network)
-        spread = inferer.disagreement_map
-        assert isinstance(spread, MetaTensor) and spread.shape == output.shape and spread.dtype == output.dtype
-        assert torch.equal(spread.affine, output.affine)
-        close(spread.as_tensor(), single_views(scan, network, **options).std(dim=0, correction=0))
+        output, spread = self.run(scan, network, **{"factor": None, **options})
+        assert spread.shape == output.shape and spread.dtype == output.dtype
+        close(spread, single_views(scan, network, **options).std(dim=0, correction=0))
         # 0 where there is nothing to disagree about, and only there
         observed = OutputGrid.from_factor(4, 3).is_observed if "factor" in options else torch.arange(9) % 8 == 0
-        assert (spread.as_tensor()[..., observed] == 0).all()
-        assert (spread.as_tensor()[..., ~observed] > 0).double().mean() > 0.99
+        assert (spread[..., observed] == 0).all()
+        assert (spread[..., ~observed] > 0).double().mean() > 0.99
         # and looking does not change what is seen
         close(output.as_tensor(), infer(scan, network, **options))
 
@@ -536,79 +536,41 @@ class TestDisagreement:
     )
     def test_other_settings(self, options):
         scan = make_scan(1, 1, 7, 6, 4)
-        inferer = MultiViewSliceInferer(factor=3, disagreement=True, **options)
-        inferer(scan, make_network())
+        spread = self.run(scan, make_network(), **options)[1]
         expected = single_views(scan, make_network(), factor=3).std(dim=0, correction=0)
-        if "views" in options:
-            expected = torch.zeros_like(expected)
-        close(inferer.disagreement_map.as_tensor(), expected)
-        assert (inferer.disagreement_map.as_tensor()[..., ::3] == 0).all()
+        close(spread, torch.zeros_like(expected) if "views" in options else expected)
+        assert (spread[..., ::3] == 0).all()
 
     def test_fusion_in_3d(self):
         network, scan = make_network(4, spatial_dims=3), make_scan(1, 1, 7, 6, 4)
-        inferer = MultiViewSliceInferer(factor=3, disagreement=True)
-        inferer(scan, network)
-        expected = single_views(scan, network, factor=3).std(dim=0, correction=0)
-        close(inferer.disagreement_map.as_tensor(), expected)
+        close(self.run(scan, network)[1], single_views(scan, network, factor=3).std(dim=0, correction=0))
 
     def test_samples_and_channels(self):
         scan = make_scan(2, 3, 6, 5, 3)
-        inferer = MultiViewSliceInferer(factor=3, disagreement=True)
-        inferer(scan, make_network())
-        spread = inferer.disagreement_map
+        spread = self.run(scan, make_network())[1]
         assert spread.shape == (2, 3, 6, 5, 7)
         for b in range(2):
             for c in range(3):
-                inferer(scan[b : b + 1, c : c + 1], make_network())
-                close(spread.as_tensor()[b, c], inferer.disagreement_map.as_tensor()[0, 0])
+                close(spread[b, c], self.run(scan[b : b + 1, c : c + 1], make_network())[1][0, 0])
 
     def test_scale_of_the_intensities(self):
         """Where the input exceeds the network's range, the excess is common to all views."""
         scan = (3 * make_scan(1, 1, 6, 5, 4) - 1).clone()
         inside = MetaTensor(scan.as_tensor().clamp(0, 1), affine=scan.affine)
-        inferer = MultiViewSliceInferer(factor=3, value_range=(0.0, 1.0), disagreement=True)
-        inferer(scan, make_network())
         views = single_views(inside, make_network(), factor=3)
-        close(inferer.disagreement_map.as_tensor(), views.std(dim=0, correction=0))
+        close(self.run(scan, make_network(), value_range=(0.0, 1.0))[1], views.std(dim=0, correction=0))
 
-    def test_is_that_of_the_last_call(self):
-        scan = make_scan(1, 1, 6, 5, 3)
-        inferer = MultiViewSliceInferer(factor=3, disagreement=True)
-        assert inferer.disagreement_map is None
-        inferer(scan, make_network())
-        first = inferer.disagreement_map
-        values = first.as_tensor().clone()
-        output = inferer(make_scan(1, 2, 4, 7, 2, seed=1), make_network())
-        assert inferer.disagreement_map.shape == output.shape == (1, 2, 4, 7, 4)
-        assert torch.equal(first.as_tensor(), values)
-        # a call that fails leaves no map of another volume
-        with pytest.raises(TypeError):
-            inferer(scan, nn.Identity())
-        assert inferer.disagreement_map is None
-        inferer(scan, make_network())
-        assert torch.equal(inferer.disagreement_map.as_tensor(), values)
+    def test_only_on_request(self):
+        output = MultiViewSliceInferer(factor=3, disagreement="false")(make_scan(1, 1, 6, 5, 3), make_network())
+        assert "disagreement" not in output.meta
 
-    def test_has_metadata_of_its_own(self):
-        inferer = MultiViewSliceInferer(factor=3, disagreement=True)
-        output = inferer(make_scan(1, 1, 6, 5, 3, filename_or_obj="a.nii"), make_network())
-        assert inferer.disagreement_map.meta["filename_or_obj"] == "a.nii"
-        inferer.disagreement_map.meta["filename_or_obj"] = "b.nii"
-        inferer.disagreement_map.affine = torch.eye(4)
-        assert output.meta["filename_or_obj"] == "a.nii" and output.affine[0, 0] == 0.7
-
-    def test_not_asked_for(self):
-        inferer = MultiViewSliceInferer(factor=3)
-        inferer(make_scan(1, 1, 6, 5, 3), make_network())
-        assert inferer.disagreement_map is None
-
-    @pytest.mark.parametrize("options", [{"factor": 1}, {}])
+    @pytest.mark.parametrize("options", [{"factor": 1}, {"factor": None}])
     def test_nothing_to_synthesize(self, options):
         """A scan that is thin already passes through, and nothing disagrees."""
         scan = make_scan(1, 2, 6, 5, 3, spacing=(0.7, 1.1, 0.7))
-        inferer = MultiViewSliceInferer(**options, disagreement=True)
-        output = inferer(scan, make_network())
+        output, spread = self.run(scan, make_network(), **options)
         assert torch.equal(output.as_tensor(), scan.as_tensor())
-        assert inferer.disagreement_map.shape == scan.shape and (inferer.disagreement_map == 0).all()
+        assert spread.shape == scan.shape and (spread == 0).all()
 
 
 class TestErrors:
@@ -646,7 +608,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("batch_size", [-1, 1.5, "2", True, None])
     def test_batch_size(self, batch_size):
-        named = f"batch_size must be a positive integer.*got {batch_size!r}"
+        named = f"batch_size must be an integer of at least 0.*got {batch_size!r}"
         check_error(ValueError, named, MultiViewSliceInferer, factor=2, batch_size=batch_size)
 
     def test_options_of_the_base_class(self):

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from monai_sliceinterp.geometry import OutputGrid, slice_geometry
-from monai_sliceinterp.inferers import SplineSliceInferer, VolumetricSliceInferer, base
+from monai_sliceinterp.inferers import SliceStack, SplineSliceInferer, VolumetricSliceInferer, base
 from monai_sliceinterp.networks.nets import VTSGenerator
 
 WINDOW = (64, 64, 64)
@@ -63,7 +63,7 @@ def oblique(spacing):
 
 
 def infer(volume, network, **options):
-    result = VolumetricSliceInferer(**{"window": WINDOW, **options})(volume, network)
+    result = VolumetricSliceInferer(**{"roi_size": WINDOW, **options})(volume, network)
     return result.as_tensor() if isinstance(result, MetaTensor) else result
 
 
@@ -242,7 +242,7 @@ class TestWindows:
     )
     def test_along_the_slices(self, window, count, expected):
         spy = Spy()
-        infer(coded(16, 16, count), spy, factor=1, window=(64, 64, window))
+        infer(coded(16, 16, count), spy, factor=1, roi_size=(64, 64, window))
         assert [(x[2], x[2] + shape[4]) for x, shape in zip(spy.begins, spy.shapes, strict=True)] == expected
         assert {x[:2] for x in spy.begins} == {(0, 0)} and {shape[:4] for shape in spy.shapes} == {(1, 1, 16, 16)}
 
@@ -269,7 +269,7 @@ class TestWindows:
             windows = [64, 64, 64]
             windows[axis] = window
             spy = Spy()
-            found = infer(coded(*shape), spy, factor=1, window=windows)
+            found = infer(coded(*shape), spy, factor=1, roi_size=windows)
             assert [x[axis] for x in spy.begins] == expected
             assert all(x[1 - axis] == x[2] == 0 for x in spy.begins)
             sizes = [16, 16]
@@ -326,7 +326,7 @@ class TestBlending:
         step, overlap = 3 * length // 4, length // 4
         count = 2 * step + length - 5
         spy = Spy(lambda x, number: torch.full_like(x, float(number)))
-        found = infer(rand(1, 1, 16, 16, count), spy, factor=1, window=(64, 64, length))
+        found = infer(rand(1, 1, 16, 16, count), spy, factor=1, roi_size=(64, 64, length))
         steps = ramp(overlap)
         # a quarter of the overlap at either side is one window's alone
         assert steps[: overlap // 4] == [0] * (overlap // 4) and steps[-overlap // 4 :] == [1] * (overlap // 4)
@@ -468,11 +468,11 @@ class TestCut:
         """Two levels: positions count modulo 4, and nothing farther than 20 slices is seen."""
         network, volume = make_network(), rand(1, 1, 32, 16, 128)
         long = (64, 64, 128)
-        whole = infer(volume, network, factor=1, window=long)
-        part = infer(volume[..., begin:120], network, factor=1, window=long)
+        whole = infer(volume, network, factor=1, roi_size=long)
+        part = infer(volume[..., begin:120], network, factor=1, roi_size=long)
         close(part[..., 20:-20], whole[..., begin + 20 : 100])
         assert abs(part - whole[..., begin:120]).max() > 1e-3
-        shifted = infer(volume[..., begin + 2 : 120], network, factor=1, window=long)
+        shifted = infer(volume[..., begin + 2 : 120], network, factor=1, roi_size=long)
         assert abs(shifted[..., 20:-20] - whole[..., begin + 22 : 100]).max() > 1e-3
 
     def test_generator_in_windows(self):
@@ -507,7 +507,7 @@ class TestStreaming:
     @pytest.mark.parametrize("how", [{"factor": 4}, {"spacing": 1.6}, {"spacing": 4.0}, {"factor": 1}])
     def test_keep_observed(self, how):
         scan = make_scan(2, 1, 66, 18, 33, dtype=torch.float32)
-        inferer = VolumetricSliceInferer(**how, window=WINDOW)
+        inferer = VolumetricSliceInferer(**how, roi_size=WINDOW)
         assert not inferer.keep_observed
         every = inferer(scan, blur).as_tensor()
         explicit = infer(scan, blur, **how, keep_observed=False)
@@ -532,13 +532,11 @@ class TestStreaming:
             events.append("network")
             return blur(x)
 
-        def write(indices, images):
+        inferer = VolumetricSliceInferer(factor=3, roi_size=WINDOW)
+        for indices, images in inferer.synthesize(SliceStack(volume, grid, None, torch.tensor(list(wanted))), network):
             assert images.shape == (len(indices), 17, 20)
             events.append(indices.tolist())
             written.append(images.clone())
-
-        inferer = VolumetricSliceInferer(factor=3, window=WINDOW)
-        inferer.synthesize(volume, grid, None, torch.tensor(list(wanted)), network, write)
         runs = [(0, 48), (48, 96), (96, 130)]
         expected = []
         for begin, end in runs:
@@ -549,15 +547,10 @@ class TestStreaming:
 
     def test_what_was_written_stays(self):
         """Results handed over are not changed by later windows."""
-        kept = []
-        inferer = VolumetricSliceInferer(factor=1, window=WINDOW)
-        grid = OutputGrid.from_factor(150, 1)
-
-        def write(indices, images):
-            kept.append((images, images.clone()))
-
-        inferer.synthesize(rand(150, 16, 16), grid, None, torch.arange(150), blur, write)
-        assert len(kept) == 3 and all(torch.equal(*pair) for pair in kept)
+        inferer = VolumetricSliceInferer(factor=1, roi_size=WINDOW)
+        stack = SliceStack(rand(150, 16, 16), OutputGrid.from_factor(150, 1), None, torch.arange(150))
+        pairs = [(images, images.clone()) for _, images in inferer.synthesize(stack, blur)]
+        assert len(pairs) == 3 and all(torch.equal(*pair) for pair in pairs)
 
     def test_input_is_left_alone(self):
         scan = make_scan(1, 1, 70, 18, 70)
@@ -742,19 +735,19 @@ class TestErrors:
         ],
     )
     def test_window(self, window):
-        named = r"window must be three multiples of 64, got \(" + ", ".join(map(str, window))
-        check_error(ValueError, named, VolumetricSliceInferer, factor=2, window=window)
-        check_error(ValueError, named, VolumetricSliceInferer, factor=2, window=list(window))
+        named = r"roi_size must be three multiples of 64, got \(" + ", ".join(map(str, window))
+        check_error(ValueError, named, VolumetricSliceInferer, factor=2, roi_size=window)
+        check_error(ValueError, named, VolumetricSliceInferer, factor=2, roi_size=list(window))
 
     @pytest.mark.parametrize("window", [(64, 64, 64), [128, 64, 192], (np.int64(64),) * 3])
     def test_good_windows(self, window):
-        assert VolumetricSliceInferer(window=window).window == tuple(window)
+        assert VolumetricSliceInferer(roi_size=window).roi_size == tuple(window)
 
     @pytest.mark.parametrize("batch_size", [-1, 1.5, True, "2", None])
     def test_batch_size(self, batch_size):
         check_error(
             ValueError,
-            f"batch_size must be a positive integer, or 0 to choose it, got {batch_size!r}",
+            rf"batch_size must be an integer of at least 0 \(0 chooses it\), got {batch_size!r}",
             VolumetricSliceInferer,
             batch_size=batch_size,
         )

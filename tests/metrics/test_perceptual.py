@@ -17,8 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_sliceinterp.losses import distances
-from monai_sliceinterp.metrics import PERCEPTUAL_SCORES, PerceptualMetric
+from monai_sliceinterp.metrics import PERCEPTUAL_SCORES, PerceptualMetric, perceptual
 
 
 def rand(*shape, seed=0):
@@ -61,7 +60,7 @@ def lpips(monkeypatch):
         made.append(Model(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(distances, "PerceptualLoss", make)
+    monkeypatch.setattr(perceptual, "PerceptualLoss", make)
     return made
 
 
@@ -145,7 +144,7 @@ class TestErrors:
         def fail(*args, **kwargs):
             raise ImportError("required package `lpips` is not installed")
 
-        monkeypatch.setattr(distances, "PerceptualLoss", fail)
+        monkeypatch.setattr(perceptual, "PerceptualLoss", fail)
         with pytest.raises(ImportError, match=r'lpips and torchvision .*pip install "monai_sliceinterp\[perceptual\]"'):
             PerceptualMetric("lpips")
 

@@ -40,12 +40,12 @@ def run(source, output_dir, inferer=None, axis=None, **options):
     """Interpolate a series as the bundles do."""
     inferer = inferer or SplineSliceInferer(factor=2)
     before = Compose(
-        [LoadVolumed("image"), CopyItemsd("image", names="observed"), ThroughPlaneLastd("image", axis=axis)]
+        [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image", axis=axis)]
     )
     data = decollate_batch(list_data_collate([before({"image": str(source)})]))[0]
     data["pred"] = inferer(data["image"][None].to(torch.float64))[0]
-    data = RestoreVolumed("pred", before, inferer)(data)
-    pred = SaveDicomSeriesd("pred", output_dir, inferer, **{"method": "cubic", **options})(data)["pred"]
+    data = RestoreVolumed("pred", before)(data)
+    pred = SaveDicomSeriesd("pred", output_dir, **{"method": "cubic", **options})(data)["pred"]
     return pred, [
         pydicom.dcmread(path)
         for path in sorted(pred.meta["saved_to"] and os.scandir(pred.meta["saved_to"]), key=lambda f: f.name)
@@ -133,7 +133,7 @@ def test_not_dicom(tmp_path):
     with pytest.raises(
         ValueError, match=r"in/a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"
     ):
-        SaveDicomSeriesd("pred", tmp_path / "out", inferer, "cubic")(data)
+        SaveDicomSeriesd("pred", tmp_path / "out", "cubic")(data)
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -142,25 +142,25 @@ def test_time_series(tmp_path, scan):
     meta = {"filename_or_obj": str(scan), "dicom_files": [str(path) for path in scan.iterdir()]}
     image = MetaTensor(torch.rand(2, 4, 4, 3), meta=meta)
     with pytest.raises(ValueError, match=r"scan: has shape \(2, 4, 4, 5\); expected one 3D volume"):
-        SaveDicomSeriesd("pred", tmp_path, inferer, "cubic")({"image": image, "pred": inferer(image[None])[0]})
+        SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": image, "pred": inferer(image[None])[0]})
 
 
 def test_missing_key(tmp_path):
-    save = SaveDicomSeriesd("pred", tmp_path, SplineSliceInferer(factor=2), "cubic", allow_missing_keys=True)
+    save = SaveDicomSeriesd("pred", tmp_path, "cubic", allow_missing_keys=True)
     assert save({"image": 1}) == {"image": 1}
     with pytest.raises(KeyError):
-        SaveDicomSeriesd("pred", tmp_path, SplineSliceInferer(factor=2), "cubic")({"image": 1})
+        SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": 1})
 
 
 def test_check_before_anything_is_computed(tmp_path, scan):
-    inferer = SplineSliceInferer(factor=2)
-    save = SaveDicomSeriesd("pred", tmp_path, inferer, "cubic")
+    SplineSliceInferer(factor=2)
+    save = SaveDicomSeriesd("pred", tmp_path, "cubic")
     folder = Path(scan)
     save.check(folder)
     (tmp_path / f"{folder.name}_interp").mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="_interp: exists already; expected another output_dir, or --overwrite true"):
         save.check(folder)
-    SaveDicomSeriesd("pred", tmp_path, inferer, "cubic", overwrite=True).check(folder)
+    SaveDicomSeriesd("pred", tmp_path, "cubic", overwrite=True).check(folder)
     (tmp_path / "a.nii.gz").write_bytes(b"0" * 200)
     with pytest.raises(ValueError, match=r"a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"):
         save.check(tmp_path / "a.nii.gz")

@@ -350,16 +350,16 @@ def pipeline(source, label, output_dir, factor=2, axis=None):
     preprocessing = Compose(
         [
             LoadVolumed("image"),
-            CopyItemsd("image", names="observed"),
-            LoadLabeld("observed", label),
+            CopyItemsd("image", names="original"),
+            LoadLabeld("original", label),
             ThroughPlaneLastd("image", axis=axis),
             InvertibleScaleIntensityRangePercentilesd("image"),
         ]
     )
     post = Compose(
         [
-            RestoreVolumed("pred", preprocessing, inferer),
-            InterpolateLabeld("segmentation", inferer),
+            RestoreVolumed("pred", preprocessing),
+            InterpolateLabeld("segmentation"),
             SaveVolumed(["pred", "segmentation"], output_dir, ["interp", "interp_label"]),
         ]
     )
@@ -420,7 +420,7 @@ class TestPipeline:
 
 
 def loaded(path):
-    return CopyItemsd("image", names="observed")(LoadVolumed("image")({"image": str(path)}))
+    return CopyItemsd("image", names="original")(LoadVolumed("image")({"image": str(path)}))
 
 
 class TestLoadLabel:
@@ -429,7 +429,7 @@ class TestLoadLabel:
         if not source.exists():
             scan(source, (9, 8, 3))
         with pytest.raises(ValueError) as caught:
-            LoadLabeld("observed", label)(loaded(source))
+            LoadLabeld("original", label)(loaded(source))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -480,7 +480,7 @@ class TestLoadLabel:
         near = AFFINE.copy()
         near[0, 3] += 0.039
         path = write(tmp_path / "seg.nii", np.ones((9, 8, 3), np.uint8), near)
-        assert LoadLabeld("observed", path)(loaded(source))["segmentation"].shape == (1, 9, 8, 3)
+        assert LoadLabeld("original", path)(loaded(source))["segmentation"].shape == (1, 9, 8, 3)
 
     def test_fractions(self, tmp_path):
         values = np.ones((9, 8, 3), np.float32)
@@ -497,13 +497,15 @@ class TestLoadLabel:
         path = write(tmp_path / "seg.nii", np.ones((9, 8, 3), np.uint8))
         data = loaded(source)
         result = LoadLabeld("image", path, label_key="organ")(data)
-        assert set(result) == {"image", "observed", "organ"} and set(data) == {"image", "observed"}
+        assert set(result) == {"image", "original", "organ"} and set(data) == {"image", "original"}
         assert result["organ"].meta["filename_or_obj"] == str(source)
         assert set(LoadLabeld(["no", "image"], path, allow_missing_keys=True)(data)) == {*data, "segmentation"}
         with pytest.raises(KeyError, match="no"):
             LoadLabeld("no", path)(data)
-        inferer = SplineSliceInferer(factor=2)
-        thin = InterpolateLabeld(["organ", "no"], inferer, allow_missing_keys=True)(result)["organ"]
+        result["thin"] = SplineSliceInferer(factor=2)(data["image"][None].float())[0]
+        thin = InterpolateLabeld(["organ", "no"], "thin", allow_missing_keys=True)(result)["organ"]
         assert isinstance(thin, MetaTensor) and thin.shape == (1, 9, 8, 5) and result["organ"].shape == (1, 9, 8, 3)
         with pytest.raises(KeyError, match="no"):
-            InterpolateLabeld(["organ", "no"], inferer)(result)
+            InterpolateLabeld(["organ", "no"], "thin")(result)
+        with pytest.raises(ValueError, match="scan.nii.gz: has no 'num_source_slices' in its metadata"):
+            InterpolateLabeld("organ", "image")(result)

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp import transforms
 from monai_sliceinterp.geometry import OutputGrid, slice_geometry, slice_positions
-from monai_sliceinterp.resampling import apply_slice_weights, interpolation_weights
+from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 from monai_sliceinterp.transforms import ThroughPlaneLast, ThroughPlaneLastd, move_axis_last, moved_axis
 
 SHAPE = (5, 6, 7)
@@ -85,7 +85,7 @@ class TestRoundTrip:
         moved = to_last(scan)
         grid = OutputGrid.from_spacing(moved.shape[-1], 5.0, 1.2)
         weights = interpolation_weights(moved.shape[-1], grid.positions, "linear")
-        dense = MetaTensor(apply_slice_weights(moved.as_tensor(), weights)).copy_meta_from(moved)
+        dense = MetaTensor(apply_weights(moved.as_tensor(), weights)).copy_meta_from(moved)
         dense.affine = grid.affine(moved.affine)
         back = to_last.inverse(dense)
         size = list(SHAPE)

@@ -34,14 +34,14 @@ from tests.dicom_series import PATIENT_ID, PATIENT_NAME, write_series
 def run(source, output_dir, inferer, axis=None, save=None, **options):
     """Interpolate a file as the bundles do, and write its provenance."""
     before = Compose(
-        [LoadVolumed("image"), CopyItemsd("image", names="observed"), ThroughPlaneLastd("image", axis=axis)]
+        [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image", axis=axis)]
     )
     data = decollate_batch(list_data_collate([before({"image": str(source)})]))[0]
     data["pred"] = inferer(data["image"][None].to(torch.float64))[0]
     after = [
-        RestoreVolumed("pred", before, inferer),
+        RestoreVolumed("pred", before),
         save or SaveVolumed("pred", output_dir),
-        SaveProvenanced("pred", inferer, **{"method": "cubic", **options}),
+        SaveProvenanced("pred", **{"method": "cubic", **options}),
     ]
     return Compose(after)(data)["pred"]
 
@@ -59,7 +59,7 @@ class TestLabels:
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_axis(self, axis):
         shape = [3, 4, 5]
-        mask = (np.arange(shape[axis]) % 2).astype(np.uint8)
+        mask = (torch.arange(shape[axis]) % 2).to(torch.uint8)
         image = MetaTensor(torch.zeros(2, *shape), affine=torch.diag(torch.tensor([1.0, 2, 3, 1])))
         labels = provenance_labels(image, mask, axis)
         assert labels.dtype == torch.uint8 and tuple(labels.shape) == (1, 3, 4, 5)
@@ -71,7 +71,7 @@ class TestLabels:
 
     def test_other_count(self):
         with pytest.raises(ValueError, match="expected one label for each of the 5 slices along axis 2, got 4"):
-            provenance_labels(MetaTensor(torch.zeros(1, 3, 4, 5)), np.zeros(4, np.uint8), 2)
+            provenance_labels(MetaTensor(torch.zeros(1, 3, 4, 5)), torch.zeros(4, dtype=torch.uint8), 2)
 
 
 class TestSave:
@@ -143,7 +143,7 @@ class TestSave:
         expected = input_sha256(tmp_path / "scan", files)
         (tmp_path / "scan" / "notes.txt").write_text("x")
         inferer = SplineSliceInferer(factor=2)
-        save = SaveDicomSeriesd("pred", tmp_path / "out", inferer, "cubic")
+        save = SaveDicomSeriesd("pred", tmp_path / "out", "cubic")
         source = files[0] if multi_frame else tmp_path / "scan"
         run(source, None, inferer, save=save)
         stem = f"{file_stem(source)}_interp"
@@ -175,7 +175,7 @@ class TestSave:
         )
         inferer = SplineSliceInferer(factor=2)
         (tmp_path / "model.pt").write_bytes(b"x")
-        save = SaveProvenanced("pred", inferer, "m", weights=tmp_path / "model.pt")
+        save = SaveProvenanced("pred", "m", weights=tmp_path / "model.pt")
         for name in ("one", "two"):
             pred = inferer(scan[None])[0]
             pred.meta["saved_to"] = str(tmp_path / f"{name}.nii.gz")
@@ -197,9 +197,9 @@ class TestSave:
         inferer = SplineSliceInferer(factor=2)
         data = SaveVolumed("pred", tmp_path / "out")({"image": scan, "pred": inferer(scan[None])[0]})
         with pytest.raises(ValueError, match=text):
-            SaveProvenanced("pred", inferer, "m", **options)(data)
+            SaveProvenanced("pred", "m", **options)(data)
         assert os.listdir(tmp_path / "out") == ["a_interp.nii.gz"]
 
     def test_missing_key(self):
-        save = SaveProvenanced("pred", SplineSliceInferer(factor=2), "m", allow_missing_keys=True)
+        save = SaveProvenanced("pred", "m", allow_missing_keys=True)
         assert save({"image": 1}) == {"image": 1}

@@ -47,7 +47,7 @@ def prepare(scan, inferer, network=None, axis=None, extra=()):
     """Data as they reach the postprocessing, and the preprocessing they have gone through."""
     steps = [*extra, ThroughPlaneLastd("image", axis=axis), InvertibleScaleIntensityRanged("image", -400, 500)]
     preprocessing = Compose([FillMissingd("image"), *steps])
-    data = preprocessing({"image": scan.clone(), "observed": scan.clone()})
+    data = preprocessing({"image": scan.clone(), "original": scan.clone()})
     data["pred"] = inferer(data["image"][None], network)[0]
     return data, preprocessing
 
@@ -92,11 +92,11 @@ class TestSlabs:
         data, preprocessing = prepare(scan, inferer)
         expected, affine = by_whole(data, preprocessing, dtype)
         before = data["pred"].as_tensor().clone()
-        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
         assert result.dtype == dtype and torch.equal(result.as_tensor(), expected)
         assert torch.equal(result.affine, affine)
         assert data["pred"].numel() == 0 if release else torch.equal(data["pred"].as_tensor(), before)
-        assert torch.equal(data["observed"].as_tensor(), scan.as_tensor())
+        assert torch.equal(data["original"].as_tensor(), scan.as_tensor())
 
     @pytest.mark.parametrize("axis", [0, 2])
     def test_observed_slices(self, axis, channels, release):
@@ -105,7 +105,7 @@ class TestSlabs:
         data, preprocessing = prepare(scan, inferer)
         expected, _ = by_whole(data, preprocessing, torch.int32)
         expected.movedim(axis + 1, -1)[..., ::5] = scan.as_tensor().movedim(axis + 1, -1)[..., ::2]  # at 0, 8, ... mm
-        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
         assert torch.equal(result.as_tensor(), expected)
 
     def test_transforms_that_move_slices(self, channels, release):
@@ -115,7 +115,7 @@ class TestSlabs:
         for extra, count in ((Flipd("image", 2), 33), (plane, 33), (stack, 39)):
             data, preprocessing = prepare(make_scan(2, torch.int16, channels), inferer, extra=[extra])
             expected, affine = by_whole(data, preprocessing, torch.int16)
-            result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+            result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
             assert tuple(result.shape[1:]) == (5, 6, count)
             assert torch.equal(result.as_tensor(), expected) and torch.equal(result.affine, affine)
 
@@ -126,7 +126,7 @@ class TestSlabs:
         data, preprocessing = prepare(scan, inferer)
         expected, _ = by_whole(data, preprocessing, torch.int32)
         assert expected.min() < 0
-        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
         assert torch.equal(result.as_tensor(), expected.clamp(0, 65535))
 
 
@@ -140,7 +140,7 @@ class TestMemory:
         pred = data["pred"].as_tensor()
         place, size = pred.untyped_storage().data_ptr(), 20 * 24 * 797
         with Allocations() as allocations:
-            result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"]
+            result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
         assert allocations.larger_than(size * 2 // 10) == ([] if release else [size * 2])
         assert (result.untyped_storage().data_ptr() == place) == release
 
@@ -170,7 +170,7 @@ class TestMemory:
         inferer = SplineSliceInferer(factor=4, mode="linear")
         scan = make_scan(0, torch.int16, channels, num_slices=2000, size=(2, 3))
         data, preprocessing = prepare(scan, inferer)
-        result = RestoreVolumed("pred", preprocessing, inferer, release=True)(data)["pred"].as_tensor()
+        result = RestoreVolumed("pred", preprocessing, release=True)(data)["pred"].as_tensor()
         assert tuple(result.shape) == (channels, 7997, 2, 3)
         values = scan.as_tensor().double()
         assert torch.equal(result[:, ::4], scan.as_tensor())
@@ -193,7 +193,7 @@ class TestMissing:
         data, preprocessing = prepare(scan, inferer)
         assert not data["pred"].isnan().any()
         plain, _ = by_whole(data, preprocessing, torch.float32)
-        result = RestoreVolumed("pred", preprocessing, inferer, release=release)(data)["pred"].as_tensor()
+        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"].as_tensor()
         found, plain = result[0].movedim(axis, -1), plain[0].movedim(axis, -1)
         expected = torch.zeros(5, 6, 10, dtype=torch.bool)
         expected[0, 0] = True
@@ -211,7 +211,7 @@ class TestMissing:
         scan[1, 2, 3, 0] = NAN
         inferer = SplineSliceInferer(factor=2)
         data, preprocessing = prepare(scan, inferer)
-        result = RestoreVolumed("pred", preprocessing, inferer)(data)["pred"].as_tensor()
+        result = RestoreVolumed("pred", preprocessing)(data)["pred"].as_tensor()
         assert result.isnan().nonzero().tolist() == [[1, 2, 3, 0], [1, 2, 3, 1]]
 
 
@@ -229,11 +229,11 @@ class TestUnevenSlices:
         inferer = SplineSliceInferer(factor=2, mode="linear", keep_observed=keep)
         data, preprocessing = prepare(scan, inferer)
         assert slice_positions(data["image"], 2) == places and moved_axis(data["image"]) == axis
-        result = RestoreVolumed("pred", preprocessing, inferer)(data)["pred"]
+        result = RestoreVolumed("pred", preprocessing)(data)["pred"]
         assert result.shape[axis + 1] == 9 and result.meta["note"] == "kept"
         found = result.as_tensor()[0].movedim(axis, -1)
         assert torch.equal(found, torch.arange(0, 401, 50, dtype=torch.int16).expand(5, 6, 9))
         assert not {"slice_positions", "slice_positions_axis"} & set(result.meta)
-        assert slice_positions(data["observed"], axis) == places
+        assert slice_positions(data["original"], axis) == places
         assert slice_geometry(result, axis=axis).slice_spacing == 2.0
         np.testing.assert_array_equal(result.affine[:3, 3], 0)

@@ -339,17 +339,17 @@ def chain(source, output_dir, inferer, network=None, axis=None):
     preprocessing = Compose(
         [
             LoadVolumed("image"),
-            CopyItemsd("image", names="observed"),
+            CopyItemsd("image", names="original"),
             ThroughPlaneLastd("image", axis=axis),
             InvertibleScaleIntensityRangePercentilesd("image", lower=1, upper=99),
         ]
     )
-    post = Compose([RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir, overwrite=True)])
+    post = Compose([RestoreVolumed("pred", preprocessing), SaveVolumed("pred", output_dir, overwrite=True)])
     data = preprocessing({"image": str(source)})
-    observed, affine = data["observed"].as_tensor().clone(), data["observed"].affine.clone()
+    observed, affine = data["original"].as_tensor().clone(), data["original"].affine.clone()
     data["pred"] = inferer(data["image"][None], network)[0]
     result = post(data)
-    assert torch.equal(data["observed"].as_tensor(), observed) and torch.equal(data["observed"].affine, affine)
+    assert torch.equal(data["original"].as_tensor(), observed) and torch.equal(data["original"].affine, affine)
     assert result["pred"].dtype == observed.dtype
     return nib.load(result["pred"].meta["saved_to"])
 
@@ -487,17 +487,17 @@ class TestDisagreement:
         """The way of a volume through the bundle; returns the written images by postfix, and what was computed."""
         scale = InvertibleScaleIntensityRanged("image", *self.WINDOW)
         preprocessing = Compose(
-            [LoadVolumed("image"), CopyItemsd("image", names="observed"), ThroughPlaneLastd("image"), scale]
+            [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image"), scale]
         )
         data = preprocessing({"image": str(source)})
         inferer = MultiViewSliceInferer(disagreement=True, **settings)
         data["pred"] = inferer(data["image"][None], network)[0]
         before = data["pred"].as_tensor().clone()
-        mapped = DisagreementMapd("pred", preprocessing, inferer)(data)
+        mapped = DisagreementMapd("pred", preprocessing)(data)
         assert torch.equal(mapped["pred"].as_tensor(), before) and "disagreement" not in data
         result = Compose(
             [
-                RestoreVolumed("pred", preprocessing, inferer),
+                RestoreVolumed("pred", preprocessing),
                 SaveVolumed("pred", output_dir),
                 SaveVolumed("disagreement", output_dir, postfix="disagreement"),
             ]
@@ -570,8 +570,10 @@ class TestDisagreement:
 
     def test_no_map(self):
         preprocessing = Compose([InvertibleScaleIntensityRanged("image", *self.WINDOW)])
-        transform = DisagreementMapd("pred", preprocessing, MultiViewSliceInferer(factor=2))
-        with pytest.raises(ValueError, match="kept no disagreement of the views; expected disagreement=True") as caught:
+        transform = DisagreementMapd("pred", preprocessing)
+        with pytest.raises(
+            ValueError, match="carries no disagreement of the views; expected disagreement=True"
+        ) as caught:
             transform({"pred": make_image(), "image": make_image()})
         assert "\n" not in str(caught.value)
 
@@ -581,15 +583,15 @@ class TestDisagreement:
         data = preprocessing({"scan": make_image()})
         inferer = MultiViewSliceInferer(factor=2, disagreement=True)
         data["thin"] = inferer(data["scan"][None], saint())[0]
-        transform = DisagreementMapd("thin", preprocessing, inferer, image_key="scan", map_key="doubt")
+        transform = DisagreementMapd("thin", preprocessing, image_key="scan", map_key="doubt")
         result = transform(data)
         assert set(result) == {"scan", "thin", "doubt"} and result["doubt"].shape == (1, 5, 6, 7)
         assert torch.equal(result["doubt"].affine, result["thin"].affine)
         assert result["doubt"].meta["filename_or_obj"] == "in/scan.nii.gz"
-        lenient = DisagreementMapd(["thin", "no"], preprocessing, inferer, "scan", allow_missing_keys=True)
+        lenient = DisagreementMapd(["thin", "no"], preprocessing, "scan", allow_missing_keys=True)
         assert "disagreement" in lenient(data)
         with pytest.raises(KeyError, match="no"):
-            DisagreementMapd(["thin", "no"], preprocessing, inferer, "scan")(data)
+            DisagreementMapd(["thin", "no"], preprocessing, "scan")(data)
 
 
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="SLICEINTERP_DATA names no folder of scans")

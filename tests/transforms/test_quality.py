@@ -26,10 +26,9 @@ from monai.data import MetaTensor
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
-from monai_sliceinterp.evaluation import LeaveOneOutQualityd, leave_one_out_quality
 from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
-from monai_sliceinterp.transforms import SaveVolumed
+from monai_sliceinterp.transforms import LeaveOneOutQualityd, SaveVolumed, leave_one_out_quality
 
 AFFINE = torch.diag(torch.tensor([0.8, 0.9, 5.0, 1.0], dtype=torch.float64))
 

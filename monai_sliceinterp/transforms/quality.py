@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How well a method does on one scan: its own slices, left out one after another, are the truth."""
+"""Quality of a method on one scan: its own slices, left out one after another, are the truth."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from monai_sliceinterp.files import atomic_path, file_stem
-from monai_sliceinterp.inferers import SliceInterpolationInferer, SplineSliceInferer
-from monai_sliceinterp.metrics import SMALLEST_SLICE, slice_score, synthesized_pairs
-from monai_sliceinterp.transforms import FWHMDownsample
+from monai_sliceinterp.metrics import LEAVE_ONE_OUT, SMALLEST_SLICE, slice_score
+from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 
 __all__ = [
     "LeaveOneOutQualityD",
@@ -42,15 +41,15 @@ __all__ = [
 @torch.no_grad()
 def leave_one_out_quality(
     volume: Tensor,
-    inferer: SliceInterpolationInferer,
+    inferer: Callable[..., Tensor],
     network: Callable[..., Any] | None = None,
     data_range: float = 1.0,
 ) -> dict[str, Any]:
     """Leave out every second slice, interpolate it from its neighbors, and compare with linear interpolation.
 
     Every slice but the first and the last is left out once. The distance bridged is twice that of the scan, so the
-    error is larger than that of the slices the scan is given; what counts is which method is closer to the truth, and
-    by how much. A method that restores slabs, too, is compared with slices as thick as they were.
+    error is larger than that of the slices the scan is given; it shows which method is closer to the truth, and by how
+    much. A method that restores slabs, too, is compared with slices as thick as they were.
 
     Args:
         volume: ``(1, C, H, W, N)``, slices last, scaled to [0, ``data_range``]; what lies outside is cut off.
@@ -66,31 +65,27 @@ def leave_one_out_quality(
         ValueError: if there are fewer than 3 slices.
 
     Example:
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
         >>> ramp = torch.linspace(0, 1, 5).expand(1, 1, 16, 16, 5)
         >>> quality = leave_one_out_quality(ramp, SplineSliceInferer(mode="lanczos"))
         >>> quality["slices"], quality["gain"] < 0
         (3, True)
     """
-    count = volume.shape[-1]
+    scan = volume[0]
+    count = scan.shape[-1]
     if count < 3:
         raise ValueError(f"to leave slices out takes at least 3 of them, the volume has {count}.")
-    method = copy.copy(inferer)
+    method: Any = copy.copy(inferer)
     method.factor, method.spacing, method.progress = 2, None, False
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {"": [], "linear_": []}
-    for phase in (0, 1):
-        if count < phase + 3:
-            continue
-        thick = torch.stack([FWHMDownsample(2, fwhm=0.0, phase=phase)(sample) for sample in volume])
-        truth = volume[..., phase:]
-        for name, result in (
-            ("", method(thick, network)),
-            ("linear_", SplineSliceInferer(factor=2, mode="linear")(thick)),
-        ):
-            pred, wanted = (image[0].clamp(0, data_range) for image in (result, truth))
-            found[name].append(synthesized_pairs(pred, wanted, 2))
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {"": [], "linear_": []}
+    for protocol in LEAVE_ONE_OUT:
+        if protocol.can_score(count):
+            trial = protocol.trial(scan)
+            pairs[""].append(trial.pairs(method(trial.thick[None], network)[0], data_range))
+            pairs["linear_"].append(trial.pairs(_linear(trial.thick.as_tensor()), data_range))
     quality: dict[str, Any] = {}
-    for name, pairs in found.items():
-        first, second = (torch.cat(images) for images in zip(*pairs, strict=True))
+    for name, parts in pairs.items():
+        first, second = (torch.cat(images) for images in zip(*parts, strict=True))
         for score in ("psnr", "ssim"):
             quality[name + score] = float(slice_score(first, second, score, data_range))
     exact = quality["psnr"] == quality["linear_psnr"]  # also where both are infinite
@@ -99,10 +94,11 @@ def leave_one_out_quality(
 
 
 class LeaveOneOutQualityd(MapTransform):
-    """Write the quality of a method on a scan beside its output, as ``<output's stem>_quality.json``.
+    """Dictionary transform that writes the quality of a method on a scan beside its output.
 
-    It has to come after :class:`monai_sliceinterp.transforms.SaveVolumed`. A scan of fewer than 3 slices, or of slices
-    smaller than the window of SSIM, has no such score, nor has an unevenly spaced stack; the file then tells why.
+    The file is called ``<output's stem>_quality.json``. The transform has to come after
+    :class:`monai_sliceinterp.transforms.SaveVolumed`. A scan of fewer than 3 slices, or of slices smaller than the
+    window of SSIM, has no such score, nor has an unevenly spaced stack; the file then contains the reason.
 
     Args:
         keys: the written volume.
@@ -113,13 +109,20 @@ class LeaveOneOutQualityd(MapTransform):
         allow_missing_keys: do not raise for keys that are not there.
 
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> import tempfile
+        >>> from monai.data import MetaTensor
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
+        >>> scan = MetaTensor(torch.rand(1, 12, 12, 5))
+        >>> output = MetaTensor(torch.rand(1, 12, 12, 9), meta={"saved_to": f"{tempfile.mkdtemp()}/scan_interp.nii.gz"})
+        >>> quality = LeaveOneOutQualityd("pred", SplineSliceInferer(mode="linear"), None, "linear")
+        >>> quality({"image": scan, "pred": output})["pred"].meta["quality"]["gain"]
+        0.0
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        inferer: SliceInterpolationInferer,
+        inferer: Callable[..., Tensor],
         network: Callable[..., Any] | None,
         method: str,
         image_key: str = CommonKeys.IMAGE,
@@ -133,7 +136,7 @@ class LeaveOneOutQualityd(MapTransform):
 
         Args:
             source: the file or DICOM folder that the volumes come from.
-            before: what earlier steps write; the first is the output that is scored.
+            before: files of earlier steps; the first is the output that is scored.
         """
         return [_beside(before[0])] if before else []
 
@@ -150,7 +153,7 @@ class LeaveOneOutQualityd(MapTransform):
                 # the engine has set the network back to the mode it was in before
                 with eval_mode(*[self.network] if isinstance(self.network, nn.Module) else []):
                     scores = leave_one_out_quality(image[None], self.inferer, self.network)
-                # JSON has no infinity; an exact result is told by null
+                # JSON has no infinity; null stands for an exact result
                 quality |= {name: value if abs(value) < float("inf") else None for name, value in scores.items()}
             with atomic_path(_beside(Path(result[key].meta["saved_to"]))) as part:
                 part.write_text(json.dumps(quality, indent=2) + "\n")
@@ -158,8 +161,14 @@ class LeaveOneOutQualityd(MapTransform):
         return result
 
 
+def _linear(thick: Tensor) -> Tensor:
+    """Interpolate slices ``(C, H, W, N)`` linearly by two: ``(C, H, W, 2 N - 1)``."""
+    count = thick.shape[-1]
+    return apply_weights(thick, interpolation_weights(count, torch.arange(2 * count - 1) / 2, "linear"))
+
+
 def _no_score(image: Tensor) -> str:
-    """Tell why a scan ``(C, H, W, N)`` cannot be scored, if it cannot."""
+    """Explain why a scan ``(C, H, W, N)`` cannot be scored; empty if it can."""
     *_, height, width, count = image.shape
     needed = SMALLEST_SLICE["ssim"]
     if count < 3:

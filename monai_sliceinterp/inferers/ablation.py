@@ -9,62 +9,57 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Take SAINT apart: what each view, their mean, the fusion and the spacing contribute to the result."""
+"""Ablation of SAINT: what each view, their mean, the fusion and the spacing contribute to the result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_sliceinterp.geometry import OutputGrid, SliceGeometry, scaled_affine
-from monai_sliceinterp.inferers import MultiViewSliceInferer, SliceInterpolationInferer
+from monai_sliceinterp.geometry import scaled_affine
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack
+from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer
 from monai_sliceinterp.networks.nets import SAINT
 
 __all__ = ["ViewAblation"]
 
 
-class _ViewKeeper(MultiViewSliceInferer):
-    """Keeps what the views have synthesized."""
+class _ViewRecorder(MultiViewSliceInferer):
+    """Inferer that also records the views, as voxelwise maps."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, maps: tuple[str, ...], **settings: Any) -> None:
         super().__init__(**settings)
-        self.kept: list[Tensor] = []
+        self.maps = maps
 
-    def look_at(self, indices: Tensor, views: Tensor) -> None:
-        super().look_at(indices, views)
-        self.kept.append(views)
+    def interpolate_views(self, stack: SliceStack, saint: SAINT) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices, views in super().interpolate_views(stack, saint):
+            for name, view in zip(self.maps, views, strict=True):
+                stack.maps[name][indices.to(view.device)] = view
+            yield indices, views
 
 
 class _Replay(SliceInterpolationInferer):
-    """Gives slices that are known already the treatment of every other result."""
+    """Inferer that gives slices that are known already the treatment of every other result."""
 
     def __init__(self, result: Tensor, **settings: Any) -> None:
         super().__init__(**settings)
         self.result = result
 
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: OutputGrid,
-        geometry: SliceGeometry | None,
-        wanted: Tensor,
-        network: Callable[..., Any] | None,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        write(wanted, self.result)
+    def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
+        yield stack.wanted, self.result[stack.wanted.to(self.result.device)]
 
 
 class ViewAblation:
-    """Interpolate a volume by SAINT and by its parts, for :class:`monai_sliceinterp.evaluation.MethodComparison`.
+    """Interpolator by SAINT and by its parts, for :class:`monai_sliceinterp.evaluation.MethodComparison`.
 
     Args:
         factor: upsampling factor.
         method: name of the whole method in the results.
-        misstated: also interpolate with the slice spacing told wrong by this factor, to see that spacing matters;
+        misstated: also interpolate with a slice spacing that is wrong by this factor, to see that spacing matters;
             None leaves it out.
         value_range: see :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         batch_size: see :class:`monai_sliceinterp.inferers.MultiViewSliceInferer`.
@@ -95,15 +90,15 @@ class ViewAblation:
         """Interpolate ``volume`` ``(1, 1, H, W, N)``; results by name."""
         if volume.shape[:2] != (1, 1):
             raise ValueError(f"expected one volume of one channel (1, 1, H, W, N), got {tuple(volume.shape)}.")
-        whole = _ViewKeeper(batch_size=self.batch_size, **self.settings)
-        result = whole(volume, network)
-        views = torch.cat(whole.kept, dim=1)
-        parts = {f"AMI {direction}": view for direction, view in zip(network.directions, views, strict=True)}
-        parts["mean of views"] = views.mean(dim=0)
+        names = tuple(f"AMI {direction}" for direction in network.directions)
+        recorder = _ViewRecorder(names, batch_size=self.batch_size, **self.settings)
+        result = cast(MetaTensor, recorder(volume, network))
+        parts = {name: result.meta.pop(name)[0, 0].movedim(-1, 0) for name in names}
+        parts["mean of views"] = torch.stack(list(parts.values())).mean(dim=0)
         results = {name: _Replay(part, **self.settings)(volume) for name, part in parts.items()}
         if self.misstated is not None:
-            told = volume.clone()
-            told.affine = torch.as_tensor(scaled_affine(volume.affine, 2, self.misstated))
+            misstated = volume.clone()
+            misstated.affine = torch.as_tensor(scaled_affine(volume.affine, 2, self.misstated))
             inferer = MultiViewSliceInferer(batch_size=self.batch_size, **self.settings)
-            results[f"spacing x{self.misstated:g}"] = inferer(told, network)
+            results[f"spacing x{self.misstated:g}"] = inferer(misstated, network)
         return {**results, self.method: result}

@@ -17,8 +17,8 @@ import torch
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from monai_sliceinterp.evaluation import MethodComparison, ViewAblation, compare, score_volume
-from monai_sliceinterp.inferers import MultiViewSliceInferer
+from monai_sliceinterp.evaluation import MethodComparison, compare, score_volume
+from monai_sliceinterp.inferers import MultiViewSliceInferer, ViewAblation
 from monai_sliceinterp.networks.nets import SAINT
 
 SIZE = {"channels": 6, "num_blocks": 1, "num_layers": 2, "growth": 4}

@@ -9,20 +9,27 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures of an evaluation: panels with difference maps and sweeps between two slices; charts are beside them."""
+"""Panels with difference maps, and strips of the slices between two neighbors."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from monai.data import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
-from monai_sliceinterp.evaluation.charts import box_plots, cost_plot, parameter_curve
-from monai_sliceinterp.evaluation.drawing import drawing, wrap
-from monai_sliceinterp.evaluation.labels import PLANES, method_colors, metric_label
+from monai_sliceinterp.checks import one_of, positive
+from monai_sliceinterp.command_line import INPUT_ERRORS
+from monai_sliceinterp.evaluation.charts import drawing, wrap
+from monai_sliceinterp.evaluation.cuts import PLANES, View, add_views, holds_views, read_views, slice_view
+from monai_sliceinterp.evaluation.methods import Method
+from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
+from monai_sliceinterp.evaluation.volume import describe_failure, interpolate_unit, load_thin, state_of
+from monai_sliceinterp.geometry import scaled_affine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,62 +37,29 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.float64]
 
-__all__ = [
-    "PLANES",
-    "box_plots",
-    "cost_plot",
-    "method_colors",
-    "metric_label",
-    "panel",
-    "parameter_curve",
-    "sweep_strip",
-]
+__all__ = ["central_slices", "panel", "read_sweep", "sweep_strip", "write_sweeps"]
 
 
-def panel(
-    arrays: Mapping[str, ArrayLike],
-    path: str | Path,
-    title: str = "",
-    window: tuple[float, float] | None = None,
-    limit: float | None = None,
-) -> None:
+def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str = "") -> None:
     """Draw planes of one volume as every method restores them, and their signed differences to the truth.
 
     Rows are planes, columns the input, the methods and the truth, in physical proportions. All images share one gray
-    scale, all differences one diverging scale. "axial" is the plane of the slices, whichever that is in the body; the
-    first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
+    scale, from the 0.5th to the 99.5th percentile of the truth, all differences one diverging scale, up to the 99.5th
+    percentile of the methods' absolute differences. "axial" is the plane of the slices, whichever that is in the body;
+    the first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
 
     Args:
-        arrays: 2D images by "<what>|<plane>", "what" being "truth", "input" or a method, "plane" one of ``PLANES``;
-            intensities in [0, 1]. "aspect|<plane>" is the height of a pixel over its width, 1 where it is missing.
-        path: the file, see :func:`box_plots`.
+        views: of "truth", "input" and methods, by plane ("axial", "coronal", "sagittal"); intensities in [0, 1].
+        path: the file.
         title: shown on top.
-        window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of the truth.
-        limit: difference at the ends of the color scale; None takes the 99.5th percentile of the methods' absolute
-            differences. Larger ones get the colors of the ends.
-
-    Raises:
-        ValueError: if there is no truth, if an image is missing, not finite or not of the truth's shape.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "panel.png"
-        >>> image = np.linspace(0, 1, 64).reshape(8, 8)
-        >>> panel({"truth|axial": image, "input|axial": image, "linear|axial": image**2}, file, "a ramp")
-        >>> file.exists()
-        True
     """
-    images = _panel_images(arrays)
+    images = _panel_images(views)
     truth = images["truth"]
     shown = [name for name in images if name != "truth"]
-    aspects = {plane: _check_aspect(arrays.get(f"aspect|{plane}", 1.0), plane) for plane in truth}
+    aspects = {plane: _check_aspect(views["truth"][plane].aspect, plane) for plane in truth}
     errors = {name: {plane: images[name][plane] - truth[plane] for plane in truth} for name in shown}
-    low, high = _check_window(window) or _robust_range(list(truth.values()))
-    limit = _check_limit(limit) or _robust_limit(
-        [errors[name] for name in shown if name != "input"] or [errors["input"]]
-    )
-
+    low, high = _robust_range(list(truth.values()))
+    limit = _robust_limit([errors[name] for name in shown if name != "input"] or [errors["input"]])
     columns = [*shown, "truth"]
     cell = float(np.clip(12 / len(columns), 1.2, 2.2))  # inches, as all that follows
     heights = {plane: cell * _height(image, aspects[plane]) for plane, image in truth.items()}
@@ -125,37 +99,17 @@ def sweep_strip(
     path: str | Path,
     title: str = "",
     aspect: float = 1.0,
-    window: tuple[float, float] | None = None,
 ) -> None:
-    """Draw slices from one observed slice to the next, each with the fraction of the gap it lies at.
+    """Draw slices ``(H, W)`` in [0, 1] from one observed slice to the next, each with the fraction of the gap.
 
-    Args:
-        slices: images ``(H, W)``, intensities in [0, 1].
-        fractions: alpha of each slice, in [0, 1]; 0 and 1 are the places of the observed slices.
-        path: the file, see :func:`box_plots`.
-        title: shown on top.
-        aspect: height of a pixel over its width.
-        window: intensities shown black and white; None takes the 0.5th and 99.5th percentile of all slices.
-
-    Raises:
-        ValueError: if slices and fractions differ in number, or slices in shape.
-        ImportError: without matplotlib.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "sweep.png"
-        >>> first, second = np.eye(8), np.fliplr(np.eye(8))
-        >>> fractions = [0, 0.25, 0.5, 0.75, 1]
-        >>> sweep_strip([(1 - a) * first + a * second for a in fractions], fractions, file, "linear")
-        >>> file.exists()
-        True
+    ``aspect`` is the height of a pixel over its width.
     """
     images = [np.asarray(image, dtype=np.float64) for image in slices]
     if not images or len(images) != len(fractions):
         raise ValueError(f"expected one fraction for each slice, got {len(images)} slices, {len(fractions)} fractions.")
     for k, image in enumerate(images):
         _check_image(f"slice {k}", image, images[0].shape)
-    low, high = _check_window(window) or _robust_range(images)
+    low, high = _robust_range(images)
     aspect = _check_aspect(aspect, "the slices")
     per_row = min(len(images), 9)
     cell = float(np.clip(12 / per_row, 1.2, 2.2))  # inches, as all that follows
@@ -174,8 +128,62 @@ def sweep_strip(
             axis.set_title(f"α = {fraction:.3g}", fontsize=8, pad=3)
 
 
+def central_slices(thick: MetaTensor) -> tuple[MetaTensor, int]:
+    """Select the two slices in the middle of a volume ``(C, H, W, N)`` and one more on either side, where there is one.
+
+    Returns:
+        The volume of these slices, and the index of the first of the two among them.
+    """
+    first = (thick.shape[-1] - 2) // 2
+    begin = max(first - 1, 0)
+    part = MetaTensor(thick.as_tensor()[..., begin : first + 3]).copy_meta_from(thick)
+    part.affine = scaled_affine(thick.affine, 2, 1, start=begin)
+    return part, first - begin
+
+
+def write_sweeps(item: VolumeItem, settings: EvaluationSettings, methods: Sequence[Method]) -> tuple[Path, list[str]]:
+    """Interpolate between the two thick slices in the middle of a volume by every method, and keep the slices.
+
+    The methods see these two slices and one more on either side, of the first protocol that the volume has enough
+    slices for.
+
+    Returns:
+        The file, and a line for each method that failed.
+    """
+    path, failures = Path(settings.output_dir) / "sweeps" / f"{item.name}.npz", []
+    protocols = settings.make_protocols()
+    try:
+        settled = [protocol.identity(item.number) for protocol in protocols]
+        state = [state_of(item, settings), json.loads(json.dumps(settled)), settings.sweep]
+        missing = [one for one in methods if not holds_views(path, one.name, [*state, one.fingerprint])]
+        if not missing:
+            return path, []
+        thin = load_thin(item.path, settings)
+        fitting = [protocol for protocol in protocols if protocol.can_score(thin.image.shape[-1])]
+        part, first = central_slices((fitting or protocols)[0].degrade(thin.image, item.number)[0])
+    except INPUT_ERRORS as error:
+        return path, [describe_failure(error, item.path)]
+    truth = {str(k): slice_view(part[0, ..., first + k], part.affine) for k in (0, 1)}
+    for method in missing:
+        try:
+            fine = interpolate_unit(method, part, settings.sweep, thin.window)[0]
+        except INPUT_ERRORS as error:
+            failures.append(describe_failure(error, item.path, f"sweep by {method.name}"))
+            continue
+        begin = first * settings.sweep
+        views = {str(k): slice_view(fine[0, ..., begin + k], part.affine) for k in range(settings.sweep + 1)}
+        add_views(path, {"truth": truth, "pred": views}, method.name, [*state, method.fingerprint])
+    return path, failures
+
+
+def read_sweep(path: Path, method: str) -> list[View]:
+    """Read the slices of a method, from one neighbor to the other; none where the file has none."""
+    views = read_views(path, [method]).get(method, {})
+    return [views[str(k)] for k in range(len(views))]
+
+
 class _Sheet(NamedTuple):
-    """A figure on which things have their places in inches from the top left corner."""
+    """Figure on which things have their places in inches from the top left corner."""
 
     figure: Figure
     width: float
@@ -191,30 +199,24 @@ class _Sheet(NamedTuple):
         self.figure.text(x / self.width, 1 - y / self.height, text, **style)
 
 
-def _panel_images(arrays: Mapping[str, ArrayLike]) -> dict[str, dict[str, Image]]:
+def _panel_images(views: Mapping[str, Mapping[str, View]]) -> dict[str, dict[str, Image]]:
     """Sort the images of a panel by what they show and by plane, "input" first, and check them."""
-    images: dict[str, dict[str, Image]] = {"input": {}}
-    for key, image in arrays.items():
-        what, _, plane = key.rpartition("|")
-        if what != "aspect":
-            if plane not in PLANES or not what:
-                raise ValueError(
-                    f"expected names like 'linear|axial' with a plane of {', '.join(PLANES)}, got {key!r}."
-                )
-            images.setdefault(what, {})[plane] = np.asarray(image, dtype=np.float64)
-    if not images["input"]:
-        del images["input"]
-    if "truth" not in images or len(images) == 1:
-        raise ValueError(
-            f"a panel needs a 'truth' and something to compare with it, got {', '.join(images) or 'none'}."
-        )
-    planes = [plane for plane in PLANES if plane in images["truth"]]
-    for what, found in images.items():
-        if set(found) != set(planes):
-            raise ValueError(f"the truth has the planes {', '.join(planes)}, {what!r} has {', '.join(sorted(found))}.")
-        images[what] = {plane: found[plane] for plane in planes}
+    names = [name for name in dict.fromkeys(["input", *views]) if name in views]
+    if "truth" not in names or len(names) == 1:
+        raise ValueError(f"a panel needs a 'truth' and something to compare with it, got {', '.join(names) or 'none'}.")
+    for name in names:
+        for plane in views[name]:
+            one_of(f"plane of {name!r}", plane, PLANES)
+    planes = [plane for plane in PLANES if plane in views["truth"]]
+    images: dict[str, dict[str, Image]] = {}
+    for name in names:
+        if set(views[name]) != set(planes):
+            raise ValueError(
+                f"the truth has the planes {', '.join(planes)}, {name!r} has {', '.join(sorted(views[name]))}."
+            )
+        images[name] = {plane: np.asarray(views[name][plane].image, dtype=np.float64) for plane in planes}
         for plane in planes:
-            _check_image(f"{what}|{plane}", found[plane], images["truth"][plane].shape)
+            _check_image(f"{plane} view of {name}", images[name][plane], np.shape(views["truth"][plane].image))
     return images
 
 
@@ -225,39 +227,24 @@ def _check_image(name: str, image: Image, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name!r} has values that are not finite.")
 
 
-def _check_aspect(aspect: ArrayLike, name: str) -> float:
-    value = float(np.asarray(aspect))
-    if not 0 < value < np.inf:
-        raise ValueError(f"the height of a pixel over its width must be positive, got {value:g} for {name}.")
-    return value
-
-
-def _check_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
-    if window is not None and not window[0] < window[1]:
-        raise ValueError(f"the window must be two ascending intensities, got {window!r}.")
-    return window
-
-
-def _check_limit(limit: float | None) -> float | None:
-    if limit is not None and not 0 < limit < np.inf:
-        raise ValueError(f"the limit of the differences must be positive, got {limit!r}.")
-    return limit
+def _check_aspect(aspect: float, name: str) -> float:
+    return positive(f"the height over the width of a pixel of {name}", float(aspect))
 
 
 def _robust_range(images: Sequence[Image]) -> tuple[float, float]:
-    """Intensities to show black and white."""
+    """Choose intensities to show black and white, from the 0.5th to the 99.5th percentile."""
     low, high = np.percentile(np.concatenate([image.ravel() for image in images]), [0.5, 99.5])
     return (float(low), float(high)) if high > low else (0.0, 1.0)
 
 
 def _robust_limit(errors: Sequence[Mapping[str, Image]]) -> float:
-    """Difference at the ends of a color scale; exact results have some, too."""
+    """Choose the difference at the ends of a color scale; exact results have some, too."""
     values = np.concatenate([image.ravel() for planes in errors for image in planes.values()])
     return float(np.percentile(np.abs(values), 99.5)) or 1e-3
 
 
 def _height(image: Image, aspect: float) -> float:
-    """Height of the place of an image over its width: the image's own, within limits."""
+    """Compute the height of the place of an image over its width: the image's own, within limits."""
     return float(np.clip(aspect * image.shape[0] / image.shape[1], 0.12, 1.3))
 
 

@@ -1,0 +1,92 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Ignite handlers that show and log the course of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Engine
+from ignite.handlers import ProgressBar
+from monai.handlers import StatsHandler, TensorBoardImageHandler, TensorBoardStatsHandler, from_engine
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from monai_sliceinterp.handlers.training import single_numbers
+
+__all__ = ["TrainingLogHandler", "ValidationLogHandler"]
+
+
+class TrainingLogHandler:
+    """Handler that shows a progress bar of the epoch and logs the losses of every iteration to TensorBoard.
+
+    For engines whose output is a mapping (``decollate=False``); every tensor in it that is a single number is a loss.
+    One alone is logged as "train_loss", several under their names.
+
+    Args:
+        log_dir: folder of the log.
+        name: name of the training, in the progress bar.
+
+    Example:
+        >>> import tempfile
+        >>> TrainingLogHandler(tempfile.mkdtemp(), "VTS").attach(Engine(lambda engine, batch: {}))
+    """
+
+    def __init__(self, log_dir: str, name: str | None = None) -> None:
+        def losses(output: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
+            found = single_numbers(output)
+            return found if len(found) != 1 else next(iter(found.values()))
+
+        self.bar = ProgressBar(persist=False, desc=name)
+        self.board = TensorBoardStatsHandler(log_dir=log_dir, tag_name="train_loss", output_transform=losses)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        self.bar.attach(engine)
+        self.board.attach(engine)
+
+
+class ValidationLogHandler:
+    """Handler that logs the scores of a validation, and images beside their truth, to the console and TensorBoard.
+
+    Args:
+        log_dir: folder of the log.
+        name: name of the logger that writes to the console.
+        max_frames: largest number of slices of a volume that are logged.
+
+    Example:
+        >>> import tempfile
+        >>> ValidationLogHandler(tempfile.mkdtemp()).attach(Engine(lambda *_: {}))
+    """
+
+    def __init__(self, log_dir: str, name: str = "validate", max_frames: int = 24) -> None:
+        def nothing(output: object) -> None:
+            """The engine's output is volumes, which are not for the log."""
+
+        self.handlers = (
+            StatsHandler(name=name, iteration_log=False, output_transform=nothing),
+            TensorBoardStatsHandler(log_dir=log_dir, iteration_log=False, output_transform=nothing),
+            TensorBoardImageHandler(
+                log_dir=log_dir,
+                interval=1,
+                batch_transform=from_engine([CommonKeys.IMAGE, CommonKeys.LABEL]),
+                output_transform=from_engine([CommonKeys.PRED]),
+                frame_dim=-1,
+                max_frames=max_frames,
+            ),
+        )
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the validation engine."""
+        for handler in self.handlers:
+            handler.attach(engine)

@@ -1,0 +1,158 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Save interpolated volumes with everything that is wanted beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.inferers import Inferer
+from monai.transforms import Compose, InvertibleTransform, MapTransform, Transform
+
+from monai_sliceinterp.checks import some_of, switch
+from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
+from monai_sliceinterp.transforms.labels import InterpolateLabeld
+from monai_sliceinterp.transforms.provenance import SaveProvenanced
+from monai_sliceinterp.transforms.quality import LeaveOneOutQualityd
+from monai_sliceinterp.transforms.restoring import DisagreementMapd, RestoreVolumed
+from monai_sliceinterp.transforms.saving import SaveVolumed
+
+__all__ = ["SaveInterpolatedD", "SaveInterpolatedDict", "SaveInterpolatedd"]
+
+_FORMATS = ("nifti", "dicom")
+
+
+class SaveInterpolatedd(MapTransform):
+    """Restore interpolated volumes and save them: the whole postprocessing of a bundle's inference.
+
+    It puts together :class:`RestoreVolumed`, :class:`InterpolateLabeld`, :class:`SaveVolumed`,
+    :class:`SaveDicomSeriesd`, :class:`SaveProvenanced`, :class:`DisagreementMapd` and :class:`LeaveOneOutQualityd`.
+    Of a scan ``scan.nii.gz`` it writes ``scan_interp.nii.gz``, and beside it what else is wanted. Switches may be given
+    as the texts "true" and "false".
+
+    Args:
+        keys: interpolated volumes ``(C, H, W, M)`` as the inferer returns them; they are released.
+        transform: the preprocessing, whose invertible transforms are undone.
+        inferer: the inferer, which ``quality`` runs again.
+        network: its network, None for a method that has none.
+        output_dir: folder, made if missing.
+        output_format: "nifti", "dicom" (a derived series, of an input that was DICOM), or both.
+        label: whether there is a label "segmentation" to interpolate and save; the path of the label counts as true.
+        provenance: write which slices are synthesized, and how.
+        quality: write how well the method does on this very scan, its own slices left out in turns.
+        disagreement: write how much the views of the network disagree, from the inferer's metadata.
+        overwrite: replace files that exist.
+        resume: leave inputs out whose outputs all exist, see :meth:`is_finished`; others are overwritten.
+        method: name of the method.
+        weights: file of the network's weights; empty for a method that has none.
+        bundle_root: folder of the bundle; empty where there is none.
+
+    Raises:
+        ValueError: if a switch or the format is unknown.
+
+    Example:
+        >>> import os, tempfile, torch
+        >>> from monai.data import MetaTensor
+        >>> from monai_sliceinterp.inferers import SplineSliceInferer
+        >>> folder, inferer = tempfile.mkdtemp(), SplineSliceInferer(factor=2)
+        >>> scan = MetaTensor(torch.rand(1, 8, 8, 3), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> data = {"image": scan, "original": scan, "pred": inferer(scan[None])[0]}
+        >>> save = SaveInterpolatedd("pred", Compose(), inferer, None, folder)
+        >>> save(data)["pred"].shape, os.listdir(folder)
+        (torch.Size([1, 8, 8, 5]), ['scan_interp.nii.gz'])
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: InvertibleTransform,
+        inferer: Inferer,
+        network: Callable[..., Any] | None,
+        output_dir: str | Path,
+        output_format: str | list[str] = "nifti",
+        label: str | Path | bool = "",
+        provenance: bool | str = False,
+        quality: bool | str = False,
+        disagreement: bool | str = False,
+        overwrite: bool | str = False,
+        resume: bool | str = False,
+        method: str = "",
+        weights: str | Path = "",
+        bundle_root: str | Path = "",
+    ) -> None:
+        super().__init__(keys)
+        formats = some_of("output_format", output_format, _FORMATS)
+        self.resume = switch("resume", resume)
+        replace = switch("overwrite", overwrite) or self.resume
+        disagreement = switch("disagreement", disagreement)
+
+        def save(key: KeysCollection, **kwargs: Any) -> SaveVolumed:
+            return SaveVolumed(key, output_dir, overwrite=replace, **kwargs)
+
+        steps: list[Transform] = []
+        if disagreement:
+            steps.append(DisagreementMapd(keys, transform))
+        steps.append(RestoreVolumed(keys, transform, release=True))
+        if label:
+            steps.append(InterpolateLabeld("segmentation"))
+        if "nifti" in formats:
+            steps.append(save(keys))
+        if "dicom" in formats:
+            steps.append(SaveDicomSeriesd(keys, output_dir, method, weights, overwrite=replace))
+        if label:
+            steps.append(save("segmentation", postfix="interp_label"))
+        if switch("provenance", provenance):
+            steps.append(SaveProvenanced(keys, method, weights, bundle_root))
+        if disagreement:
+            steps.append(save("disagreement", postfix="disagreement"))
+        if switch("quality", quality):
+            steps.append(LeaveOneOutQualityd(keys, inferer, network, method))
+        self.steps = Compose(steps)
+
+    def check(self, source: str | Path) -> None:
+        """Check that the outputs of an input can be written, before they are computed.
+
+        Args:
+            source: the file or DICOM folder that the volumes come from.
+
+        Raises:
+            ValueError: if an output exists that must not be replaced, or the input cannot be written as DICOM.
+        """
+        for step in self.steps.transforms:
+            if isinstance(step, SaveVolumed | SaveDicomSeriesd):
+                step.check(source)
+
+    def output_files(self, source: str | Path) -> list[Path]:
+        """List the files and folders that will be written for an input.
+
+        Args:
+            source: the file or DICOM folder that the volumes come from.
+        """
+        files: list[Path] = []
+        for step in self.steps.transforms:
+            if isinstance(step, SaveVolumed | SaveDicomSeriesd | SaveProvenanced | LeaveOneOutQualityd):
+                files += step.output_files(source, files)
+        return files
+
+    def is_finished(self, source: str | Path) -> bool:
+        """Whether all outputs of an input exist."""
+        return all(file.exists() for file in self.output_files(source))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore and save every key; ``saved_to`` in its metadata contains the path."""
+        return self.steps(dict(data))
+
+
+SaveInterpolatedD = SaveInterpolatedDict = SaveInterpolatedd
