@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""File names of images, and files that are either whole or not there."""
+"""File names of images, files that are either whole or not there, and the complaints of readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem", "last_part"]
+__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem", "last_part", "reason"]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
@@ -47,6 +47,19 @@ def file_stem(path: str | Path) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def reason(error: BaseException) -> str:
+    r"""Return the complaint of a reader of files, in one line without the full stop.
+
+    Readers of ITK put the line of their source code first and the cause last.
+
+    Example:
+        >>> reason(RuntimeError("somewhere in a reader:\nunexpected end of file.\n"))
+        'unexpected end of file'
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip().rstrip(".") if lines else type(error).__name__
 
 
 @contextmanager

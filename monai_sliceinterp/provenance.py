@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where an interpolated volume comes from: method, weights, grid and input, as one dictionary for a JSON sidecar."""
+"""Provenance of an interpolated volume: method, weights, grid and input, as one dictionary for a JSON sidecar."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DATA_FILES = re.compile(r"^\s*(?:ElementDataFile\s*=|data ?file:)(.*)", re.MULT
 
 
 def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits; the file is read in chunks.
+    """Compute the SHA-256 of a file in hexadecimal digits; the file is read in chunks.
 
     Args:
         path: the file.
@@ -65,7 +65,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def input_sha256(path: str | Path, files: Sequence[str | Path] = ()) -> str:
-    """Return the SHA-256 of a scan, whether it is one file or several.
+    """Compute the SHA-256 of a scan, whether it is one file or several.
 
     The hash of several files is that of their sorted hashes, so that neither their names nor their order matter:
     ``sha256sum * | cut -c -64 | sort | sha256sum``. A MetaImage or NRRD header goes together with the data files it
@@ -86,14 +86,14 @@ def input_sha256(path: str | Path, files: Sequence[str | Path] = ()) -> str:
         ('ba7816bf8f01cfea', 'ed9453257140de25')
     """
     source = Path(path)
-    found = [Path(file) for file in files]
-    if not found and source.is_dir():
-        found = [file for file in source.iterdir() if file.is_file()]
-        if not found:
+    parts = [Path(file) for file in files]
+    if not parts and source.is_dir():
+        parts = [file for file in source.iterdir() if file.is_file()]
+        if not parts:
             raise ValueError(f"{path}: holds no file; expected the files of a scan.")
-    elif not found:
-        found = [source, *_data_files(source)]
-    hashes = sorted(file_sha256(file) for file in found)
+    elif not parts:
+        parts = [source, *_data_files(source)]
+    hashes = sorted(file_sha256(file) for file in parts)
     return (
         hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(f"{line}\n" for line in hashes).encode()).hexdigest()
     )
@@ -128,14 +128,14 @@ def bundle_version(bundle_root: str | Path) -> dict[str, str]:
         {'Name': 'ASI', 'Version': '0.1.0'}
     """
     root = Path(bundle_root)
-    places = [file for file in (root / "metadata.json", root / "configs" / "metadata.json") if file.is_file()]
-    if not places:
+    files = [file for file in (root / "metadata.json", root / "configs" / "metadata.json") if file.is_file()]
+    if not files:
         raise ValueError(f"{root}: holds no metadata.json, nor configs/metadata.json; expected the folder of a bundle.")
     try:
-        metadata = json.loads(places[0].read_text(encoding="utf-8"))
+        metadata = json.loads(files[0].read_text(encoding="utf-8"))
         return {"Name": str(metadata.get("name") or root.resolve().name), "Version": str(metadata["version"])}
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{places[0]}: tells no version; expected the metadata of a MONAI bundle.") from error
+        raise ValueError(f"{files[0]}: tells no version; expected the metadata of a MONAI bundle.") from error
 
 
 def describe_output(
@@ -157,7 +157,7 @@ def describe_output(
         source: the input: an image file or a DICOM folder.
         source_sha256: its hash, see :func:`input_sha256`.
         method: name of the method.
-        record: where the output's slices come from; its axis is that of the output's array.
+        record: the output grid and where it comes from; its axis is that of the output's array.
         output_affine: 4x4 matrix of the output, in mm.
         weights_sha256: hash of the weights; None for a method that has none.
         bundle: name and version of the bundle, see :func:`bundle_version`.

@@ -26,6 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import interpolate, ndimage
 from torch import Tensor
 
+from monai_sliceinterp.checks import not_negative, one_of
+
 __all__ = [
     "FWHM_PER_SIGMA",
     "INTERPOLATION_MODES",
@@ -47,7 +49,7 @@ _NARROWEST = 0.02  # standard deviation in gaps; below it no slice may be left w
 
 _NEGLIGIBLE = 1e-9  # the weights of a spline fall by 0.27 per slice: far slices need not be read
 
-_BLOCK = 16  # output slices per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
+_SLICES_AT_ONCE = 16  # per matrix product: wide enough for BLAS, narrow enough to skip the zeros off the band
 
 
 def apply_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
@@ -78,13 +80,13 @@ def apply_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
         return volume.new_zeros((*volume.shape[:-1], matrix.shape[1]))
     # slices first: a view for either order in memory, and the products are wide instead of narrow
     planes = volume.movedim(-1, 0).reshape(matrix.shape[0], -1)
-    blocks = []
-    for begin in range(0, matrix.shape[1], _BLOCK):
-        block = slice(begin, begin + _BLOCK)
-        rows = slice(int(first[block].min()), int(last[block].max()))
-        part = torch.as_tensor(matrix[rows, block].T.copy(), dtype=volume.dtype, device=volume.device)
-        blocks.append(part @ planes[rows])
-    return torch.cat(blocks).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
+    parts = []
+    for begin in range(0, matrix.shape[1], _SLICES_AT_ONCE):
+        columns = slice(begin, begin + _SLICES_AT_ONCE)
+        rows = slice(int(first[columns].min()), int(last[columns].max()))
+        part = torch.as_tensor(matrix[rows, columns].T.copy(), dtype=volume.dtype, device=volume.device)
+        parts.append(part @ planes[rows])
+    return torch.cat(parts).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
 
 
 apply_slice_weights = apply_weights  # the old name, until its last users are merged
@@ -115,14 +117,14 @@ def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
 def interpolation_weights(
     num_slices: int, positions: ArrayLike, mode: str = "cubic", slice_positions: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Weights that interpolate slices at given positions, aligned on slice centers.
+    """Compute the weights that interpolate slices at given positions, aligned on slice centers.
 
     Args:
         num_slices: number N of input slices, at positions 0, 1, ..., N - 1.
         positions: M output positions in units of the gap, within [0, N - 1].
         mode: "linear"; "cubic": interpolating cubic B-spline with mirrored ends; "lanczos": three-lobed windowed sinc
             with replicated ends, normalized.
-        slice_positions: N ascending places of unevenly spaced slices, in any unit. The output positions remain
+        slice_positions: N ascending positions of unevenly spaced slices, in any unit. The output positions remain
             indices with fractions of the gaps. The cubic spline then has natural ends: a mirrored one has no slope
             there, so that a ramp would not remain one, and one with not-a-knot ends swings out after a wide gap.
 
@@ -136,11 +138,12 @@ def interpolation_weights(
         >>> interpolation_weights(3, [0.5], "linear").ravel().tolist()
         [0.5, 0.5, 0.0]
     """
-    places = np.asarray(positions, dtype=np.float64).reshape(-1)
-    if places.size and not (places.min() >= 0 and places.max() <= num_slices - 1):
-        raise ValueError(f"positions must lie within [0, {num_slices - 1}], got {places.min():g} to {places.max():g}.")
+    one_of("interpolation mode", mode, INTERPOLATION_MODES)
+    wanted = np.asarray(positions, dtype=np.float64).reshape(-1)
+    if wanted.size and not (wanted.min() >= 0 and wanted.max() <= num_slices - 1):
+        raise ValueError(f"positions must lie within [0, {num_slices - 1}], got {wanted.min():g} to {wanted.max():g}.")
     if slice_positions is not None and mode == "cubic":
-        return _uneven_spline_weights(np.asarray(slice_positions, dtype=np.float64), places)
+        return _uneven_spline_weights(np.asarray(slice_positions, dtype=np.float64), wanted)
     if slice_positions is not None and mode == "lanczos":
         raise ValueError("mode 'lanczos' needs evenly spaced slices, these are not; expected linear or cubic.")
     if mode == "linear":
@@ -149,13 +152,11 @@ def interpolation_weights(
     elif mode == "cubic":
         taps = np.arange(-1, 3)
         kernel, border = _cubic_b_spline, "mirror"
-    elif mode == "lanczos":
+    else:
         taps = np.arange(-2, 4)
         kernel, border = lambda x: np.sinc(x) * np.sinc(x / 3.0) * (abs(x) < 3), "replicate"
-    else:
-        raise ValueError(f"unknown interpolation mode {mode!r}; expected one of {', '.join(INTERPOLATION_MODES)}.")
-    nodes = np.floor(places).astype(int) + taps[:, None]
-    weights = _scatter(nodes, kernel(nodes - places), num_slices, border)
+    nodes = np.floor(wanted).astype(int) + taps[:, None]
+    weights = _scatter(nodes, kernel(nodes - wanted), num_slices, border)
     if mode == "cubic" and num_slices > 1:
         # the spline's coefficients are a recursive filter of the slices; its response falls by 0.27 per slice
         prefilter = ndimage.spline_filter1d(np.eye(num_slices), order=3, axis=0, mode="mirror")
@@ -164,10 +165,10 @@ def interpolation_weights(
     return weights / weights.sum(axis=0)
 
 
-def _uneven_spline_weights(slices: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights ``(N, M)`` of the natural cubic spline through slices at ``slices``, at places in index units."""
-    lower = np.clip(np.floor(places).astype(int), 0, len(slices) - 2)
-    wanted = slices[lower] + (places - lower) * np.diff(slices)[lower]
+def _uneven_spline_weights(slices: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights ``(N, M)`` of the natural cubic spline through slices at ``slices``, at positions in index units."""
+    lower = np.clip(np.floor(positions).astype(int), 0, len(slices) - 2)
+    wanted = slices[lower] + (positions - lower) * np.diff(slices)[lower]
     spline = interpolate.make_interp_spline(slices, np.eye(len(slices)), k=3, bc_type="natural")
     weights = spline(wanted).T
     weights[abs(weights) < _NEGLIGIBLE] = 0.0
@@ -177,7 +178,7 @@ def _uneven_spline_weights(slices: NDArray[np.float64], places: NDArray[np.float
 def slab_weights(
     num_slices: int, positions: ArrayLike, fwhm: float, truncated: float = 4.0, profile: str = "gaussian"
 ) -> NDArray[np.float64]:
-    """Weights of slabs centered at given positions, with replicated ends.
+    """Compute the weights of slabs centered at given positions, with replicated ends.
 
     At a position between slices the slabs at the slices around it are interpolated by a cubic B-spline.
 
@@ -200,18 +201,16 @@ def slab_weights(
         >>> slab_weights(5, [2.0], fwhm=2.0, profile="box").ravel().tolist()
         [0.0, 0.25, 0.5, 0.25, 0.0]
     """
-    if not 0 <= fwhm < np.inf:
-        raise ValueError(f"the FWHM of the slab must be zero or positive, got {fwhm!r}.")
-    if profile not in SLAB_PROFILES:
-        raise ValueError(f"unknown slab profile {profile!r}; expected one of {', '.join(SLAB_PROFILES)}.")
-    places = np.asarray(positions, dtype=np.float64).reshape(-1)
-    between = places != np.round(places)
+    not_negative("the FWHM of the slab", fwhm)
+    one_of("slab profile", profile, SLAB_PROFILES)
+    centers = np.asarray(positions, dtype=np.float64).reshape(-1)
+    between = centers != np.round(centers)
     if between.any():
-        cubic = interpolation_weights(num_slices, places, "cubic")
+        cubic = interpolation_weights(num_slices, centers, "cubic")
         slabs = slab_weights(num_slices, np.arange(num_slices), fwhm, truncated, profile) @ cubic
-        slabs[abs(slabs) < 1e-9] = 0.0
+        slabs[abs(slabs) < _NEGLIGIBLE] = 0.0
         return slabs / slabs.sum(axis=0)
-    exact = interpolation_weights(num_slices, places, "linear")
+    exact = interpolation_weights(num_slices, centers, "linear")
     if fwhm == 0:
         return exact
     if profile == "box":
@@ -221,13 +220,13 @@ def slab_weights(
         sigma = max(fwhm / FWHM_PER_SIGMA, _NARROWEST)
         reach = int(np.ceil(truncated * sigma))
         kernel = lambda x: np.exp(-0.5 * (x / sigma) ** 2)  # noqa: E731
-    nodes = places.astype(int) + np.arange(-reach, reach + 1)[:, None]
-    weights = _scatter(nodes, kernel(nodes - places), num_slices, "replicate")
+    nodes = centers.astype(int) + np.arange(-reach, reach + 1)[:, None]
+    weights = _scatter(nodes, kernel(nodes - centers), num_slices, "replicate")
     return weights / weights.sum(axis=0)
 
 
 def _overlap_with_box(width: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Make the function that tells how much of the cell of a slice, one gap wide, lies in a box centered at 0."""
+    """Create the function of how much of the cell of a slice, one gap wide, lies in a box centered at 0."""
     half = width / 2.0
     return lambda x: np.clip(np.minimum(x + 0.5, half) - np.maximum(x - 0.5, -half), 0.0, None)
 

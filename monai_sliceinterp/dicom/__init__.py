@@ -9,12 +9,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""DICOM series: found, checked, put in order, and read as volumes."""
+"""DICOM series: reading as volumes, and writing of derived series."""
 
 from __future__ import annotations
 
-from monai_sliceinterp.dicom.errors import DicomError
-from monai_sliceinterp.dicom.frames import Frame, frames_of
+from monai_sliceinterp.dicom.frames import DicomError, Frame, frames_of
 from monai_sliceinterp.dicom.reading import read_dicom
 from monai_sliceinterp.dicom.series import dicom_series, is_dicom, open_dicom, series_headers
 from monai_sliceinterp.dicom.stack import stack_geometry

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which attributes of a DICOM image can hold for one derived from it."""
+"""Attributes of a DICOM image that can hold for one derived from it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _DROPPED = {
 
 
 def may_hold(tag: BaseTag) -> bool:
-    """Whether an attribute of a source image can hold for an image of other slices with other pixels.
+    """Check whether an attribute of a source image can hold for an image of other slices with other pixels.
 
     Args:
         tag: the attribute's tag.
@@ -89,5 +89,5 @@ def may_hold(tag: BaseTag) -> bool:
         (True, False)
     """
     keyword = keyword_for_tag(tag)
-    kept = _KEPT_OF_GROUP.get(tag.group)
-    return tag.group in _KEPT_GROUPS and keyword not in _DROPPED and (kept is None or keyword in kept)
+    known = _KEPT_OF_GROUP.get(tag.group)
+    return tag.group in _KEPT_GROUPS and keyword not in _DROPPED and (known is None or keyword in known)

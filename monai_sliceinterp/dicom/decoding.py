@@ -31,9 +31,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from monai_sliceinterp.dicom.errors import DicomError, reason
-from monai_sliceinterp.dicom.frames import Frame
+from monai_sliceinterp.dicom.frames import DicomError, Frame
 from monai_sliceinterp.dicom.series import open_dicom
+from monai_sliceinterp.files import reason
 
 __all__ = ["read_voxels", "rescaled", "stored_pixels"]
 
@@ -100,7 +100,7 @@ def _with_itk(data: Dataset) -> NDArray:
 
 
 def rescaled(stored: NDArray, slope: float, intercept: float) -> NDArray:
-    """Turn stored units into values: ``slope * stored + intercept``.
+    """Convert stored units to values: ``slope * stored + intercept``.
 
     Args:
         stored: any shape.

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a derived DICOM series takes over from its source, and how its instances refer to it."""
+"""The source of a derived DICOM series: attributes to take over, and references to its instances."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ from pydicom.uid import (
 )
 
 from monai_sliceinterp.dicom.attributes import may_hold
-from monai_sliceinterp.dicom.errors import DicomError
-from monai_sliceinterp.dicom.frames import Frame, frames_of
+from monai_sliceinterp.dicom.frames import DicomError, Frame, frames_of
 from monai_sliceinterp.dicom.series import open_dicom
 from monai_sliceinterp.dicom.stack import main_plane
 
@@ -71,7 +70,7 @@ class SourceSlice:
     """One slice of the source.
 
     Attributes:
-        frame: its place and thickness.
+        frame: its position and thickness.
         sop_class: UID of its storage class.
         sop_instance: UID of its instance.
         name: what to call it in a text.
@@ -139,7 +138,7 @@ class SourceSeries:
         return cls(tuple(slices), common, _SINGLE_FRAME[slices[0].sop_class])
 
     def along(self, normal: NDArray[np.float64]) -> list[tuple[float, SourceSlice]]:
-        """Places of the slices along a normal, ascending; empty if their planes are not perpendicular to it.
+        """Sort the slices by their distance along a normal; none if their planes are not perpendicular to it.
 
         Args:
             normal: unit vector ``(3,)``, LPS.
@@ -149,8 +148,8 @@ class SourceSeries:
         """
         if abs(self.slices[0].frame.directions @ normal).max() > _PARALLEL:
             return []
-        found = [(float(item.frame.position @ normal), item) for item in self.slices]
-        return sorted(found, key=lambda pair: pair[0])
+        pairs = [(float(item.frame.position @ normal), item) for item in self.slices]
+        return sorted(pairs, key=lambda pair: pair[0])
 
 
 def _slices(path: Path) -> Iterator[tuple[Dataset, SourceSlice]]:
@@ -218,7 +217,7 @@ def _keep_equal(common: Dataset, data: Dataset) -> None:
 
 
 def code_item(code: Code) -> Dataset:
-    """Return a code as an item of a code sequence.
+    """Convert a code to an item of a code sequence.
 
     Example:
         >>> code_item(codes.DCM.SpatialResampling).CodeValue
@@ -230,7 +229,7 @@ def code_item(code: Code) -> Dataset:
 
 
 def reference_item(source: SourceSlice, whole: bool = False) -> Dataset:
-    """Return an item of SourceImageSequence.
+    """Create an item of SourceImageSequence.
 
     Args:
         source: the slice referred to.

@@ -35,7 +35,7 @@ def decimal_string(value: float) -> str:
 
 @dataclass(frozen=True)
 class PixelEncoding:
-    """How intensities become 16-bit pixels: ``intensity = slope * pixel + intercept``.
+    """Encoding of intensities as 16-bit pixels: ``intensity = slope * pixel + intercept``.
 
     Attributes:
         signed: whether pixels are int16, else uint16.

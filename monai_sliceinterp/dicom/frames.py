@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the header of a DICOM image tells about each of its frames."""
+"""Frames of a DICOM image as its header describes them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from monai_sliceinterp.dicom.errors import DicomError
-
-__all__ = ["HEADER_TAGS", "TRAITS", "Frame", "frames_of"]
+__all__ = ["HEADER_TAGS", "TRAITS", "DicomError", "Frame", "frames_of"]
 
 TRAITS = (
     "EchoNumbers",
@@ -38,7 +36,7 @@ TRAITS = (
     "ImageType",
     "FrameType",
 )
-"""Tags that tell images of one place apart: echoes, time frames, kinds of reconstruction."""
+"""Tags that distinguish images at one position: echoes, time frames, kinds of reconstruction."""
 
 _MACROS = (
     "PlanePositionSequence",
@@ -75,6 +73,17 @@ HEADER_TAGS = (
 """All that is read of a header: nothing of it identifies a patient."""
 
 
+class DicomError(ValueError):
+    """Error in a DICOM series, described in one line without the path the user gave.
+
+    Example:
+        >>> raise DicomError("has a single slice.")
+        Traceback (most recent call last):
+        ...
+        monai_sliceinterp.dicom.frames.DicomError: has a single slice.
+    """
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One image of a DICOM series: a file, or a frame of a multi-frame object.
@@ -86,10 +95,10 @@ class Frame:
         directions: unit vectors (LPS) along which the column number and the row number grow, ``(2, 3)``.
         spacing: distance of neighboring columns and of neighboring rows in mm.
         shape: number of columns and of rows, the order of array axes.
-        thickness: slice thickness in mm, None where the header does not tell.
+        thickness: slice thickness in mm, None where the header has none.
         slope: value per stored unit.
         intercept: value of a stored zero.
-        frame_of_reference: UID of the space in which the position is told.
+        frame_of_reference: UID of the space of the position.
         stack: name of the stack within a multi-frame object.
         is_localizer: whether the header calls it a localizer.
         traits: the :data:`TRAITS` the header has.
@@ -116,7 +125,7 @@ class Frame:
 
 
 def frames_of(header: Dataset, path: Path) -> list[Frame]:
-    """Read what the header of an image tells about its frames.
+    """Read the frames of an image from its header.
 
     Values of a frame are looked for in its own functional groups, in the shared ones, and in the header itself.
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from monai_sliceinterp.geometry import spatial_affine
+from monai_sliceinterp.geometry import axis_spacing, spatial_affine
 
 __all__ = ["PERPENDICULAR", "SlicePlanes"]
 
@@ -45,7 +45,7 @@ class SlicePlanes:
 
     @classmethod
     def create(cls, affine: ArrayLike | Tensor, axis: int, count: int) -> SlicePlanes:
-        """Planes of an array, whose first axis but ``axis`` runs along the rows (over the columns).
+        """Compute the planes of an array, whose first axis but ``axis`` runs along the rows (over the columns).
 
         Args:
             affine: 4x4 matrix in mm, RAS.
@@ -60,9 +60,9 @@ class SlicePlanes:
             [[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]
         """
         lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ spatial_affine(affine)
-        steps = lps[:3, [k for k in range(3) if k != axis]].T
-        lengths = np.linalg.norm(steps, axis=1)
-        orientation = steps / lengths[:, None]
+        in_plane = [k for k in range(3) if k != axis]
+        lengths = axis_spacing(affine)[in_plane]
+        orientation = (lps[:3, in_plane] / lengths).T
         cosine = abs(float(orientation[0] @ orientation[1]))
         if cosine > PERPENDICULAR:
             angle = np.degrees(np.arccos(cosine))

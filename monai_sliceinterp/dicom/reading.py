@@ -23,10 +23,9 @@ from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
 from monai_sliceinterp.dicom.decoding import read_voxels, rescaled, stored_pixels
-from monai_sliceinterp.dicom.errors import DicomError
-from monai_sliceinterp.dicom.frames import Frame, frames_of
+from monai_sliceinterp.dicom.frames import DicomError, Frame, frames_of
 from monai_sliceinterp.dicom.series import description, series_headers
-from monai_sliceinterp.dicom.stack import differing_traits, main_plane, same_place, stack_geometry
+from monai_sliceinterp.dicom.stack import differing_traits, group_by_position, main_plane, stack_geometry
 
 __all__ = ["read_dicom"]
 
@@ -38,7 +37,7 @@ def read_dicom(path: str | Path) -> tuple[NDArray, dict[str, Any]]:
     """Read the one DICOM series of a folder, or a multi-frame file.
 
     Slices are put in order by their position along the normal. Slopes and intercepts are applied slice by slice.
-    Localizers, a few images of another plane, and copies of images are left out, and a warning tells how many.
+    Localizers, a few images of another plane, and copies of images are left out, and a warning reports how many.
 
     Args:
         path: folder, without those below it, or file.
@@ -72,8 +71,8 @@ def read_dicom(path: str | Path) -> tuple[NDArray, dict[str, Any]]:
 def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
     series = series_headers(path)
     if len(series) != 1:
-        found = "; ".join(f"{uid} ({description(headers)})" for uid, headers in series.items()) or "none"
-        raise DicomError(f"expected a folder with one DICOM series, found {len(series)}: {found}.")
+        names = "; ".join(f"{uid} ({description(headers)})" for uid, headers in series.items()) or "none"
+        raise DicomError(f"expected a folder with one DICOM series, found {len(series)}: {names}.")
     (headers,) = series.values()
     if len(headers) == 1 and int(headers[0][1].get("NumberOfFrames") or 1) == 1:
         columns, rows = headers[0][1].Columns, headers[0][1].Rows
@@ -84,8 +83,8 @@ def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
     stack = main_plane(frames)
     if len(stack) < len(frames):
         _warn(path, f"{len(frames) - len(stack)} localizers or images of another plane are left out.")
-    places = same_place(stack)
-    slices = _without_copies(places)
+    groups = group_by_position(stack)
+    slices = _without_copies(groups)
     if len(slices) < 2:
         raise DicomError("all images of the DICOM series are at one position; expected at least 2 slices.")
     if len(slices) < len(stack):
@@ -109,19 +108,19 @@ def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
     return voxels, meta
 
 
-def _without_copies(places: Sequence[Sequence[Frame]]) -> list[Frame]:
-    """Take one image of each place, where the others are copies of it."""
-    for first, *others in places:
+def _without_copies(groups: Sequence[Sequence[Frame]]) -> list[Frame]:
+    """Take one image of each position, where the others are copies of it."""
+    for first, *others in groups:
         for other in others:
             if np.linalg.norm(first.position - other.position) > _COPY_MM or not np.array_equal(
                 _values(first), _values(other)
             ):
-                differing = ", ".join(differing_traits(places)) or "their pixels"
+                differing = ", ".join(differing_traits(groups)) or "their pixels"
                 raise DicomError(
                     f"the DICOM series has several images at one position, which differ in {differing}; "
                     "expected one volume, not time frames or echoes."
                 )
-    return [place[0] for place in places]
+    return [group[0] for group in groups]
 
 
 def _values(frame: Frame) -> NDArray:

@@ -21,8 +21,8 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from monai_sliceinterp.dicom.errors import reason
 from monai_sliceinterp.dicom.frames import HEADER_TAGS
+from monai_sliceinterp.files import reason
 
 __all__ = ["description", "dicom_series", "has_dicom", "is_dicom", "open_dicom", "series_headers"]
 
@@ -31,7 +31,7 @@ _BARE = tuple(bytes((8, 0, element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether a file is DICOM: it has the preamble, or, as in old files, the tags of an image without one.
+    """Check whether a file is DICOM: it has the preamble, or, as in old files, the tags of an image without one.
 
     Example:
         >>> is_dicom("setup.cfg")
@@ -93,7 +93,7 @@ def series_headers(source: str | Path) -> dict[str, list[tuple[Path, Dataset]]]:
 
 
 def has_dicom(folder: str | Path) -> bool:
-    """Whether a folder, without those below it, holds DICOM images.
+    """Check whether a folder, without those below it, holds DICOM images.
 
     Example:
         >>> has_dicom(".")
@@ -145,5 +145,5 @@ def _images(source: Path) -> Iterator[tuple[Path, Dataset]]:
 
 
 def _storage(header: Dataset) -> str:
-    """Kind of object, which the file's own header tells even where the rest is cut off."""
+    """Read the kind of object from the header of the file itself, which is there even where the rest is cut off."""
     return str(header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID", "")))

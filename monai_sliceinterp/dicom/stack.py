@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Put the slices of a DICOM series in order, and tell where they lie."""
+"""The stack that the images of a DICOM series make up: its slices in order, and their geometry."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import numpy as np
 from monai.data.utils import orientation_ras_lps
 from numpy.typing import NDArray
 
-from monai_sliceinterp.dicom.errors import DicomError
-from monai_sliceinterp.dicom.frames import TRAITS, Frame
+from monai_sliceinterp.dicom.frames import TRAITS, DicomError, Frame
+from monai_sliceinterp.geometry import compose_affine, nominal_positions
 
-__all__ = ["differing_traits", "main_plane", "same_place", "stack_geometry"]
+__all__ = ["differing_traits", "group_by_position", "main_plane", "stack_geometry"]
 
 _PARALLEL = 1e-3
 """Direction cosines of parallel slices differ by less than this; some writers round them to three digits."""
@@ -30,21 +30,11 @@ _PARALLEL = 1e-3
 _MAJORITY = 0.75
 """Images of another plane are left out where at least this fraction of the series is in one plane."""
 
-_SAME_PLACE = 0.01
-"""Images closer than this fraction of the mean gap are at one place."""
-
-_UNEVEN_MM = 0.1
-"""Slices this close to their places on an even grid are evenly spaced.
-
-Many writers round positions to 0.1 mm, which moves a slice and the ends of the grid by up to 0.05 mm each. Gaps are no
-measure of that: at 0.625 mm, rounding makes them 0.6 and 0.7 mm in an even stack.
-"""
-
-_UNEVEN_FRACTION = 0.2
-"""The same in gaps, for thin slices. A missing slice moves others by at least a third of a gap."""
+_SAME_POSITION = 0.01
+"""Images closer than this fraction of the mean gap are at one position."""
 
 _SIDEWAYS_MM = 0.2
-"""Slices may be this far off a straight line: that rounding in three directions, for the slice and the ends."""
+"""Slices may be this far off a straight line: the rounding to 0.1 mm in three directions, of the slice and the ends."""
 
 
 def main_plane(frames: Sequence[Frame]) -> list[Frame]:
@@ -91,49 +81,48 @@ def _parallel(one: Frame, other: Frame) -> bool:
     )
 
 
-def same_place(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Sort parallel images by their position along the normal and put those of one place together.
+def group_by_position(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Sort parallel images along their normal and group those at one position.
 
     Args:
         frames: parallel images.
 
     Returns:
-        One list per place, in ascending order along the normal; images of one place in the order given.
+        One list per position, in ascending order along the normal; images at one position in the order given.
     """
     normal = frames[0].normal
     heights = np.array([frame.position @ normal for frame in frames])
     order = np.argsort(heights, kind="stable")
     gaps = np.diff(heights[order])
-    closest = _SAME_PLACE * max(float(gaps.mean()), 1e-6) if len(gaps) else 0.0
-    places = [[frames[order[0]]]]
+    closest = _SAME_POSITION * max(float(gaps.mean()), 1e-6) if len(gaps) else 0.0
+    groups = [[frames[order[0]]]]
     for k, gap in zip(order[1:], gaps, strict=True):
         if gap <= closest:
-            places[-1].append(frames[k])
+            groups[-1].append(frames[k])
         else:
-            places.append([frames[k]])
-    return places
+            groups.append([frames[k]])
+    return groups
 
 
-def differing_traits(places: Sequence[Sequence[Frame]]) -> list[str]:
-    """Name the tags in which images of one place differ.
+def differing_traits(groups: Sequence[Sequence[Frame]]) -> list[str]:
+    """Name the tags in which images at one position differ.
 
     Args:
-        places: images by place, see :func:`same_place`.
+        groups: images by position, see :func:`group_by_position`.
     """
-    return [name for name in TRAITS if any(len({f.traits.get(name) for f in place}) > 1 for place in places)]
+    return [name for name in TRAITS if any(len({f.traits.get(name) for f in group}) > 1 for group in groups)]
 
 
 def stack_geometry(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], tuple[float, ...] | None]:
-    """Tell where the slices of a stack lie.
+    """Compute the affine of a stack, and the positions of its slices where these are unevenly spaced.
 
     Args:
-        frames: parallel images at N >= 2 places, in ascending order along the normal.
+        frames: parallel images at N >= 2 positions, in ascending order along the normal.
 
     Returns:
-        The affine, 4x4, RAS, mm, for arrays ``(X, Y, Z)``, sheared where a tilted gantry shifts the slices; and None,
-        or, where slices are missing or unevenly spaced, N positions in units of the affine's step along the last axis,
-        the first one 0. The step is then the distance of neighboring slices where the others are whole multiples of
-        it (slices are missing), and else the median distance.
+        The affine, 4x4, RAS, mm, for arrays ``(X, Y, Z)``, sheared where a tilted gantry shifts the slices, with the
+        nominal gap as its step; and N positions in units of that step, or None, see
+        :func:`monai_sliceinterp.geometry.nominal_positions`.
 
     Raises:
         DicomError: if the slices do not lie on one line.
@@ -147,17 +136,6 @@ def stack_geometry(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], tuple[
         raise DicomError(
             f"the DICOM slices are shifted by up to {aside:.3g} mm off a line; expected one straight stack."
         )
-    gaps = np.diff(heights)
-    gap = float(np.median(gaps))
-    places = np.concatenate([[0.0], np.cumsum(np.maximum(np.round(gaps / gap), 1.0))])
-    even_gap = heights[-1] / places[-1]
-    if abs(heights - places * even_gap).max() <= min(_UNEVEN_MM, _UNEVEN_FRACTION * even_gap):
-        gap = float(even_gap)
-    else:
-        places = np.round(heights / gap, 9)  # far below any meaning, so that 1.9999999999999 is 2
-    affine = np.eye(4)
-    affine[:3, :2] = first.directions.T * first.spacing
-    affine[:3, 2] = line * gap
-    affine[:3, 3] = corners[0]
-    is_even = np.array_equal(places, np.arange(len(frames)))
-    return orientation_ras_lps(affine) + 0.0, None if is_even else tuple(places.tolist())
+    gap, positions = nominal_positions(heights)
+    affine = compose_affine(np.column_stack([*first.directions, line]), (*first.spacing, gap), corners[0])
+    return orientation_ras_lps(affine) + 0.0, positions

@@ -65,7 +65,7 @@ def write_dicom_series(
     Patient, study, frame of reference and what else is the same in all source slices are taken over; series and
     instances get new UIDs, the position and spacing of the affine, and references to the source slices they come from.
     Observed and synthesized instances differ in the fourth value of ImageType (0008,0008), ``OBSERVED`` or
-    ``SYNTHESIZED``; ImageComments and DerivationDescription tell the same in words. The folder appears when all of it
+    ``SYNTHESIZED``; ImageComments and DerivationDescription say the same in words. The folder appears when all of it
     is written.
 
     Slices are numbered along the normal of their planes, as readers sort them; that may be the array's order or its
@@ -87,12 +87,17 @@ def write_dicom_series(
         The files ``0001.dcm``, ``0002.dcm``, ... in their order along the normal.
 
     Raises:
-        ValueError: if the source is not a CT or MR series, the volume is not one 3D volume or cannot be told in DICOM,
-            or the folder exists.
+        ValueError: if the source is not a CT or MR series, the volume is not one 3D volume or cannot be expressed in
+            DICOM, or the folder exists.
         OSError: if a file cannot be written.
 
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> import torch
+        >>> volume = MetaTensor(torch.zeros(1, 4, 4, 3), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> write_dicom_series(volume, [], "out", axis=2, observed=[True, False, True], derivation="linear")
+        Traceback (most recent call last):
+        ...
+        ValueError: scan.nii.gz: is not DICOM; expected a DICOM input for output_format dicom, ...
     """
     name = image.meta.get("filename_or_obj", folder)
     if image.ndim != 4 or image.shape[0] != 1:
@@ -140,7 +145,7 @@ def write_dicom_series(
 
 
 def _series_header(series: SourceSeries, planes: SlicePlanes, encoding: PixelEncoding, description: str) -> Dataset:
-    """What all instances have in common."""
+    """Collect the attributes that all instances have in common."""
     common = Dataset()
     common.update(series.common)
     modality = "CT" if series.storage_class == CTImageStorage else "MR"
@@ -181,7 +186,7 @@ def _series_header(series: SourceSeries, planes: SlicePlanes, encoding: PixelEnc
 
 
 def _now(offset: str | None) -> datetime:
-    """Tell the time in the zone in which the source tells it, else in that of the machine."""
+    """Return the time in the zone of the source's times, else in that of the machine."""
     zone = None
     with suppress(ValueError):
         zone = datetime.strptime(offset or "", "%z").tzinfo
@@ -208,7 +213,7 @@ def _derive(
     observed: bool,
     derivation: str,
 ) -> None:
-    """Set what tells where one slice comes from, its window and thickness."""
+    """Set the attributes that say where one slice comes from, its window and thickness."""
     nearest, thickness, origin = series.slices[0], None, "from the whole series"
     if stack:
         sources, nearest, origin = _neighbors(stack, distance, observed)
@@ -226,8 +231,8 @@ def _derive(
 def _neighbors(
     stack: list[tuple[float, SourceSlice]], distance: float, observed: bool
 ) -> tuple[list[SourceSlice], SourceSlice, str]:
-    """Find the source slices on both sides, the nearer one, and tell in words where between them the slice lies."""
-    distances = [place for place, _ in stack]
+    """Find the source slices on both sides, the nearer one, and say in words where between them the slice lies."""
+    distances = [height for height, _ in stack]
     lower = int(np.clip(np.searchsorted(distances, distance, side="right") - 1, 0, max(len(stack) - 2, 0)))
     upper = min(lower + 1, len(stack) - 1)
     gap = distances[upper] - distances[lower]

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.engines.adversarial import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
+from monai_sliceinterp.engines.adversarial import ConditionalGANTrainer, CriticTrainer
 from monai_sliceinterp.engines.checkpoints import (
     AtomicCheckpointSaver,
     BestModelSaver,
@@ -23,8 +23,8 @@ from monai_sliceinterp.engines.checkpoints import (
 from monai_sliceinterp.engines.hrinet import AlternatingSupervisionTrainer
 from monai_sliceinterp.engines.interpolation import interpolate_volumes
 from monai_sliceinterp.engines.prepare import (
+    PrepareConditionalPairs,
     PrepareSliceBlocks,
-    PrepareSliceGroups,
     PrepareSlicePairs,
     PrepareViewImages,
 )

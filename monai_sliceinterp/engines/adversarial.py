@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Training of networks against critics, on MONAI's Trainer."""
+"""Trainers of networks against critics, built on MONAI's Trainer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 from ignite.metrics import Metric
-from monai.data import MetaTensor
-from monai.engines import PrepareBatch, default_metric_cmp_fn
+from monai.engines import default_metric_cmp_fn
 from monai.engines.trainer import Trainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer, SimpleInferer
@@ -29,18 +28,22 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["ConditionalGANTrainer", "CriticTrainer", "PrepareConditionalPairs"]
+from monai_sliceinterp import checks
+from monai_sliceinterp.engines.prepare import PrepareConditionalPairs
+
+__all__ = ["ConditionalGANTrainer", "CriticTrainer"]
 
 
 class CriticTrainer(Trainer):
     """Base of trainers that update several networks, each by its own optimizer and loss.
 
     A subclass defines ``_iteration``. It runs networks within :meth:`autocast`, applies each loss by :meth:`update`,
-    and passes through critics that shall not learn from a loss within :meth:`frozen`. MONAI's two GAN trainers do not
-    fit conditional GANs: in one the generator never sees the batch, the other shows the critic inputs as targets.
+    and uses :meth:`frozen` for critics that must not learn from a loss. MONAI's two GAN trainers do not fit conditional
+    GANs: in ``GanTrainer`` the generator never sees the batch, ``AdversarialTrainer`` shows the critic the inputs as
+    targets.
 
     Args:
-        device: where the batches go.
+        device: device that the batches are moved to.
         max_epochs: number of epochs.
         train_data_loader: batches.
         networks: networks by name, already on the device.
@@ -49,16 +52,16 @@ class CriticTrainer(Trainer):
         epoch_length: batches per epoch; all by default.
         non_blocking: copy batches asynchronously.
         postprocessing: transforms of the output.
-        key_train_metric: metric that is computed while training.
+        key_train_metric: metric that is computed during training.
         additional_metrics: more metrics.
-        metric_cmp_fn: tells whether a metric is better than the best so far.
+        metric_cmp_fn: decides whether a metric is better than the best so far.
         train_handlers: event handlers.
         amp: mixed precision (CUDA).
         decollate: split batches before postprocessing.
         to_kwargs: passed to ``prepare_batch``.
         amp_kwargs: passed to ``torch.autocast``.
-        max_grad_norm: largest norm of a network's gradient; larger ones are scaled down, so that a critic that suddenly
-            finds a difference does not throw a network without normalization off its course. None: no limit.
+        max_grad_norm: largest norm of a network's gradient; larger gradients are scaled down, so that a critic that
+            suddenly finds a difference does not derail a network without normalization. None: no limit.
 
     Raises:
         ValueError: if an optimizer belongs to no network, or ``max_grad_norm`` is not positive.
@@ -85,8 +88,8 @@ class CriticTrainer(Trainer):
         amp_kwargs: dict[str, Any] | None = None,
         max_grad_norm: float | None = None,
     ) -> None:
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be positive, or None for no limit, got {max_grad_norm!r}.")
+        if max_grad_norm is not None:
+            checks.positive("max_grad_norm", max_grad_norm)
         unknown = set(optimizers) - set(networks)
         if unknown:
             raise ValueError(f"optimizers of unknown networks {sorted(unknown)}; expected some of {sorted(networks)}.")
@@ -115,12 +118,12 @@ class CriticTrainer(Trainer):
         }
 
     def autocast(self) -> torch.autocast:
-        """Context in which networks run; losses are computed outside of it, in float32."""
+        """Create the context in which networks run; losses are computed outside of it, in float32."""
         device_type = torch.device(self.state.device).type
         return torch.autocast(device_type, enabled=self.amp and device_type == "cuda", **self.amp_kwargs)
 
     def update(self, name: str, loss: Tensor) -> None:
-        """Take a step of one network's optimizer down a loss."""
+        """Update one network by a step of its optimizer on a loss."""
         optimizer, scaler = self.optimizers[name], self.scalers[name]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -132,9 +135,9 @@ class CriticTrainer(Trainer):
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[nn.Module]:
-        """Give a network whose parameters take no gradient, for the loss of another one that passes through it.
+        """Freeze the parameters of a network while the loss of another one passes through it.
 
-        Without the wrapper for distributed training, which would wait for these gradients.
+        The network comes without its wrapper for distributed training, which would wait for these gradients.
         """
         network = getattr(self.networks[name], "module", self.networks[name])
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -148,15 +151,15 @@ class CriticTrainer(Trainer):
 
 
 class ConditionalGANTrainer(CriticTrainer):
-    """Train a generator against a discriminator that sees the input too (Virtual Thin Slice, eq. 1 and 2).
+    """Trainer of a generator against a discriminator that sees the input too (Virtual Thin Slice, eq. 1 and 2).
 
     Each iteration updates the discriminator once, then the generator once by
     ``reconstruction_weight * reconstruction_loss + adversarial_weight * adversarial_loss``. The output of the engine
-    has, beside image, label and prediction, every loss by name: "loss" (the generator's), "reconstruction",
+    contains, beside image, label and prediction, every loss by name: "loss" (the generator's), "reconstruction",
     "adversarial", "discriminator".
 
     Args:
-        device: where the batches go.
+        device: device that the batches are moved to.
         max_epochs: number of epochs.
         train_data_loader: batches.
         generator: network from image to prediction.
@@ -164,19 +167,36 @@ class ConditionalGANTrainer(CriticTrainer):
             keyword arguments that ``prepare_batch`` returns, to logits.
         generator_optimizer: optimizer of the generator.
         discriminator_optimizer: optimizer of the discriminator.
-        reconstruction_loss: compares prediction and label.
+        reconstruction_loss: loss of prediction and label.
         adversarial_loss: such as :class:`monai.losses.PatchAdversarialLoss`.
-        reconstruction_weight: lambda of eq. 2. The paper does not tell its value.
+        reconstruction_weight: lambda of eq. 2. The paper does not report its value.
         adversarial_weight: weight of the adversarial loss; 0 trains the generator alone.
-        inferer: runs the generator.
-        prepare_batch: see :class:`PrepareConditionalPairs`.
+        inferer: inferer that runs the generator.
+        prepare_batch: see :class:`monai_sliceinterp.engines.PrepareConditionalPairs`, the default.
         **kwargs: see :class:`CriticTrainer`.
 
     Raises:
         ValueError: if a weight is negative.
 
     Example:
-        See ``bundles/vts/train.json``.
+        >>> from monai.losses import PatchAdversarialLoss
+        >>> from monai_sliceinterp.networks.nets import VTSDiscriminator, VTSGenerator
+        >>> volume = torch.rand(2, 1, 8, 8, 8)
+        >>> generator, discriminator = VTSGenerator((2, 4)), VTSDiscriminator((2, 4))
+        >>> trainer = ConditionalGANTrainer(
+        ...     device="cpu",
+        ...     max_epochs=1,
+        ...     train_data_loader=[{"image": volume, "label": volume, "condition": torch.zeros(2, 8)}],
+        ...     generator=generator,
+        ...     discriminator=discriminator,
+        ...     generator_optimizer=torch.optim.Adam(generator.parameters()),
+        ...     discriminator_optimizer=torch.optim.Adam(discriminator.parameters()),
+        ...     reconstruction_loss=nn.L1Loss(),
+        ...     adversarial_loss=PatchAdversarialLoss(criterion="least_squares"),
+        ... )
+        >>> trainer.run()
+        >>> sorted(name for name, value in trainer.state.output.items() if value.ndim == 0)
+        ['adversarial', 'discriminator', 'loss', 'reconstruction']
     """
 
     def __init__(
@@ -196,11 +216,8 @@ class ConditionalGANTrainer(CriticTrainer):
         prepare_batch: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not (reconstruction_weight >= 0 and adversarial_weight >= 0):
-            raise ValueError(
-                f"the weights of the losses must not be negative, got {reconstruction_weight!r} and "
-                f"{adversarial_weight!r}."
-            )
+        self.reconstruction_weight = checks.not_negative("reconstruction_weight", reconstruction_weight)
+        self.adversarial_weight = checks.not_negative("adversarial_weight", adversarial_weight)
         super().__init__(
             device,
             max_epochs,
@@ -211,10 +228,9 @@ class ConditionalGANTrainer(CriticTrainer):
             **kwargs,
         )
         self.reconstruction_loss, self.adversarial_loss = reconstruction_loss, adversarial_loss
-        self.reconstruction_weight, self.adversarial_weight = reconstruction_weight, adversarial_weight
         self.inferer = SimpleInferer() if inferer is None else inferer
 
-    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:  # engine is self
         inputs, targets, _, condition = engine.prepare_batch(
             batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
         )
@@ -246,55 +262,17 @@ class ConditionalGANTrainer(CriticTrainer):
         return engine.state.output  # which postprocessing has replaced
 
     def _update_discriminator(
-        self, inputs: Tensor, targets: Tensor, made: Tensor, condition: Mapping[str, Tensor]
+        self, inputs: Tensor, targets: Tensor, pred: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
-        """Teach the discriminator to tell targets from what was made; return its loss."""
-        # one pass for both, so that batch normalization sees true and made volumes alike
-        pairs = torch.cat([torch.cat([inputs, targets], dim=1), torch.cat([inputs, made.to(inputs)], dim=1)])
-        both = {name: torch.cat([value, value]) for name, value in condition.items()}
+        """Update the discriminator, which learns to distinguish targets from predictions; return its loss."""
+        # one pass for both, so that batch normalization sees targets and predictions alike
+        pairs = torch.cat([torch.cat([inputs, targets], dim=1), torch.cat([inputs, pred.to(inputs)], dim=1)])
+        twice = {name: torch.cat([value, value]) for name, value in condition.items()}
         with self.autocast():
-            true, false = self.networks["discriminator"](pairs, **both).float().chunk(2)
+            real, fake = self.networks["discriminator"](pairs, **twice).float().chunk(2)
         loss = 0.5 * (
-            self.adversarial_loss(true, target_is_real=True, for_discriminator=True)
-            + self.adversarial_loss(false, target_is_real=False, for_discriminator=True)
+            self.adversarial_loss(real, target_is_real=True, for_discriminator=True)
+            + self.adversarial_loss(fake, target_is_real=False, for_discriminator=True)
         )
         self.update("discriminator", loss)
         return loss
-
-
-class PrepareConditionalPairs(PrepareBatch):
-    """Prepare batches of pairs for a conditional GAN: image, label, and the condition where there is one.
-
-    Args:
-        condition_key: where the batch has the condition ``(B, K)``; None: there is none.
-
-    Example:
-        >>> batch = {
-        ...     "image": torch.rand(2, 1, 8, 8, 8),
-        ...     "label": torch.rand(2, 1, 8, 8, 8),
-        ...     "condition": torch.zeros(2, 8),
-        ... }
-        >>> inputs, targets, _, keywords = PrepareConditionalPairs()(batch)
-        >>> tuple(inputs.shape), tuple(keywords["condition"].shape)
-        ((2, 1, 8, 8, 8), (2, 8))
-    """
-
-    def __init__(self, condition_key: str | None = "condition") -> None:
-        self.condition_key = condition_key
-
-    def __call__(
-        self,
-        batchdata: Mapping[str, Tensor],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
-        """Return image, label and keyword arguments of the discriminator, as plain tensors."""
-
-        def move(key: str) -> Tensor:
-            value = batchdata[key]
-            plain = value.as_tensor() if isinstance(value, MetaTensor) else value
-            return plain.to(device=device, non_blocking=non_blocking, **kwargs)
-
-        condition = {} if self.condition_key is None else {"condition": move(self.condition_key)}
-        return move(CommonKeys.IMAGE), move(CommonKeys.LABEL), (), condition

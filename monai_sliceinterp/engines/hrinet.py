@@ -9,22 +9,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Training of HRINet and of the autoencoders it is measured against."""
+"""Trainer of HRINet and of the autoencoders it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.engines.utils import IterationEvents
+from monai.engines.utils import IterationEvents, PrepareBatchExtraInput
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from monai_sliceinterp import checks
 from monai_sliceinterp.engines.adversarial import CriticTrainer
-from monai_sliceinterp.engines.prepare import PrepareSliceGroups
 
 __all__ = ["AlternatingSupervisionTrainer"]
 
@@ -32,30 +32,30 @@ STEPS = ("unsupervised", "supervised")
 
 
 class AlternatingSupervisionTrainer(CriticTrainer):
-    """Train a slice autoencoder on pairs without truth and on groups with it, in turns (HRINet, section 3.3).
+    """Trainer of a slice autoencoder by alternating supervision: pairs without truth, groups with it (HRINet, 3.3).
 
-    Step I, unsupervised: slices of different samples are paired, and reconstructions and mixtures judged by
+    Step I, unsupervised: slices of different samples are paired; the loss of reconstructions and mixtures is
 
         content + constraint_weight * constraint + adversarial_weight * adversarial          (eq. 4)
 
     - content: the reconstructions against the slices (eq. 5 or 6);
-    - constraint: the squared estimate of ACAI's critic D1, which learns to tell how far a mixture was mixed (eq. 7).
+    - constraint: the squared estimate of ACAI's critic D1, which learns to estimate the mixing coefficient (eq. 7).
       The coefficient is drawn from [0, 0.5], as in ACAI: a mixture and its mirror image look alike;
-    - adversarial: what the patch critic D2, which tells slices from mixtures, thinks of the mixtures (eq. 8, in the
-      form that ``adversarial_loss`` has).
+    - adversarial: loss of the mixtures by the patch critic D2, which learns to distinguish slices from mixtures (eq. 8,
+      in the form of ``adversarial_loss``).
 
     Step II, supervised: the slices between the ends of a group are synthesized and compared with the true ones (eq. 9).
-    With both steps they alternate from iteration to iteration, beginning with Step I.
-    Critics only learn in Step I, from detached inputs.
+    Both steps alternate from iteration to iteration, beginning with Step I. Critics only learn in Step I, from detached
+    inputs.
 
-    HRINet's stage I, and ACAI, are Step I without D2; the plain autoencoder is Step I with both weights 0; a VAE has
-    ``divergence_weight`` besides.
+    HRINet's stage I, and ACAI, are Step I without D2; the plain autoencoder is Step I with both weights 0; a VAE adds
+    ``divergence_weight``.
 
-    The output of the engine has, beside image, label and prediction, the losses of the step by name: "loss", "content",
-    "constraint", "adversarial", "divergence", "supervised", "constraint_critic", "patch_critic".
+    The output of the engine contains, beside image, label and prediction, the losses of the step by name: "loss",
+    "content", "constraint", "adversarial", "divergence", "supervised", "constraint_critic", "patch_critic".
 
     Args:
-        device: where the batches go.
+        device: device that the batches are moved to.
         max_epochs: number of epochs.
         train_data_loader: batches as :class:`monai_sliceinterp.transforms.RandSliceGroupsd` draws them.
         autoencoder: network derived from :class:`monai_sliceinterp.networks.nets.LatentInterpolator`.
@@ -64,23 +64,40 @@ class AlternatingSupervisionTrainer(CriticTrainer):
             ``constraint_weight`` is 0.
         constraint_optimizer: its optimizer.
         patch_critic: D2, such as :class:`monai.networks.nets.PatchDiscriminator`; None where ``adversarial_weight`` is
-            0. Of a list of outputs the last one counts.
+            0. Of a list of outputs, the last one is used.
         patch_optimizer: its optimizer.
-        content_loss: compares slices ``(B, C, H, W)``.
+        content_loss: loss of slices ``(B, C, H, W)``.
         adversarial_loss: such as :class:`monai.losses.PatchAdversarialLoss`.
         constraint_weight: lambda; 0.5 in the paper.
         adversarial_weight: beta; 5e-4 for 256 x 256 pixels and 5e-3 for 512 x 512 in the paper.
         divergence_weight: weight of a VAE's divergence per pixel.
-        mixture: gamma of ACAI: D1 is also shown reconstructions with this share of the slice, as not interpolated.
+        mixture: gamma of ACAI: D1 also sees reconstructions mixed with this fraction of the slice, as not interpolated.
         steps: "unsupervised", "supervised", or both.
-        prepare_batch: see :class:`monai_sliceinterp.engines.PrepareSliceGroups`.
+        prepare_batch: see :class:`monai.engines.SupervisedTrainer`; by default MONAI's ``PrepareBatchExtraInput`` with
+            "alpha".
         **kwargs: see :class:`CriticTrainer`.
 
     Raises:
         ValueError: if a weight is negative, a critic that is needed is missing, or the steps are unknown.
 
     Example:
-        See ``bundles/hrinet/train.json``.
+        >>> from monai_sliceinterp.networks.nets import HRINetAutoencoder
+        >>> network = HRINetAutoencoder(channels=(4, 4), latent_channels=(2, 2))
+        >>> slices = torch.rand(2, 5, 16, 16)  # two groups of five slices
+        >>> batch = {"image": slices[:, ::4], "label": slices[:, 1:4], "alpha": torch.tensor([[0.25, 0.5, 0.75]] * 2)}
+        >>> trainer = AlternatingSupervisionTrainer(
+        ...     device="cpu",
+        ...     max_epochs=1,
+        ...     train_data_loader=[batch, batch],
+        ...     autoencoder=network,
+        ...     autoencoder_optimizer=torch.optim.Adam(network.parameters()),
+        ...     content_loss=nn.MSELoss(),
+        ...     constraint_weight=0.0,
+        ...     adversarial_weight=0.0,
+        ... )
+        >>> trainer.run()
+        >>> sorted(map(str, trainer.state.output))  # of the second iteration, Step II
+        ['image', 'label', 'loss', 'pred', 'supervised']
     """
 
     def __init__(
@@ -100,19 +117,17 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         adversarial_weight: float = 5e-4,
         divergence_weight: float = 0.0,
         mixture: float = 0.2,
-        steps: tuple[str, ...] | list[str] = STEPS,
+        steps: str | Sequence[str] = STEPS,
         prepare_batch: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        weights = (constraint_weight, adversarial_weight, divergence_weight)
-        if not all(weight >= 0 for weight in weights):
-            raise ValueError(f"the weights of the losses must not be negative, got {weights!r}.")
-        if not 0 <= mixture <= 1:
-            raise ValueError(f"mixture must be within [0, 1], got {mixture!r}.")
-        if not steps or set(steps) - set(STEPS) or len(set(steps)) < len(steps):
-            raise ValueError(f"unknown steps {tuple(steps)!r}; expected one or both of {', '.join(STEPS)}.")
+        self.constraint_weight = checks.not_negative("constraint_weight", constraint_weight)
+        self.adversarial_weight = checks.not_negative("adversarial_weight", adversarial_weight)
+        self.divergence_weight = checks.not_negative("divergence_weight", divergence_weight)
+        self.mixture = checks.fraction("mixture", mixture)
+        self.steps = checks.some_of("steps", steps, STEPS)
         networks, optimizers = {"autoencoder": autoencoder}, {"autoencoder": autoencoder_optimizer}
-        if "unsupervised" in steps:
+        if "unsupervised" in self.steps:
             critics = {
                 "constraint_critic": (constraint_critic, constraint_optimizer, constraint_weight),
                 "patch_critic": (patch_critic, patch_optimizer, adversarial_weight),
@@ -130,14 +145,13 @@ class AlternatingSupervisionTrainer(CriticTrainer):
             train_data_loader,
             networks,
             optimizers,
-            prepare_batch=PrepareSliceGroups() if prepare_batch is None else prepare_batch,
+            prepare_batch=PrepareBatchExtraInput({"alpha": "alpha"}) if prepare_batch is None else prepare_batch,
             **kwargs,
         )
-        self.content_loss, self.adversarial_loss = content_loss, adversarial_loss
-        self.constraint_weight, self.adversarial_weight = constraint_weight, adversarial_weight
-        self.divergence_weight, self.mixture, self.steps = divergence_weight, mixture, tuple(steps)
+        self.content_loss = content_loss
+        self.adversarial_loss: Any = adversarial_loss
 
-    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:  # engine is self
         inputs, targets, _, keywords = engine.prepare_batch(
             batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
         )
@@ -145,9 +159,8 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         engine.state.output = output
         for network in engine.networks.values():
             network.train()
-        both = len(engine.steps) > 1
-        supervised = engine.state.iteration % 2 == 0 if both else engine.steps[0] == "supervised"
-        if supervised:
+        step = engine.steps[(engine.state.iteration - 1) % len(engine.steps)]
+        if step == "supervised":
             losses = engine._supervised(inputs, targets, keywords["alpha"], output)
         else:
             losses = engine._unsupervised(inputs, output)
@@ -213,38 +226,36 @@ class AlternatingSupervisionTrainer(CriticTrainer):
     def _update_constraint_critic(
         self, slices: Tensor, reconstructions: Tensor, mixtures: Tensor, alpha: Tensor
     ) -> Tensor:
-        """Teach D1 the coefficients of mixtures, and that what is nearly a slice is none (eq. 2)."""
-        nearly = torch.lerp(reconstructions, slices, self.mixture)
+        """Update D1, which learns the coefficients of mixtures, and 0 for what is close to a slice (eq. 2)."""
+        unmixed = torch.lerp(reconstructions, slices, self.mixture)
         with self.autocast():
-            estimates = self.networks["constraint_critic"](torch.cat([mixtures, nearly])).to(alpha.dtype)
+            estimates = self.networks["constraint_critic"](torch.cat([mixtures, unmixed])).to(alpha.dtype)
         loss = F.mse_loss(estimates[: len(mixtures)], alpha) + estimates[len(mixtures) :].square().mean()
         self.update("constraint_critic", loss)
         return loss
 
     def _update_patch_critic(self, slices: Tensor, mixtures: Tensor) -> Tensor:
-        """Teach D2 to tell slices from mixtures."""
+        """Update D2, which learns to distinguish slices from mixtures."""
         with self.autocast():
             logits = _last(self.networks["patch_critic"](torch.cat([slices, mixtures])))
-        true, false = logits.split([len(slices), len(mixtures)])
+        real, fake = logits.split([len(slices), len(mixtures)])
         loss = 0.5 * (
-            self._judge(true, target_is_real=True, for_discriminator=True)
-            + self._judge(false, target_is_real=False, for_discriminator=True)
+            self._judge(real, target_is_real=True, for_discriminator=True)
+            + self._judge(fake, target_is_real=False, for_discriminator=True)
         )
         self.update("patch_critic", loss)
         return loss
 
     def _judge(self, logits: Tensor, **kwargs: bool) -> Tensor:
-        if self.adversarial_loss is None:
-            raise ValueError("a patch_critic needs an adversarial_loss.")
-        # binary cross-entropy is not for half precision
+        """Compute the adversarial loss, in float32 at least: binary cross-entropy is not for half precision."""
         return self.adversarial_loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), **kwargs)
 
 
 def _last(result: Tensor | list[Tensor]) -> Tensor:
-    """Give the output of a critic that may return its features before it."""
+    """Select the output of a critic that may return its features before it."""
     return result[-1] if isinstance(result, list) else result
 
 
 def _as_slices(images: Tensor, channels: int) -> Tensor:
-    """Make slices ``(B T, C, H, W)`` of images ``(B, T C, H, W)``."""
+    """Split images ``(B, T C, H, W)`` into slices ``(B T, C, H, W)``."""
     return images.unflatten(1, (-1, channels)).flatten(0, 1)

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The training loss of ASI."""
+"""Training loss of ASI."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from monai_sliceinterp import checks
 from monai_sliceinterp.losses.distances import MixedDistance
 
 __all__ = ["ASILoss"]
 
 
 class ASILoss(nn.Module):
-    """Reconstruction loss plus weighted synthesis loss (ASI, eq. 3).
+    """Loss of ASI: reconstruction loss plus weighted synthesis loss (ASI, eq. 3).
 
-    The reconstruction loss compares the two slices of a pair with their own reconstructions, the synthesis loss the
-    existing slice between them with the one decoded from the mixed codes. (Eq. 3 writes the reconstruction of the
-    slice between; the slices of the pair are what is encoded anyway, and what the authors' text describes.)
+    The reconstruction loss compares the two slices of a pair with their reconstructions, the synthesis loss compares
+    the true slice between them with the slice decoded from the mixed codes. (Eq. 3 has the reconstruction of the slice
+    between; the slices of the pair are encoded anyway, and the text of the paper describes their reconstruction.)
 
     Args:
         reconstruction: distance of the reconstruction loss; a name or weights by name, see
             :class:`monai_sliceinterp.losses.MixedDistance`.
         synthesis: distance of the synthesis loss; the paper's is "lpips".
-        synthesis_weight: lambda of eq. 3, zero or positive. It belongs to the distance: 0.05 goes with "lpips" (paper,
-            cardiac), 1 with "mse" and a little "ssim".
-        reconstruction_weight: weight of the reconstruction loss, 1 in the paper; 0 for networks that need not
-            reconstruct.
+        synthesis_weight: lambda of eq. 3, zero or positive. It depends on the distance: 0.05 for "lpips" (paper,
+            cardiac), 1 for "mse" and a little "ssim".
+        reconstruction_weight: weight of the reconstruction loss, 1 in the paper; 0 for networks with exact
+            reconstructions.
         data_range: largest possible intensity difference.
 
     Raises:
@@ -59,12 +60,10 @@ class ASILoss(nn.Module):
         data_range: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, weight in (("synthesis", synthesis_weight), ("reconstruction", reconstruction_weight)):
-            if not weight >= 0:
-                raise ValueError(f"{name}_weight must not be negative, got {weight!r}.")
+        self.synthesis_weight = checks.not_negative("synthesis_weight", synthesis_weight)
+        self.reconstruction_weight = checks.not_negative("reconstruction_weight", reconstruction_weight)
         self.reconstruction = MixedDistance(reconstruction, data_range=data_range)
         self.synthesis = MixedDistance(synthesis if synthesis_weight > 0 else "mse", data_range=data_range)
-        self.synthesis_weight, self.reconstruction_weight = float(synthesis_weight), float(reconstruction_weight)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compute the loss.

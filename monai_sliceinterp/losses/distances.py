@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Distances between images that losses are made of, chosen by name."""
+"""Distances between images, chosen by name, as terms of losses."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from collections.abc import Mapping
 
 from monai.losses import PerceptualLoss, SSIMLoss
 from torch import Tensor, nn
+
+from monai_sliceinterp import checks
 
 __all__ = ["DISTANCES", "MixedDistance"]
 
@@ -29,13 +31,13 @@ class MixedDistance(nn.Module):
     Args:
         weights: weight of each distance by name, or one name. "mse": mean squared error; "l1": mean absolute error;
             "ssim": one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features
-            (needs the packages ``lpips`` and ``torchvision`` and their pretrained weights; loaded only when named).
+            (needs the packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
         spatial_dims: 2 for slices ``(B, C, H, W)``, 3 for volumes.
         data_range: largest possible intensity difference, for "ssim" and "lpips".
 
     Raises:
         ValueError: for an unknown name or a negative weight.
-        ImportError: if "lpips" is asked for and cannot be had.
+        ImportError: if "lpips" is named but not available.
 
     Example:
         >>> import torch
@@ -51,16 +53,14 @@ class MixedDistance(nn.Module):
         super().__init__()
         named = {weights: 1.0} if isinstance(weights, str) else dict(weights)
         for name, weight in named.items():
-            if name not in DISTANCES:
-                raise ValueError(f"unknown distance {name!r}; expected one of {', '.join(DISTANCES)}.")
-            if not weight >= 0:
-                raise ValueError(f"the weight of distance {name!r} must not be negative, got {weight!r}.")
+            checks.one_of("distance", name, DISTANCES)
+            checks.not_negative(f"the weight of distance {name!r}", weight)
         self.weights = {name: float(weight) for name, weight in named.items() if weight > 0}
         self.data_range = data_range
         self.terms = nn.ModuleDict({name: _term(name, spatial_dims, data_range) for name in self.weights})
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
-        """Return the distance of ``image`` and ``target``, both ``(B, C, H, W[, D])``, as a scalar.
+        """Compute the distance of ``image`` and ``target``, both ``(B, C, H, W[, D])``, as a scalar.
 
         Raises:
             ValueError: if the shapes differ.

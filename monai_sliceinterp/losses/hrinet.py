@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""HRINet's perceptual loss: the distance of slices in the feature maps of a trained encoder."""
+"""Perceptual loss of HRINet: the distance of slices in the feature maps of a trained encoder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["EncoderFeatureLoss"]
 
 
 class EncoderFeatureLoss(nn.Module):
-    """Mean squared distance of the feature maps of all levels of a frozen encoder (HRINet, eq. 6).
+    """Perceptual loss: mean squared distance of the feature maps of all levels of a frozen encoder (HRINet, eq. 6).
 
-    The encoder is that of the autoencoder as stage I left it. The levels count the same.
+    The encoder is that of the autoencoder after stage I. All levels have the same weight.
 
     Args:
-        network: an autoencoder of its own, not the one that is trained; it is frozen. Its weights have to be loaded
+        network: autoencoder that is frozen, a second one beside the one that is trained. Its weights must be loaded
             before training.
 
     Example:
@@ -45,16 +45,14 @@ class EncoderFeatureLoss(nn.Module):
         self.network = network.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Any:
-        """Keep the encoder in evaluation mode."""
+        """Set the training mode of the loss; the encoder stays in evaluation mode."""
         super().train(mode)
         self.network.eval()
         return self
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Compare slices ``(B, C, H, W)`` in [0, 1]."""
+        """Compute the loss of slices ``(B, C, H, W)`` in [0, 1]."""
         with torch.no_grad():
-            wanted = self.network.feature_maps(target)
-        distances = [
-            F.mse_loss(found, truth) for found, truth in zip(self.network.feature_maps(pred), wanted, strict=True)
-        ]
-        return torch.stack(distances).mean()
+            true_maps = self.network.feature_maps(target)
+        distances = map(F.mse_loss, self.network.feature_maps(pred), true_maps)
+        return torch.stack(list(distances)).mean()

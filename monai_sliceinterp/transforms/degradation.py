@@ -312,8 +312,8 @@ class FWHMDownsample(Transform):
     backend = Degrader.backend
 
     def __init__(self, factor: int, fwhm: float | None = None, phase: int = 0, axis: int = -1) -> None:
-        self.factor, self.phase = positive_integer("factor", factor), positive_integer("phase", phase, least=0)
-        self.fwhm, self.axis = fwhm, axis
+        self.factor, self.fwhm = positive_integer("factor", factor), fwhm
+        self.phase = positive_integer("phase", phase, least=0)
         self.degrader = Degrader(self.factor, fwhm=fwhm, phase=self.phase, axis=axis)
 
     def __call__(self, img: Tensor) -> MetaTensor:

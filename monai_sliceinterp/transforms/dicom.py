@@ -34,7 +34,7 @@ __all__ = ["SaveDicomSeriesD", "SaveDicomSeriesDict", "SaveDicomSeriesd"]
 class SaveDicomSeriesd(MapTransform):
     """Write volumes that were read from DICOM to ``<output_dir>/<stem>_<postfix>/0001.dcm`` and so on.
 
-    It takes the place of :class:`monai_sliceinterp.transforms.SaveVolumed`. What the series holds is told in
+    It stands in for :class:`monai_sliceinterp.transforms.SaveVolumed`. The content of the series is described in
     :func:`monai_sliceinterp.dicom.writing.write_dicom_series`.
 
     Args:

@@ -180,11 +180,11 @@ def _find_label(label: Path, image: str) -> Path:
     if not label.is_dir():
         return label
     stem = file_stem(image)
-    found = [path for suffix in IMAGE_SUFFIXES if (path := label / f"{stem}{suffix}").is_file()]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    files = [path for suffix in IMAGE_SUFFIXES if (path := label / f"{stem}{suffix}").is_file()]
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
         raise ValueError(f"{image}: expected one label {label / stem}.nii.gz (or of another type), found {names}.")
-    return found[0]
+    return files[0]
 
 
 class LoadLabeld(MapTransform):
@@ -202,10 +202,17 @@ class LoadLabeld(MapTransform):
 
     Raises:
         ValueError: with one line that names the file, if there is none, or it cannot be read, is not 3D, has another
-            size or place than the volume, or voxels that are not whole numbers.
+            size or position than the volume, or voxels that are not whole numbers.
 
     Example:
-        See ``bundles/asi/inference.json``.
+        >>> import tempfile
+        >>> from monai_sliceinterp.transforms import save_nifti
+        >>> file = Path(tempfile.mkdtemp()) / "organs.nii.gz"
+        >>> save_nifti(MetaTensor(torch.ones(1, 8, 9, 4, dtype=torch.uint8)), file)
+        >>> scan = MetaTensor(torch.rand(1, 8, 9, 4), meta={"filename_or_obj": "scan.nii.gz"})
+        >>> label = LoadLabeld("image", file)({"image": scan})["segmentation"]
+        >>> tuple(label.shape), label.meta["filename_or_obj"]
+        ((1, 8, 9, 4), 'scan.nii.gz')
     """
 
     def __init__(
@@ -236,8 +243,8 @@ def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str)
     if int(label.meta["original_ndim"]) != 3:
         raise ValueError(f"{path}: has {label.meta['original_ndim']} dimensions; expected a label of 3.")
     if label.shape[1:] != volume.shape[1:]:
-        found, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
-        raise ValueError(f"{path}: is {found} voxels large; expected {expected} as {source}.")
+        size, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
+        raise ValueError(f"{path}: is {size} voxels large; expected {expected} as {source}.")
     corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * [*np.array(label.shape[1:]) - 1, 1]
     first, second = (np.asarray(image.affine, dtype=np.float64)[:3] for image in (label, volume))
     apart = float(np.linalg.norm((first - second) @ corners.T, axis=0).max())

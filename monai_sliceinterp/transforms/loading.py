@@ -13,13 +13,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import math
 import re
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,21 @@ import numpy as np
 import SimpleITK as sitk
 from monai.config import KeysCollection
 from monai.data import MetaTensor, NibabelReader
-from monai.data.utils import orientation_ras_lps
+from monai.data.utils import correct_nifti_header_if_necessary, orientation_ras_lps
 from monai.transforms import Transform
 from monai.utils import MetaKeys, SpaceKeys, TransformBackends
 
-from monai_sliceinterp.dicom.errors import reason
+from monai_sliceinterp.checks import switch
 from monai_sliceinterp.dicom.reading import read_dicom
 from monai_sliceinterp.dicom.series import dicom_series, is_dicom
-from monai_sliceinterp.files import IMAGE_SUFFIXES
-from monai_sliceinterp.geometry import spatial_affine
+from monai_sliceinterp.files import IMAGE_SUFFIXES, reason
+from monai_sliceinterp.geometry import compose_affine, spatial_affine
 from monai_sliceinterp.transforms.mapping import ApplyToKeys
 
 __all__ = ["LoadVolume", "LoadVolumeD", "LoadVolumeDict", "LoadVolumed", "dicom_series"]
+
+_NIFTI = (".nii", ".nii.gz")
+_NO_SPACING = "the spacing is zero or missing in the header; expected voxel sizes in mm, in the file or given."
 
 _SPACING_FIELDS = {
     (".mha", ".mhd"): rb"^\s*(ElementSpacing|ElementSize)\s*=",
@@ -51,7 +56,7 @@ _IN_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
 class _Unusable(ValueError):
-    """What is wrong with a file that was read, without its name."""
+    """Fault of a file that was read, without its name."""
 
 
 class LoadVolume(Transform):
@@ -60,12 +65,12 @@ class LoadVolume(Transform):
     NIfTI files are read by MONAI's ``NibabelReader``, others by SimpleITK; a folder is read as one DICOM series and a
     multi-frame DICOM file as one volume, see :func:`monai_sliceinterp.dicom.read_dicom`. The affine is in mm (RAS),
     whatever the file's units. A 4D file is a time series: its frames become the channels. The metadata gets
-    ``original_ndim``, ``stored_dtype`` and, where the file tells it, ``frame_spacing`` in seconds, with which
+    ``original_ndim``, ``stored_dtype`` and, where the file has it, ``frame_spacing`` in seconds, with which
     :class:`monai_sliceinterp.transforms.SaveVolumed` writes the same kind of file. As torch computes with few unsigned
     types, uint16 and uint32 become the next larger signed type here.
 
     Args:
-        spacing: voxel size in mm of files that tell none: one number for all axes, or three in the order of the array's
+        spacing: voxel size in mm of files that have none: one number for all axes, or three in the order of the array's
             axes. A file with a spacing of its own is refused then.
         allow_nan: take NaN voxels (outside the field of view, say). Infinite ones are refused in any case.
         for_training: refuse unevenly spaced slices, which samples cut out of the volume would take for even ones, and
@@ -91,7 +96,8 @@ class LoadVolume(Transform):
         self, spacing: float | Sequence[float] | None = None, allow_nan: bool = False, for_training: bool = False
     ) -> None:
         self.spacing = None if spacing is None else _three_lengths(spacing)
-        self.allow_nan, self.for_training = allow_nan, for_training
+        self.allow_nan = switch("allow_nan", allow_nan)
+        self.for_training = switch("for_training", for_training)
 
     def __call__(self, filename: str | Path) -> MetaTensor:
         """Load ``filename``: an image file, a DICOM folder or a multi-frame DICOM file; returns ``(C, X, Y, Z)``."""
@@ -100,9 +106,9 @@ class LoadVolume(Transform):
             raise ValueError(f"{path}: no such file or folder.")
         if path.is_dir() or _is_dicom(path):
             array, meta = read_dicom(path)
-            tells_spacing = True
+            has_spacing = True
         else:
-            array, meta, tells_spacing = _read_file(path, self.spacing)
+            array, meta, has_spacing = _read_file(path, self.spacing)
         if self.for_training:
             if "slice_positions" in meta:
                 raise ValueError(f"{path}: its slices are unevenly spaced or some are missing; expected even gaps.")
@@ -114,6 +120,8 @@ class LoadVolume(Transform):
             raise ValueError(f"{path}: voxels of type {array.dtype} are not gray values; expected integers or floats.")
         if min(array.shape[:3]) < 2:
             raise ValueError(f"{path}: has a single slice ({shape}); interpolation needs at least 2.")
+        if not array.size:
+            raise ValueError(f"{path}: has no frame ({shape}); expected one at least.")
         _check_finite(path, array, self.allow_nan)
         stored_dtype = str(array.dtype.newbyteorder("="))
         channels_first = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
@@ -123,9 +131,9 @@ class LoadVolume(Transform):
             spatial_affine(image.affine)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        if tells_spacing and self.spacing is not None:
-            own = " x ".join(f"{length:g}" for length in image.pixdim.tolist())
-            raise ValueError(f"{path}: has a spacing of its own ({own} mm); expected none to be given.")
+        if has_spacing and self.spacing is not None:
+            lengths = " x ".join(f"{length:g}" for length in image.pixdim.tolist())
+            raise ValueError(f"{path}: has a spacing of its own ({lengths} mm); expected none to be given.")
         image.meta["filename_or_obj"] = str(path)
         image.meta["original_ndim"] = array.ndim
         image.meta["stored_dtype"] = stored_dtype
@@ -138,7 +146,7 @@ class LoadVolumed(ApplyToKeys):
     Args:
         keys: entries with an image file or a DICOM folder.
         allow_missing_keys: do not raise for keys that are not there.
-        spacing: voxel size in mm of files that tell none, see :class:`LoadVolume`.
+        spacing: voxel size in mm of files that have none, see :class:`LoadVolume`.
         allow_nan: take NaN voxels.
         for_training: refuse unevenly spaced slices, and keep only metadata that batches can hold.
 
@@ -190,11 +198,15 @@ def _check_finite(path: Path, array: np.ndarray, allow_nan: bool) -> None:
 
 
 def _read_file(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, dict[str, Any], bool]:
-    """Read a file that is not DICOM: voxels ``(X, Y, Z[, frames])``, metadata, and whether it tells a spacing."""
+    """Read a file that is not DICOM: voxels ``(X, Y, Z[, frames])``, metadata, and whether it has a spacing.
+
+    Args:
+        path: the file.
+        spacing: voxel size in mm that stands in for the one that the header lacks.
+    """
+    read = _read_nifti if path.name.lower().endswith(_NIFTI) else _read_with_itk
     try:
-        tells_spacing = _tells_spacing(path)
-        if tells_spacing or spacing is not None:
-            return *_read(path, None if tells_spacing else spacing), tells_spacing
+        return read(path, spacing)
     except _Unusable as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader has exceptions of its own
@@ -202,47 +214,68 @@ def _read_file(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarra
         raise ValueError(
             f"{path}: cannot be read as an image ({reason(error)}); expected {known} or a DICOM folder."
         ) from error
-    raise ValueError(
-        f"{path}: the spacing is zero or missing in the header; expected voxel sizes in mm, in the file or given."
-    )
 
 
-def _read(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read with MONAI or SimpleITK; ``spacing`` in mm stands in for the one that the header lacks."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        _check_compressed(path)
-        with _no_itk_warnings():
-            array, meta = _from_itk(sitk.ReadImage(str(path)))
-        affine = meta[MetaKeys.AFFINE]
-        if spacing is not None:
-            affine[:3, :3] *= spacing  # the reader took 1 mm
-    else:
-        _check_whole(path)
-        reader = NibabelReader()
-        array, meta = reader.get_data(reader.read(str(path)))
-        file: Any = nib.load(path)  # MONAI's reader alters header and affine where they contradict each other
-        space_unit, time_unit = file.header.get_xyzt_units()
-        unit = _IN_MM.get(space_unit, 1.0)
-        if spacing is not None:
-            file.header["pixdim"][1:4] = np.divide(spacing, unit)
-        affine = np.array(file.affine if spacing is None else file.header.get_best_affine(), dtype=np.float64)
-        affine[:3] *= unit
-        if array.ndim == 4:
-            meta["frame_spacing"] = float(file.header.get_zooms()[3]) * _IN_SECONDS.get(time_unit, 1.0)
-    meta = {**meta, MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
-    return np.asarray(array), meta
-
-
-def _check_whole(path: Path) -> None:
-    """Check that a NIfTI file holds what its header claims, before memory is taken for it."""
-    size = path.stat().st_size
-    if path.name.lower().endswith(".gz"):  # the reader checks no sum, and stops before it
-        with gzip.open(path) as file:
-            size = sum(map(len, iter(lambda: file.read(1 << 20), b"")))
-    image: Any = nib.load(path)
+def _read_nifti(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, dict[str, Any], bool]:
+    """Read with MONAI, which needs to open and decompress the file only once."""
+    stream = _decompressed(path) if path.name.lower().endswith(".gz") else None
+    size = path.stat().st_size if stream is None else stream.getbuffer().nbytes
+    with path.open("rb") if stream is None else contextlib.nullcontext(stream) as file:
+        block = file.read(540)
+    sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
+    kind: Any = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
+    start = kind.header_class(block[: kind.header_class.sizeof_hdr], check=False)
+    has_spacing = int(start["sform_code"]) > 0 or bool((start["pixdim"][1:4] != 0).all())
+    if not has_spacing and spacing is None:
+        raise _Unusable(_NO_SPACING)
+    if stream is not None:
+        stream.seek(0)
+    image: Any = nib.load(path) if stream is None else kind.from_stream(stream)
     claimed = image.dataobj.offset + math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
-    if size < claimed:
+    if size < claimed:  # known before memory is taken for it
         raise ValueError(f"it holds {size} bytes and its header tells of {claimed}")
+    header, affine = image.header.copy(), np.array(image.affine, dtype=np.float64)
+    space_unit, time_unit = header.get_xyzt_units()
+    unit = _IN_MM.get(space_unit, 1.0)
+    if spacing is not None and not has_spacing:
+        header["pixdim"][1:4] = np.divide(spacing, unit)
+        affine = np.array(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= unit
+    reader = NibabelReader()
+    reader.filenames = (str(path),)
+    # MONAI's reader alters header and affine where they contradict each other
+    array, meta = reader.get_data(correct_nifti_header_if_necessary(image))
+    if array.ndim == 4:
+        meta["frame_spacing"] = float(header.get_zooms()[3]) * _IN_SECONDS.get(time_unit, 1.0)
+    meta = {**meta, MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
+    return np.asarray(array), meta, has_spacing
+
+
+def _decompressed(path: Path) -> io.BytesIO:
+    """Decompress a file, to its end and with its sum checked, which the reader of NIfTI files does not do."""
+    stream = io.BytesIO()
+    with gzip.open(path) as file:
+        shutil.copyfileobj(file, stream, 1 << 20)
+    stream.seek(0)
+    return stream
+
+
+def _read_with_itk(path: Path, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, dict[str, Any], bool]:
+    """Read with SimpleITK, which silently takes 1 mm where the header has no spacing."""
+    pattern = next(
+        (pattern for suffixes, pattern in _SPACING_FIELDS.items() if path.name.lower().endswith(suffixes)), b""
+    )
+    with path.open("rb") as file:
+        has_spacing = re.search(pattern, file.read(65536), re.MULTILINE | re.IGNORECASE) is not None
+    if not has_spacing and spacing is None:
+        raise _Unusable(_NO_SPACING)
+    _check_compressed(path)
+    with _no_itk_warnings():
+        array, meta = _from_itk(sitk.ReadImage(str(path)))
+    if spacing is not None and not has_spacing:
+        meta[MetaKeys.AFFINE][:3, :3] *= spacing
+        meta[MetaKeys.ORIGINAL_AFFINE] = meta[MetaKeys.AFFINE].copy()
+    return array, meta, has_spacing
 
 
 def _check_compressed(path: Path) -> None:
@@ -276,8 +309,7 @@ def _from_itk(image: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
     affine = np.eye(4)
     if ndim > 2:
         direction = np.reshape(image.GetDirection(), (ndim, ndim))[:3, :3]
-        affine[:3, :3] = direction * image.GetSpacing()[:3]
-        affine[:3, 3] = image.GetOrigin()[:3]
+        affine = compose_affine(direction, image.GetSpacing()[:3], image.GetOrigin()[:3])
     meta: dict[str, Any] = {"frame_spacing": image.GetSpacing()[3]} if ndim == 4 else {}
     array = sitk.GetArrayFromImage(image).T
     return array, {
@@ -289,7 +321,7 @@ def _from_itk(image: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_itk_warnings() -> Iterator[None]:
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -297,23 +329,6 @@ def _no_itk_warnings() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-def _tells_spacing(path: Path) -> bool:
-    """Whether the header holds a spacing. Readers silently take 1 mm where there is none."""
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
-            block = file.read(540)
-        sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
-        kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
-        header = kind(block[: kind.sizeof_hdr], check=False)
-        return int(header["sform_code"]) > 0 or bool((header["pixdim"][1:4] != 0).all())
-    for suffixes, pattern in _SPACING_FIELDS.items():
-        if name.endswith(suffixes):
-            with path.open("rb") as file:
-                return re.search(pattern, file.read(65536), re.MULTILINE | re.IGNORECASE) is not None
-    return True
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed

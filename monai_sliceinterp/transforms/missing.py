@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Voxels of which nothing is known: NaN, as tools that resample scans leave it outside of the field of view."""
+"""Missing voxels: NaN, as tools that resample scans leave it outside of the field of view."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["FillMissingD", "FillMissingDict", "FillMissingd", "fill_missing", "h
 
 
 def has_missing(volume: Tensor) -> bool:
-    """Whether a volume has NaN voxels, found without a mask in memory.
+    """Check whether a volume has NaN voxels, without a mask in memory.
 
     Args:
         volume: tensor of any shape and type.
@@ -38,7 +38,7 @@ def has_missing(volume: Tensor) -> bool:
 
 
 def fill_missing(volume: Tensor) -> Tensor:
-    """Give NaN voxels the smallest intensity of the volume, that of its background.
+    """Replace NaN voxels by the smallest intensity of the volume, that of its background.
 
     Infinite voxels stay: they are wrong, not missing.
 
@@ -64,15 +64,15 @@ def fill_missing(volume: Tensor) -> Tensor:
     return volume.nan_to_num(nan=float(finite.amin()), posinf=torch.inf, neginf=-torch.inf)
 
 
-def mark_missing(output: Tensor, observed: Tensor, grid: OutputGrid) -> Tensor:
-    """Set the voxels of an interpolated volume to NaN, in place, of which nothing is known.
+def mark_missing(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
+    """Set the missing voxels of an interpolated volume to NaN, in place.
 
-    These are the voxels between two observed slices of which one is NaN there, and in place of an observed slice those
-    that are NaN in it.
+    These are the voxels between two input slices that are NaN in one of them, and at the position of an input slice
+    those that are NaN in it.
 
     Args:
         output: ``(..., M)`` floating point, slices last.
-        observed: ``(..., N)`` the input slices as they were loaded, with NaN.
+        image: ``(..., N)`` the input slices as they were loaded, with NaN.
         grid: the output grid.
 
     Returns:
@@ -87,7 +87,7 @@ def mark_missing(output: Tensor, observed: Tensor, grid: OutputGrid) -> Tensor:
     upper = lower + (grid.alpha > 0)
     lower = torch.where(grid.alpha < 1, lower, upper)  # the last slice ends a gap
     for index, (first, second) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
-        missing = observed[..., first].isnan() | observed[..., second].isnan()
+        missing = image[..., first].isnan() | image[..., second].isnan()
         output[..., index].masked_fill_(missing, torch.nan)
     return output
 

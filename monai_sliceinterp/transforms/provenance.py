@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tell synthesized slices from observed ones, and where an output comes from, in files beside it."""
+"""Write the provenance of an output beside it: which slices are synthesized, and how it was made."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class SaveProvenanced(MapTransform):
 
     @cached_property
     def _made_by(self) -> dict[str, Any]:
-        """What is the same for all volumes."""
+        """Entries that are the same for all volumes."""
         return {
             "weights_sha256": file_sha256(self.weights) if self.weights else None,
             "bundle": bundle_version(self.bundle_root) if self.bundle_root else None,

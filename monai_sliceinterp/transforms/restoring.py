@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bring an interpolated volume back to the input's units, type and orientation."""
+"""Restore the input's units, type and orientation in an interpolated volume."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
 class RestoreVolumed(MapTransform):
     """Undo the preprocessing of an interpolated volume: original units, type and axis order, observed slices pasted.
 
-    Slices are restored a few at a time, so that memory does not hold the volume in further types. Voxels of which
-    nothing is known, as the observed slices beside them are NaN there, become NaN. The result has the metadata of the
+    Slices are restored a few at a time, so that memory does not hold the volume in further types. Voxels become NaN
+    where the input slices beside them are NaN. The result has the metadata of the
     original, its own affine, and the grid that the interpolated volume carries.
 
     Args:
@@ -168,7 +168,7 @@ def _like(volume: MetaTensor, voxels: Tensor) -> MetaTensor:
 
 
 def _own_memory(volume: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """Let a volume's memory hold another one whose slices take at most the room of its own, or None if it cannot.
+    """Reuse a volume's memory for another one whose slices are not larger, or return None if that is impossible.
 
     Written from the first slice to the last, the other volume overwrites only slices that have been read.
     """

@@ -124,7 +124,7 @@ class SaveVolumed(MapTransform):
         return [self.output_dir / f"{file_stem(source)}_{postfix}.nii.gz" for postfix in self.postfix]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write every key; ``saved_to`` in its metadata tells where."""
+        """Write every key; ``saved_to`` in its metadata is the file."""
         result = dict(data)
         for key, postfix in self.key_iterator(result, self.postfix):
             image = result[key]

@@ -36,6 +36,7 @@ from monai.bundle import ConfigWorkflow
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless
 
+from monai_sliceinterp.command_line import report
 from tests.dicom_series import write_series
 
 SPACING = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -56,6 +57,9 @@ def attempt(weights: Path, **options: object) -> Result:
         except SystemExit as end:  # Python prints a text and ends with status 1
             print(end.code, file=sys.stderr)
             status = 1 if isinstance(end.code, str) else end.code
+        except Exception as error:  # what the hook that the command line has installed does
+            report(error)
+            status = 1
     return Result(status, stdout.getvalue(), stderr.getvalue())
 
 
@@ -209,7 +213,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "singular_affine.nii": (nifti(rows(1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 4, 0)), "affine is singular"),
     "zero_column.nii": (nifti(rows(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)), "spacing is zero"),
     "complex.nii": (voxels(GRAY.astype(np.complex64)), "not gray values"),
-    "no_frames.nii": (nifti(dims(4, 12, 11, 4, 0)), ""),
+    "no_frames.nii": (nifti(dims(4, 12, 11, 4, 0)), "has no frame (12 x 11 x 4 x 0)"),
     "rgb.nii": (voxels(np.zeros(SHAPE, [(color, "u1") for color in "RGB"])), "not gray values"),
     "flat.nii": (voxels(GRAY[..., 0]), "2 dimensions (12 x 11)"),
     "line.nii": (voxels(GRAY[:, 0, 0]), "1 dimensions"),

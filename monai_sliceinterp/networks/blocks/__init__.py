@@ -9,11 +9,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Building blocks of networks."""
+"""Building blocks of the networks."""
 
 from __future__ import annotations
 
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
+from monai_sliceinterp.networks.blocks.blended_interpolation import blended_interpolation
 from monai_sliceinterp.networks.blocks.block_cosine import BlockCosineShortcut, block_cosine_basis
 from monai_sliceinterp.networks.blocks.generated_filters import (
     FilterGenerator,

@@ -19,21 +19,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DecoderBlock", "EncoderBlock", "fan_in_normal_", "pad_to_multiple"]
+__all__ = [
+    "DecoderBlock",
+    "EncoderBlock",
+    "convolution_pair",
+    "fan_in_normal_",
+    "pad_to_multiple",
+    "shuffle",
+    "unshuffle",
+]
 
 
 def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2, gain: float = 1.0) -> None:
-    """Initialize every convolution below ``module`` for leaky ReLU, in place.
+    """Initialize the convolutions of a network for leaky ReLU, in place (ASI, section IV).
 
     Weights are drawn from a zero-mean normal distribution with standard deviation ``gain / sqrt(n_l (1 + slope^2))``,
-    ``n_l`` being the number of incoming connections of the layer (ASI, section IV), biases are zero. Batch
-    normalization keeps its scale of one and shift of zero.
+    where ``n_l`` is the number of incoming connections of the layer; biases are zero. Batch normalization keeps its
+    scale of one and shift of zero.
 
     Args:
         module: network to initialize.
         negative_slope: slope of the leaky ReLU for negative inputs.
-        gain: 1 where batch normalization sets the scale of the activations anew; the square root of 2 where nothing
-            does, so that they neither vanish nor grow from layer to layer (He et al. 2015).
+        gain: 1 for networks with batch normalization, which sets the scale of the activations; the square root of 2
+            for those without, in which activations then neither vanish nor grow from layer to layer (He et al. 2015).
 
     Example:
         >>> conv = nn.Conv2d(64, 32, 3)
@@ -50,29 +58,68 @@ def fan_in_normal_(module: nn.Module, negative_slope: float = 0.2, gain: float =
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pad the spatial sizes of a batch at their far ends to a multiple, by repeating the border.
+    """Pad the spatial sizes of a batch to a multiple by repeating the border at their far ends.
 
     Args:
         image: slices ``(B, C, H, W)`` or volumes ``(B, C, H, W, N)``, any value range.
         multiple: the padded sizes are multiples of this number.
 
     Returns:
-        The padded batch; the very input when nothing has to be added.
+        The padded batch, or the input itself if its sizes are multiples already.
 
     Example:
-        >>> import torch
         >>> pad_to_multiple(torch.ones(1, 1, 5, 8), 4).shape
         torch.Size([1, 1, 8, 8])
     """
     missing = [-size % multiple for size in image.shape[2:]]
     padding = [amount for size in reversed(missing) for amount in (0, size)]
-    # an exported network pads whatever size it is given later
+    # an exported network must pad inputs of any size
     exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
     return F.pad(image, padding, mode="replicate") if exporting or any(missing) else image
 
 
+def convolution_pair(in_channels: int, out_channels: int, negative_slope: float = 0.2) -> list[nn.Module]:
+    """Create the layers of two 3x3 convolutions, each with leaky ReLU.
+
+    Args:
+        in_channels: channels of the input ``(B, in_channels, H, W)``.
+        out_channels: channels of the output ``(B, out_channels, H, W)``.
+        negative_slope: slope of the leaky ReLU.
+
+    Example:
+        >>> nn.Sequential(*convolution_pair(1, 8))(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+    """
+    return [
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.LeakyReLU(negative_slope, inplace=True),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.LeakyReLU(negative_slope, inplace=True),
+    ]
+
+
+def unshuffle(stem: int) -> list[nn.Module]:
+    """Create the layer that rearranges ``stem`` x ``stem`` pixels into channels, or none for a stem of 1.
+
+    Example:
+        >>> nn.Sequential(*unshuffle(2))(torch.zeros(1, 1, 4, 6)).shape
+        torch.Size([1, 4, 2, 3])
+    """
+    return [nn.PixelUnshuffle(stem)] if stem > 1 else []
+
+
+def shuffle(stem: int) -> list[nn.Module]:
+    """Create the layer that rearranges channels into ``stem`` x ``stem`` pixels, or none for a stem of 1.
+
+    Example:
+        >>> nn.Sequential(*shuffle(2))(torch.zeros(1, 4, 2, 3)).shape
+        torch.Size([1, 1, 4, 6])
+    """
+    return [nn.PixelShuffle(stem)] if stem > 1 else []
+
+
 class EncoderBlock(nn.Sequential):
-    """Two 3x3 convolutions with leaky ReLU, batch normalization, 2x2 average pooling (ASI, section III-B).
+    """Block of two 3x3 convolutions with leaky ReLU, batch normalization and 2x2 average pooling (ASI, III-B).
 
     Args:
         in_channels: channels of the input ``(B, in_channels, H, W)``.
@@ -80,24 +127,20 @@ class EncoderBlock(nn.Sequential):
         negative_slope: slope of the leaky ReLU.
 
     Example:
-        >>> import torch
         >>> EncoderBlock(1, 32)(torch.zeros(2, 1, 16, 16)).shape
         torch.Size([2, 32, 8, 8])
     """
 
     def __init__(self, in_channels: int, out_channels: int, negative_slope: float = 0.2) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.LeakyReLU(negative_slope, inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-            nn.LeakyReLU(negative_slope, inplace=True),
+            *convolution_pair(in_channels, out_channels, negative_slope),
             nn.BatchNorm2d(out_channels),
             nn.AvgPool2d(2),
         )
 
 
 class DecoderBlock(nn.Sequential):
-    """Two 3x3 convolutions with leaky ReLU, batch normalization, 2x2 nearest-neighbor upsampling (ASI, III-B).
+    """Block of two 3x3 convolutions with leaky ReLU, batch normalization and 2x2 nearest upsampling (ASI, III-B).
 
     Args:
         in_channels: channels of the input ``(B, in_channels, H, W)``.
@@ -105,17 +148,13 @@ class DecoderBlock(nn.Sequential):
         negative_slope: slope of the leaky ReLU.
 
     Example:
-        >>> import torch
         >>> DecoderBlock(128, 64)(torch.zeros(2, 128, 8, 8)).shape
         torch.Size([2, 64, 16, 16])
     """
 
     def __init__(self, in_channels: int, out_channels: int, negative_slope: float = 0.2) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.LeakyReLU(negative_slope, inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-            nn.LeakyReLU(negative_slope, inplace=True),
+            *convolution_pair(in_channels, out_channels, negative_slope),
             nn.BatchNorm2d(out_channels),
             nn.Upsample(scale_factor=2, mode="nearest"),
         )

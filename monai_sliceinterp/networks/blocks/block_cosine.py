@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A linear shortcut through an autoencoder: the cosine transform of square blocks, which training improves on."""
+"""Linear shortcut through an autoencoder: a cosine transform of square pixel blocks, refined by training."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["BlockCosineShortcut", "block_cosine_basis"]
 
 
 def block_cosine_basis(size: int, count: int) -> NDArray[np.float64]:
-    """Lowest frequencies of the two-dimensional cosine transform (DCT-II) of square blocks.
+    """Compute the lowest frequencies of the two-dimensional cosine transform (DCT-II) of square pixel blocks.
 
     Args:
         size: pixels of a block's side.
-        count: number of frequencies, at most ``size ** 2``; by rising radial frequency, of two as far from zero the one
-            that changes along the columns first.
+        count: number of frequencies, at most ``size ** 2``; ordered by radial frequency, of two equal ones the one that
+            changes along the columns first.
 
     Returns:
         ``(count, size, size)``, orthonormal.
 
     Raises:
-        ValueError: if there are not as many frequencies.
+        ValueError: if the block has fewer frequencies.
 
     Example:
         >>> basis = block_cosine_basis(2, 3)
@@ -50,18 +50,18 @@ def block_cosine_basis(size: int, count: int) -> NDArray[np.float64]:
 
 
 class BlockCosineShortcut(nn.Module):
-    """Linear encoder and decoder of square blocks, whose weights begin as the lowest frequencies of each block.
+    """Linear encoder and decoder of square pixel blocks, initialized with the lowest frequencies of each block.
 
-    Beside the convolutions of an autoencoder with as few numbers per block, it gives from the first step what a linear
-    transform can; the convolutions then learn what it cannot. Convolutions alone take thousands of steps to get there.
+    Beside the convolutions of an autoencoder with an equally small code, it reconstructs from the first step what a
+    linear transform can; the convolutions learn the rest. Convolutions alone take thousands of steps to get there.
 
     Args:
         in_channels: channels of an image.
-        size: pixels of a block's side; a code has one place per block.
+        size: pixels of a block's side; a code has one pixel per block.
         count: channels of the code. Several image channels share them in turns.
 
     Raises:
-        ValueError: if a block has fewer frequencies than are asked for.
+        ValueError: if a block has fewer frequencies than ``count`` needs.
 
     Example:
         >>> shortcut = BlockCosineShortcut(1, size=4, count=16)
@@ -78,11 +78,11 @@ class BlockCosineShortcut(nn.Module):
         self.synthesis = nn.Conv2d(count, in_channels * size**2, 1)
         basis = torch.from_numpy(block_cosine_basis(size, -(-count // in_channels))).flatten(1)
         weight = torch.zeros(count, in_channels, size**2)
-        for place in range(count):
-            weight[place, place % in_channels] = basis[place // in_channels]
+        for row in range(count):
+            weight[row, row % in_channels] = basis[row // in_channels]
         weight = weight.flatten(1)[:, :, None, None]
         with torch.no_grad():
-            # codes of the size of intensities rather than of sums over a block
+            # codes then have the magnitude of intensities rather than of sums over a block
             self.analysis.weight.copy_(weight / size**0.5)
             self.synthesis.weight.copy_(weight.transpose(0, 1) * size**0.5)
         for convolution in (self.analysis, self.synthesis):

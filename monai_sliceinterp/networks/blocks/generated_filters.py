@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Filters generated from physical distances: the filter-distance matrix and what is made of it (SAINT, 3.2)."""
+"""Filters generated from distances in mm: filter-distance matrix, filter generator, application (SAINT, 3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FilterGenerator", "apply_generated_filters", "filter_distance_matrix"]
+from monai_sliceinterp import checks
+
+__all__ = ["FilterGenerator", "apply_generated_filters", "filter_distance_matrix", "odd_kernel_size"]
+
+
+def odd_kernel_size(kernel_size: int) -> int:
+    """Check the size of a generated filter, which must have a center.
+
+    Raises:
+        ValueError: if the size is not a positive odd integer.
+
+    Example:
+        >>> odd_kernel_size(3)
+        3
+    """
+    if checks.positive_integer("kernel_size", kernel_size) % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size!r}.")
+    return int(kernel_size)
 
 
 def filter_distance_matrix(
@@ -28,7 +45,7 @@ def filter_distance_matrix(
     in_plane_spacing: Tensor | float,
     kernel_size: int = 3,
 ) -> Tensor:
-    """Distances in mm from the voxels under a filter to the voxel that the filter synthesizes (SAINT, Algorithm 1).
+    """Compute the distances in mm from the voxels under a filter to the synthesized voxel (SAINT, Algorithm 1).
 
     The filter is centered on an observed voxel; rows run along the slice axis and columns in-plane. The synthesized
     voxel lies ``offset`` gaps past the center. With c = ``kernel_size // 2``, entry (i, j) is
@@ -50,12 +67,12 @@ def filter_distance_matrix(
         >>> filter_distance_matrix([0.5], slice_spacing=4.0, in_plane_spacing=1.5)[0, 0, :, 1].tolist()
         [6.0, 2.0, 2.0]
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"the filter size must be odd, got {kernel_size!r}.")
-    places = torch.as_tensor(offsets, dtype=torch.float32).reshape(-1)
-    exporting = torch.compiler.is_compiling()  # then there are no values to look at
-    if not exporting and len(places) and not (places.min() >= 0 and places.max() < 1):
-        raise ValueError(f"offsets must lie within [0, 1), got {float(places.min()):g} to {float(places.max()):g}.")
+    odd_kernel_size(kernel_size)
+    fractions = torch.as_tensor(offsets, dtype=torch.float32).reshape(-1)
+    exporting = torch.compiler.is_compiling()  # tensors have no values then
+    if not exporting and len(fractions) and not (fractions.min() >= 0 and fractions.max() < 1):
+        lowest, highest = float(fractions.min()), float(fractions.max())
+        raise ValueError(f"offsets must lie within [0, 1), got {lowest:g} to {highest:g}.")
     across, along = (
         torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1, 1) for value in (slice_spacing, in_plane_spacing)
     )
@@ -64,7 +81,7 @@ def filter_distance_matrix(
             raise ValueError(f"the {name} spacing must be a positive number of mm, got {value.flatten().tolist()}.")
     device = across.device if across.device.type != "cpu" else along.device
     steps = torch.arange(kernel_size, dtype=torch.float32, device=device) - kernel_size // 2
-    rows = (steps[:, None] - places.to(device)[:, None, None]) * across.to(device)
+    rows = (steps[:, None] - fractions.to(device)[:, None, None]) * across.to(device)
     columns = steps * along.to(device)
     if exporting:  # ONNX has no hypot
         return (rows.square() + columns.square()).sqrt()
@@ -72,16 +89,16 @@ def filter_distance_matrix(
 
 
 class FilterGenerator(nn.Module):
-    """Convolutional network that turns filter-distance matrices into filters (SAINT, eq. 8).
+    """Convolutional network that generates filters from filter-distance matrices (SAINT, eq. 8).
 
-    3x3 convolutions with ReLU between them; the output, one k x k plane for each feature channel, is the filter. With
-    the default sizes it has 129,600 parameters.
+    It has 3x3 convolutions with ReLU between them; the output, one k x k plane for each feature channel, is the filter.
+    With the default sizes it has 129,600 parameters.
 
     Args:
-        out_channels: channels of the features the filters are applied to.
+        out_channels: channels of the features that the filters are applied to.
         hidden_channels: channels between the layers.
-        gain: factor on the last layer's initial weights. A small one starts a network that adds its output to an
-            interpolation close to that interpolation.
+        gain: factor on the last layer's initial weights. With a small one, a network that adds its output to an
+            interpolation is close to that interpolation at first.
 
     Example:
         >>> FilterGenerator()(torch.ones(2, 3, 3, 3)).shape
@@ -102,7 +119,7 @@ class FilterGenerator(nn.Module):
                 parameter.mul_(gain)
 
     def forward(self, distances: Tensor) -> Tensor:
-        """Map distances in mm ``(B, R, k, k)`` to filters ``(B, R, out_channels, k, k)``."""
+        """Generate filters ``(B, R, out_channels, k, k)`` from distances in mm ``(B, R, k, k)``."""
         size = distances.shape
         return self.layers(distances.reshape(-1, 1, *size[2:])).reshape(*size[:2], -1, *size[2:])
 
@@ -110,11 +127,11 @@ class FilterGenerator(nn.Module):
 def apply_generated_filters(features: Tensor, filters: Tensor) -> Tensor:
     """Convolve features with generated filters (SAINT, eq. 5), without unfolding a copy of the features.
 
-    Columns are padded with zeros; rows are not, so that the caller chooses what lies past them.
+    Columns are padded with zeros; rows are not: the caller chooses their padding.
 
     Args:
         features: ``(B, C, N + k - 1, L)``.
-        filters: ``(B, R, C, k, k)``, a filter bank for every sample, or ``(1, R, C, k, k)`` for all of them.
+        filters: ``(B, R, C, k, k)``, one filter bank per sample, or ``(1, R, C, k, k)``, one for all of them.
 
     Returns:
         ``(B, R, N, L)``.

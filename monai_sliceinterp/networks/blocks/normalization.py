@@ -14,18 +14,19 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
 __all__ = ["FreezableNormalization"]
 
+BATCH_NORMALIZATION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class FreezableNormalization(nn.Module):
-    """Base of networks whose batch normalization can go on with its running statistics while the rest is trained.
+    """Base of networks whose batch normalization can use its running statistics while the rest is trained.
 
     Attributes:
-        normalization_frozen: where true, batch normalization stays in evaluation mode when the network is set to
-            training. :class:`monai_sliceinterp.handlers.FreezeNormalizationHandler` sets it after a warm-up.
+        normalization_frozen: if true, batch normalization stays in evaluation mode when the network is set to
+            training mode. :class:`monai_sliceinterp.handlers.FreezeNormalizationHandler` sets it after a warm-up.
 
     Example:
         >>> class Network(FreezableNormalization):
@@ -47,6 +48,6 @@ class FreezableNormalization(nn.Module):
         super().train(mode)
         if self.normalization_frozen:
             for layer in self.modules():
-                if isinstance(layer, _BatchNorm):
+                if isinstance(layer, BATCH_NORMALIZATION):
                     layer.eval()
         return self

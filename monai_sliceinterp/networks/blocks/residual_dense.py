@@ -20,11 +20,13 @@ import torch
 from monai.networks.layers import Conv
 from torch import Tensor, nn
 
+from monai_sliceinterp import checks
+
 __all__ = ["ResidualDenseBlock", "ResidualDenseNetwork"]
 
 
 class ResidualDenseBlock(nn.Module):
-    """Densely connected 3x3 convolutions with ReLU, a 1x1 convolution that fuses all of them, and a skip connection.
+    """Block of densely connected 3x3 convolutions with ReLU, fused by a 1x1 convolution, with a skip connection.
 
     Args:
         spatial_dims: 2 or 3.
@@ -42,11 +44,8 @@ class ResidualDenseBlock(nn.Module):
 
     def __init__(self, spatial_dims: int = 2, channels: int = 64, growth: int = 32, num_layers: int = 8) -> None:
         super().__init__()
-        if min(channels, growth, num_layers) < 1:
-            raise ValueError(
-                f"a residual dense block needs positive sizes, got channels={channels}, growth={growth}, "
-                f"num_layers={num_layers}."
-            )
+        for name, size in (("channels", channels), ("growth", growth), ("num_layers", num_layers)):
+            checks.positive_integer(name, size)
         conv = Conv[Conv.CONV, spatial_dims]
         self.layers = nn.ModuleList(
             conv(channels + index * growth, growth, 3, padding=1) for index in range(num_layers)
@@ -54,7 +53,7 @@ class ResidualDenseBlock(nn.Module):
         self.fusion = conv(channels + num_layers * growth, channels, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map features ``(B, channels, ...)`` to features of the same shape."""
+        """Compute features of the same shape from features ``(B, channels, ...)``."""
         features = image
         for layer in self.layers:
             features = torch.cat([features, torch.relu(layer(features))], dim=1)
@@ -62,7 +61,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 class ResidualDenseNetwork(nn.Module):
-    """Residual dense network without upsampling: two convolutions, D residual dense blocks, global fusion.
+    """Residual dense network (RDN) without upsampling: two convolutions, D residual dense blocks, global fusion.
 
     The outputs of all blocks are fused by a 1x1 and a 3x3 convolution and added to the first convolution's features.
 
@@ -96,11 +95,9 @@ class ResidualDenseNetwork(nn.Module):
         growth: int = 32,
     ) -> None:
         super().__init__()
-        if min(in_channels, 1 if out_channels is None else out_channels, channels, num_blocks) < 1:
-            raise ValueError(
-                f"a residual dense network needs positive sizes, got in_channels={in_channels}, "
-                f"out_channels={out_channels}, channels={channels}, num_blocks={num_blocks}."
-            )
+        sizes = {"in_channels": in_channels, "channels": channels, "num_blocks": num_blocks}
+        for name, size in (sizes if out_channels is None else {**sizes, "out_channels": out_channels}).items():
+            checks.positive_integer(name, size)
         conv = Conv[Conv.CONV, spatial_dims]
         self.first = conv(in_channels, channels, 3, padding=1)
         self.second = conv(channels, channels, 3, padding=1)
@@ -111,7 +108,7 @@ class ResidualDenseNetwork(nn.Module):
         self.last = None if out_channels is None else conv(channels, out_channels, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map an image ``(B, in_channels, ...)`` to ``(B, out_channels, ...)``, or to its features."""
+        """Compute ``(B, out_channels, ...)``, or features ``(B, channels, ...)``, from ``(B, in_channels, ...)``."""
         shallow = self.first(image)
         features, collected = self.second(shallow), []
         for block in self.blocks:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Views of a stack of slices: the images across the slices in which SAINT (section 3) sees a volume, and back."""
+"""Views of a stack of slices: images across the slices, from which SAINT (section 3) interpolates a volume."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from monai_sliceinterp import checks
 
 __all__ = ["EDGES", "VIEW_DIRECTIONS", "from_view", "neighbor_triples", "to_view", "view_spacing"]
 
@@ -28,7 +30,7 @@ EDGES = ("replicate", "zero")
 
 
 def to_view(slices: Tensor, direction: str = "rows") -> Tensor:
-    """Cut a stack of slices into the images of a view, which run across the slices.
+    """Rearrange a stack of slices into the images of a view, which run across the slices (SAINT, section 3).
 
     Args:
         slices: ``(..., N, H, W)``.
@@ -49,7 +51,7 @@ def to_view(slices: Tensor, direction: str = "rows") -> Tensor:
         return slices.movedim(-2, -3)
     if direction == "columns":
         return slices.movedim(-1, -3)
-    _check_direction(direction)
+    checks.one_of("view direction", direction, VIEW_DIRECTIONS)
     height, width = slices.shape[-2:]
     if direction == "antidiagonal":
         slices = slices.flip(-1)
@@ -60,7 +62,7 @@ def to_view(slices: Tensor, direction: str = "rows") -> Tensor:
 
 
 def from_view(images: Tensor, direction: str, size: Sequence[int]) -> Tensor:
-    """Put the images of a view together to a stack of slices: the inverse of :func:`to_view`.
+    """Rearrange the images of a view into a stack of slices: the inverse of :func:`to_view`.
 
     Args:
         images: ``(..., V, M, L)``.
@@ -79,7 +81,7 @@ def from_view(images: Tensor, direction: str, size: Sequence[int]) -> Tensor:
         return images.movedim(-3, -2)
     if direction == "columns":
         return images.movedim(-3, -1)
-    _check_direction(direction)
+    checks.one_of("view direction", direction, VIEW_DIRECTIONS)
     height, width = size
     rows = torch.arange(height, device=images.device)[:, None]
     index = (torch.arange(width, device=images.device) - rows + height - 1) * height + rows
@@ -88,7 +90,7 @@ def from_view(images: Tensor, direction: str, size: Sequence[int]) -> Tensor:
 
 
 def view_spacing(direction: str, spacing: Sequence[Tensor | float]) -> Tensor:
-    """Distance of the pixels along the columns of a view's images in mm.
+    """Compute the distance in mm of the columns of a view's images.
 
     Args:
         direction: the view's direction.
@@ -98,7 +100,7 @@ def view_spacing(direction: str, spacing: Sequence[Tensor | float]) -> Tensor:
         >>> view_spacing("diagonal", (3.0, 4.0)).item()
         5.0
     """
-    _check_direction(direction)
+    checks.one_of("view direction", direction, VIEW_DIRECTIONS)
     first, second = (torch.as_tensor(value, dtype=torch.float32) for value in spacing)
     if direction == "rows":
         return second
@@ -110,10 +112,10 @@ def neighbor_triples(images: Tensor, begin: int = 0, end: int | None = None, edg
 
     Args:
         images: ``(V, N, L)``, intensities in [0, 1].
-        begin: first image wanted.
-        end: image after the last one wanted; None for all.
-        edge: what takes the place of the missing neighbor at either end: "replicate" repeats the image, "zero" (the
-            public code's way) is the lowest intensity, air in CT.
+        begin: first image that is returned.
+        end: image after the last one that is returned; None for all.
+        edge: substitute for the missing neighbor at either end: "replicate" repeats the image, "zero" (as in the public
+            code) is the lowest intensity, air in CT.
 
     Returns:
         ``(end - begin, 3, N, L)``.
@@ -125,8 +127,7 @@ def neighbor_triples(images: Tensor, begin: int = 0, end: int | None = None, edg
         >>> neighbor_triples(torch.tensor([1.0, 2.0]).reshape(2, 1, 1), edge="zero").flatten(1).tolist()
         [[0.0, 1.0, 2.0], [1.0, 2.0, 0.0]]
     """
-    if edge not in EDGES:
-        raise ValueError(f"unknown edge {edge!r}; expected one of {', '.join(EDGES)}.")
+    checks.one_of("edge", edge, EDGES)
     count = images.shape[0]
     center = torch.arange(begin, count if end is None else end, device=images.device)
     index = torch.stack([center - 1, center, center + 1], dim=1)
@@ -134,8 +135,3 @@ def neighbor_triples(images: Tensor, begin: int = 0, end: int | None = None, edg
     if edge == "zero":
         triples[(index < 0) | (index >= count)] = 0
     return triples
-
-
-def _check_direction(direction: str) -> None:
-    if direction not in VIEW_DIRECTIONS:
-        raise ValueError(f"unknown view direction {direction!r}; expected one of {', '.join(VIEW_DIRECTIONS)}.")

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Blocks of the volumetric networks: halving and doubling of the resolution, self-attention."""
+"""Blocks of volumetric networks: halving and doubling of the resolution, self-attention."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _activation(negative_slope: float) -> tuple[str, dict[str, Any]]:
 
 
 class HalvingBlock(nn.Sequential):
-    """4x4x4 convolution of stride 2, batch normalization, leaky ReLU (VTS, section 3.2).
+    """Block of a 4x4x4 convolution with stride 2, batch normalization and leaky ReLU (VTS, section 3.2).
 
     Args:
         in_channels: channels of the input ``(B, in_channels, H, W, N)``, even sizes.
         out_channels: channels of the output ``(B, out_channels, H / 2, W / 2, N / 2)``.
-        normalize: with batch normalization; the first layer of a critic goes without.
+        normalize: use batch normalization; the first layer of a critic has none.
         negative_slope: slope of the leaky ReLU.
 
     Example:
@@ -61,16 +61,16 @@ class HalvingBlock(nn.Sequential):
 
 
 class DoublingBlock(nn.Module):
-    """Trilinear upsampling by 2, concatenation with a skip, 3x3x3 convolution, batch normalization, leaky ReLU.
+    """Block of trilinear upsampling by 2, a joined skip, a 3x3x3 convolution, batch normalization and leaky ReLU.
 
-    The paper upsamples trilinearly because transposed convolutions leave checkered patterns (VTS, section 3.2). Its
-    4x4x4 kernels cannot be centered at stride 1; 3x3x3 ones can.
+    The paper upsamples trilinearly because transposed convolutions leave checkerboard patterns (VTS, section 3.2). Its
+    4x4x4 kernels cannot be centered at stride 1; 3x3x3 kernels can.
 
     Args:
         in_channels: channels of the input ``(B, in_channels, h, w, n)``.
         skip_channels: channels of the skip ``(B, skip_channels, 2 h, 2 w, 2 n)``.
         out_channels: channels of the output, of the skip's size.
-        normalize: with batch normalization.
+        normalize: use batch normalization.
         negative_slope: slope of the leaky ReLU.
 
     Example:
@@ -100,12 +100,12 @@ class DoublingBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Double the resolution of ``x`` and join it with ``skip``."""
+        """Double the resolution of features ``x`` and join them with ``skip``."""
         return self.convolution(torch.cat([self.upsample(x), skip], dim=1))
 
 
 class SelfAttentionBlock(nn.Module):
-    """Self-attention over all voxels of a volume, as in Zhang et al., "Self-Attention GANs" (VTS, section 3.2).
+    """Block of self-attention over all voxels, as in Zhang et al., "Self-Attention GANs" (VTS, section 3.2).
 
     Queries and keys have an eighth of the channels. The attended features are added with a learned weight that starts
     at zero, so that a network first learns from local cues.
@@ -125,7 +125,7 @@ class SelfAttentionBlock(nn.Module):
         self.weight = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add to every voxel what it attends to."""
+        """Attend over all voxels of features ``(B, channels, h, w, n)`` and add the result to them."""
         sizes = (self.narrow, self.narrow, x.shape[1])
         tokens = self.projection(x).flatten(2).transpose(1, 2)
         query, key, value = tokens.split(sizes, dim=-1)

@@ -9,23 +9,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Networks."""
+"""Networks that interpolate slices, and their critics."""
 
 from __future__ import annotations
 
+from monai_sliceinterp.networks.nets.ami import AnisotropicMetaInterpolation
 from monai_sliceinterp.networks.nets.asi import ASIAutoencoder, ResidualASIAutoencoder
-from monai_sliceinterp.networks.nets.hrinet import (
-    HRINetAutoencoder,
-    InterpolationCritic,
-    VariationalHRINetAutoencoder,
-    gaussian_divergence,
-)
+from monai_sliceinterp.networks.nets.critics import InterpolationCritic
+from monai_sliceinterp.networks.nets.hrinet import HRINetAutoencoder
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator, mix_codes
-from monai_sliceinterp.networks.nets.saint import (
-    SAINT,
-    AnisotropicMetaInterpolation,
-    ResidualFusionNetwork,
-    blended_interpolation,
-)
+from monai_sliceinterp.networks.nets.saint import SAINT, ResidualFusionNetwork
+from monai_sliceinterp.networks.nets.variational import VariationalHRINetAutoencoder, gaussian_divergence
 from monai_sliceinterp.networks.nets.volumetric_baselines import SRCNN3D, Pix2Pix3D
 from monai_sliceinterp.networks.nets.vts import CONDITION_CHANNELS, VolumeTranslator, VTSDiscriminator, VTSGenerator

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
 from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
@@ -29,14 +30,14 @@ __all__ = ["ASIAutoencoder", "ResidualASIAutoencoder"]
 
 
 class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
-    """ASI's convolutional autoencoder, exactly as in section III-B of the paper.
+    """Convolutional autoencoder of ASI, as in section III-B of the paper.
 
-    Encoder: a block of two 3x3 convolutions, batch normalization and 2x2 average pooling per entry of ``channels``,
-    then two convolutions to the latent code, the last one linear. The decoder is its mirror with nearest-neighbor
-    upsampling, and ends in a sigmoid. With the default sizes the code has 128 channels at a quarter of the in-plane
-    size, an overcomplete representation, and the network has 434,785 parameters.
+    The encoder has a block of two 3x3 convolutions, batch normalization and 2x2 average pooling per entry of
+    ``channels``, then two convolutions to the latent code, the last one linear. The decoder mirrors it with
+    nearest-neighbor upsampling, and ends in a sigmoid. With the default sizes the code has 128 channels at a quarter of
+    the in-plane size, an overcomplete representation, and the network has 434,785 parameters.
 
-    Slices of any height and width are accepted: they are padded inside by repeating the border and cropped again.
+    Slices of any height and width are accepted: they are padded internally by repeating the border, and cropped again.
 
     Args:
         in_channels: image channels of a slice, 1 for a gray-value scan.
@@ -65,12 +66,9 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
         negative_slope: float = 0.2,
     ) -> None:
         super().__init__()
-        if not channels or min(*channels, in_channels, latent_channels) < 1:
-            raise ValueError(
-                f"ASI needs positive channel counts, got in_channels={in_channels}, channels={tuple(channels)}, "
-                f"latent_channels={latent_channels}."
-            )
-        self.in_channels = in_channels
+        self.in_channels = checks.positive_integer("in_channels", in_channels)
+        channels = checks.positive_integers("channels", channels)
+        checks.positive_integer("latent_channels", latent_channels)
         self.multiple = 2 ** len(channels)
         sizes = (in_channels, *channels)
         self.encoder = nn.Sequential(
@@ -87,7 +85,7 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
             nn.Conv2d(channels[0], in_channels, 3, padding=1),
         )
         fan_in_normal_(self, negative_slope)
-        # convolutions of few channels on large planes are a good deal faster with channels innermost, on CPU and GPU
+        # convolutions of few channels on large planes are much faster with channels innermost, on CPU and GPU
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor) -> Codes:
@@ -95,20 +93,20 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
         return (self.encoder(pad_to_multiple(image, self.multiple)),)
 
     def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
-        """Decode codes to slices ``(B, C, H, W)`` in (0, 1), cropped to ``size`` (H, W) when it is given."""
+        """Decode codes to slices ``(B, C, H, W)`` in (0, 1), cropped to ``size`` (H, W) if it is given."""
         image = torch.sigmoid(self.decoder(codes[0]))
         return image if size is None else image[..., : size[0], : size[1]]
 
 
 class ResidualASIAutoencoder(ASIAutoencoder):
-    """ASI that carries what its autoencoder cannot reconstruct from slice to slice linearly.
+    """Autoencoder of ASI that interpolates the residuals of its reconstructions linearly.
 
-    This is not in the paper. The code of a slice x holds, beside the latent code z, the residual x - g(z) of its own
+    This is not in the paper. The code of a slice x contains, beside the latent code z, the residual x - g(z) of its
     reconstruction; mixing two codes mixes the residuals linearly, and decoding adds them back. The synthesized slice is
-    thus the linear blend of both slices plus what the decoder makes of the mixed code beyond blending both
-    reconstructions: it meets the observed slices exactly at both ends of the gap, and fine detail does not depend on
-    the bottleneck. The layers are those of :class:`ASIAutoencoder`, so that weights of one load into the other;
-    training needs only the synthesis loss, reconstructions being exact. Values outside [0, 1] are passed on.
+    thus the linear blend of both slices plus the difference between the decoded mixture and the blend of both
+    reconstructions: it equals the observed slices at both ends of the gap, and fine detail does not depend on the
+    bottleneck. The layers are those of :class:`ASIAutoencoder`, so that weights of one load into the other; training
+    needs only the synthesis loss, as reconstructions are exact. Values outside [0, 1] are preserved.
 
     Args:
         in_channels: image channels of a slice, 1 for a gray-value scan.
@@ -129,12 +127,12 @@ class ResidualASIAutoencoder(ASIAutoencoder):
         return (*codes, image - super().decode(codes, image.shape[-2:]))
 
     def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
-        """Add the mixed residual to the decoded slices ``(B, C, H, W)``, cropped to ``size`` (H, W) when given."""
+        """Decode codes to slices ``(B, C, H, W)`` and add the residual; cropped to ``size`` (H, W) if it is given."""
         code, residual = codes
         height, width = residual.shape[-2:] if size is None else size
         return super().decode((code,), (height, width)) + residual[..., :height, :width]
 
     def forward(self, image: Tensor, alpha: float | Tensor = 0.5, reconstruct: bool = False) -> Tensor:
-        """Synthesize as :class:`ASIAutoencoder` does; reconstructions are the slices of the pair themselves."""
+        """Synthesize slices as :class:`ASIAutoencoder` does; reconstructions are the slices of the pair themselves."""
         between = super().forward(image, alpha)
         return torch.cat([image, between], dim=1) if reconstruct else between

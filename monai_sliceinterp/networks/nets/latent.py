@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The contract of every network that interpolates slices by mixing latent codes."""
+"""Base of networks that interpolate slices by mixing latent codes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 __all__ = ["Codes", "LatentInterpolator", "mix_codes"]
 
 Codes = tuple[Tensor, ...]
-"""What a slice is encoded to: one or more feature maps ``(B, ...)``, for instance one per level."""
+"""Codes of a batch of slices: one or more feature maps ``(B, ...)``, for instance one per level."""
 
 
 def mix_codes(earlier: Codes, later: Codes, alpha: float | Tensor) -> Codes:
-    """Convex combination ``(1 - alpha) * earlier + alpha * later`` of the codes of two slices (ASI, eq. 1).
+    """Mix the codes of two slices by the convex combination ``(1 - alpha) * earlier + alpha * later`` (ASI, eq. 1).
 
     Args:
         earlier: codes of the earlier slices, each ``(B, ...)``.
@@ -49,11 +49,24 @@ def mix_codes(earlier: Codes, later: Codes, alpha: float | Tensor) -> Codes:
 
 
 class LatentInterpolator(nn.Module):
-    """Base of the networks that encode slices, mix the codes of two of them and decode the mixture.
+    """Base of networks that encode slices, mix the codes of two of them and decode the mixture.
 
-    A subclass sets ``in_channels`` and defines :meth:`encode` and :meth:`decode`. Its :meth:`forward` serves training,
-    export and checks; whole volumes go through :class:`monai_sliceinterp.inferers.LatentSliceInferer`, which encodes
-    every slice only once.
+    A subclass sets ``in_channels`` and defines :meth:`encode` and :meth:`decode`. :meth:`forward` is for training,
+    export and checks; whole volumes are interpolated by :class:`monai_sliceinterp.inferers.LatentSliceInferer`, which
+    encodes every slice only once.
+
+    Example:
+        >>> class Squares(LatentInterpolator):
+        ...     in_channels = 1
+        ...
+        ...     def encode(self, image):
+        ...         return (image.square(),)
+        ...
+        ...     def decode(self, codes, size=None):
+        ...         return codes[0].sqrt()
+        >>> pair = torch.tensor([1.0, 7.0]).reshape(1, 2, 1, 1)
+        >>> Squares()(pair, alpha=0.5).item()
+        5.0
     """
 
     in_channels: int
@@ -64,7 +77,7 @@ class LatentInterpolator(nn.Module):
 
     @abstractmethod
     def decode(self, codes: Codes, size: Sequence[int] | None = None) -> Tensor:
-        """Decode codes to slices ``(B, C, H, W)``, cropped to ``size`` (H, W) when it is given."""
+        """Decode codes to slices ``(B, C, H, W)``, cropped to ``size`` (H, W) if it is given."""
 
     def mix(self, earlier: Codes, later: Codes, alpha: float | Tensor) -> Codes:
         """Mix the codes of two slices; see :func:`mix_codes`."""
@@ -91,20 +104,20 @@ class LatentInterpolator(nn.Module):
         return self.synthesize(codes, alpha, image.shape[-2:], reconstruct)
 
     def synthesize(self, codes: Codes, alpha: float | Tensor, size: Sequence[int], reconstruct: bool = False) -> Tensor:
-        """Mix and decode the codes of the earlier slices and, behind them, the later ones, see :meth:`forward`."""
+        """Synthesize slices from the codes of the earlier slices, followed by the later ones; see :meth:`forward`."""
         pairs = codes[0].shape[0] // 2
         if isinstance(alpha, Tensor) and (alpha.ndim > 2 or (alpha.ndim and alpha.numel() > 1 and len(alpha) != pairs)):
             raise ValueError(
                 f"alpha must be a number, ({pairs},) or ({pairs}, T) for {pairs} pairs, got shape {tuple(alpha.shape)}."
             )
         earlier, later = tuple(code[:pairs] for code in codes), tuple(code[pairs:] for code in codes)
-        places = alpha if isinstance(alpha, Tensor) and alpha.ndim == 2 else None
-        count = 1 if places is None else places.shape[1]
-        if places is not None:  # one after another, each for all pairs
+        count = 1
+        if isinstance(alpha, Tensor) and alpha.ndim == 2:  # one after another, each for all pairs
+            count = alpha.shape[1]
             earlier, later = (
                 tuple(code.repeat(count, *[1] * (code.ndim - 1)) for code in part) for part in (earlier, later)
             )
-            alpha = places.T.flatten()
+            alpha = alpha.T.flatten()
         mixed = self.mix(earlier, later, alpha)
         if not reconstruct:
             decoded = self.decode(mixed, size)

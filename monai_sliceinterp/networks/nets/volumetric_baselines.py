@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""SRCNN and Pix2Pix in 3D: the networks Virtual Thin Slice is compared with (section 4.2 of its paper)."""
+"""SRCNN and Pix2Pix in 3D, with which Virtual Thin Slice is compared (section 4.2 of its paper)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.volumetric import HalvingBlock
 from monai_sliceinterp.networks.nets.vts import VolumeTranslator
 
@@ -27,12 +28,12 @@ __all__ = ["SRCNN3D", "Pix2Pix3D"]
 
 
 class SRCNN3D(VolumeTranslator):
-    """SRCNN's 9-1-5 model with three-dimensional kernels: three convolutions and two ReLUs.
+    """SRCNN's 9-1-5 network with three-dimensional kernels: three convolutions and two ReLUs.
 
     Args:
-        channels: channels after the first and the second layer; the original's are 64 and 32.
-        intensity_center: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
-        intensity_scale: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
+        channels: channels after the first and the second layer; the original has 64 and 32.
+        intensity_center: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
+        intensity_scale: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
 
     Raises:
         ValueError: if ``channels`` is not a pair of positive numbers.
@@ -46,10 +47,10 @@ class SRCNN3D(VolumeTranslator):
         self, channels: Sequence[int] = (64, 32), intensity_center: float = 0.5, intensity_scale: float = 0.5
     ) -> None:
         super().__init__(intensity_center, intensity_scale)
-        if len(channels) != 2 or min(channels) < 1:
-            raise ValueError(f"expected two positive numbers of channels, got {tuple(channels)}.")
+        if len(checks.positive_integers("channels", channels)) != 2:
+            raise ValueError(f"channels must be two positive integers, got {channels!r}.")
         self.layers = nn.Sequential(
-            # replicated borders: with zeros the volume would darken or brighten towards its faces
+            # replicated borders: zeros would darken or brighten the volume towards its faces
             nn.Conv3d(1, channels[0], 9, padding=4, padding_mode="replicate"),
             nn.ReLU(inplace=True),
             nn.Conv3d(channels[0], channels[1], 1),
@@ -59,26 +60,26 @@ class SRCNN3D(VolumeTranslator):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def translate(self, image: Tensor) -> Tensor:
-        """See :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`."""
+        """Restore volumes on the network's scale, see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`."""
         return self.layers(image)
 
 
 class Pix2Pix3D(VolumeTranslator):
-    """Generator of Pix2Pix with 4x4x4 kernels: strided convolutions until one voxel is left, and transposed ones back.
+    """Generator of Pix2Pix with 4x4x4 kernels: strided convolutions down to one voxel, and transposed ones back.
 
     The U-Net of Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", in 3D: leaky ReLU
     downwards, ReLU and dropout of the innermost levels upwards, skips by concatenation, tanh at the end.
 
     Args:
-        channels: first width; each level doubles it up to eight times.
-        size: size of the training volumes, a power of two; ``log2(size)`` levels leave one voxel.
+        channels: channels of the first level; each level doubles them, up to eight times as many.
+        size: size of the training volumes, a power of two; after ``log2(size)`` levels one voxel is left.
         dropout: dropout probability of the two innermost levels above the bottom.
         negative_slope: slope of the leaky ReLU.
-        intensity_center: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
-        intensity_scale: see :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`.
+        intensity_center: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
+        intensity_scale: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
 
     Raises:
-        ValueError: if a size is not usable.
+        ValueError: if ``channels`` is not positive, or ``size`` not a power of two of at least 4.
 
     Example:
         >>> Pix2Pix3D(channels=4, size=16).eval()(torch.rand(1, 1, 16, 16, 9)).shape
@@ -95,8 +96,9 @@ class Pix2Pix3D(VolumeTranslator):
         intensity_scale: float = 0.5,
     ) -> None:
         super().__init__(intensity_center, intensity_scale)
-        if channels < 1 or size < 4 or size & (size - 1):
-            raise ValueError(f"expected a positive width and a size that is a power of two, got {channels}, {size}.")
+        checks.positive_integer("channels", channels)
+        if size < 4 or size & (size - 1):
+            raise ValueError(f"size must be a power of two of at least 4, got {size!r}.")
         levels = size.bit_length() - 1
         self.multiple = size
         widths = [channels * min(2**level, 8) for level in range(levels)]
@@ -129,7 +131,7 @@ class Pix2Pix3D(VolumeTranslator):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def translate(self, image: Tensor) -> Tensor:
-        """See :class:`monai_sliceinterp.networks.nets.vts.VolumeTranslator`."""
+        """Restore volumes on the network's scale, see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`."""
         features = [image]
         for block in self.encoder:
             features.append(block(features[-1]))

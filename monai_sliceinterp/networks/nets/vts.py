@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Virtual Thin Slice (VTS): a 3D conditional GAN that makes thin slices from thick ones.
+"""Virtual Thin Slice (VTS): a 3D conditional GAN that synthesizes thin slices from thick ones.
 
 Kudo A, Kitamura Y, Li Y, Iizuka S, Simo-Serra E: Virtual Thin Slice: 3D Conditional GAN-based Super-Resolution for CT
 Slice Interval.
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.autoencoder import pad_to_multiple
 from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
 from monai_sliceinterp.networks.blocks.volumetric import DoublingBlock, HalvingBlock, SelfAttentionBlock
@@ -33,9 +34,9 @@ CONDITION_CHANNELS = 8
 
 
 class VolumeTranslator(FreezableNormalization):
-    """Base of the networks that make a thin-slice volume from a thick one on the same grid.
+    """Base of networks that restore a thin-slice volume from a thick-slice volume on the same grid.
 
-    A subclass defines :meth:`translate` and sets ``multiple``, which sizes are padded to inside.
+    A subclass defines :meth:`translate` and sets ``multiple``; sizes are padded to its multiples internally.
 
     Args:
         intensity_center: intensity, on the input's scale, that the network sees as 0.
@@ -44,25 +45,31 @@ class VolumeTranslator(FreezableNormalization):
 
     Raises:
         ValueError: if the scale is not positive.
+
+    Example:
+        >>> class Square(VolumeTranslator):
+        ...     def translate(self, image):
+        ...         return image.square()
+        >>> Square()(torch.full((1, 1, 2, 2, 2), 0.75)).mean().item()
+        0.625
     """
 
     multiple = 1
 
     def __init__(self, intensity_center: float = 0.5, intensity_scale: float = 0.5) -> None:
         super().__init__()
-        if not intensity_scale > 0:
-            raise ValueError(f"intensity_scale must be positive, got {intensity_scale!r}.")
-        self.intensity_center, self.intensity_scale = intensity_center, intensity_scale
+        self.intensity_center = intensity_center
+        self.intensity_scale = checks.positive("intensity_scale", intensity_scale)
 
     def translate(self, image: Tensor) -> Tensor:
-        """Translate volumes ``(B, 1, H, W, N)`` whose sizes are multiples of ``multiple``, on the network's scale."""
+        """Restore volumes ``(B, 1, H, W, N)`` whose sizes are multiples of ``multiple``, on the network's scale."""
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
-        """Translate volumes ``(B, 1, H, W, N)`` of any size, interpolated to the fine grid; the output has their size.
+        """Restore volumes ``(B, 1, H, W, N)`` of any size, interpolated to the fine grid; the output has their size.
 
         Raises:
-            ValueError: if the input is not such a batch.
+            ValueError: if the input is not a batch of such volumes.
         """
         if image.ndim != 5 or image.shape[1] != 1:
             raise ValueError(f"expected volumes (B, 1, H, W, N), got shape {tuple(image.shape)}.")
@@ -73,27 +80,26 @@ class VolumeTranslator(FreezableNormalization):
 
 
 class VTSGenerator(VolumeTranslator):
-    """Generator of Virtual Thin Slice (section 3.2): a 3D encoder-decoder with skips that predicts what is missing.
+    """Generator of Virtual Thin Slice (section 3.2): a 3D encoder-decoder that predicts the missing high frequencies.
 
     Four strided convolutions halve the resolution down to 1/16; trilinear upsampling and convolutions restore it, with
     the encoder's features joined at every resolution. The output is added to the input, the thick volume interpolated
-    to the fine grid by a cubic B-spline: the network has only the high frequencies to make. It is fully convolutional.
+    to the fine grid by a cubic B-spline: the network predicts only the high frequencies. It is fully convolutional.
 
     Args:
         channels: channels at 1/2, 1/4, ... of the resolution. The paper's first is 64.
-        stem_channels: channels of two convolutions at full resolution, whose features the last skip carries. They and
-            the last level have no normalization: beside features of unit variance the fine detail of the image, of a
-            hundredth of it, would be learned very slowly. 0: the last skip is the image, all levels are normalized.
-        high_frequency: add the output to the input; else it is the whole intensity (the paper's ablation).
-        residual_scale: what the output is multiplied by before it is added. With the default, one stands for about
-            200 HU, the order of what is missing; with 1, the paper's form, steps of the optimizer have to be ten times
-            smaller.
+        stem_channels: channels of two convolutions at full resolution, whose features are the last skip. They and the
+            last level have no normalization: beside features of unit variance, the fine detail of the image, a
+            hundredth of that, would be learned very slowly. 0: the last skip is the image, all levels are normalized.
+        high_frequency: add the output to the input; if false, the output is the whole intensity (the paper's ablation).
+        residual_scale: factor of the output before it is added. With the default, 1 corresponds to about 200 HU, the
+            magnitude of the missing detail; with 1, as in the paper, the learning rate must be ten times smaller.
         negative_slope: slope of the leaky ReLU.
         intensity_center: see :class:`VolumeTranslator`.
         intensity_scale: see :class:`VolumeTranslator`.
 
     Raises:
-        ValueError: if ``channels`` is empty or has a number that is not positive.
+        ValueError: if ``channels`` is empty, or a size is not positive.
 
     Example:
         >>> network = VTSGenerator(channels=(4, 8)).eval()
@@ -112,21 +118,17 @@ class VTSGenerator(VolumeTranslator):
         intensity_scale: float = 0.5,
     ) -> None:
         super().__init__(intensity_center, intensity_scale)
-        if not channels or min(channels) < 1 or stem_channels < 0:
-            raise ValueError(
-                f"expected positive numbers of channels and no negative stem, got {tuple(channels)} and "
-                f"{stem_channels!r}."
-            )
-        if not residual_scale > 0:
-            raise ValueError(f"residual_scale must be positive, got {residual_scale!r}.")
-        self.high_frequency, self.residual_scale = high_frequency, residual_scale
+        channels = checks.positive_integers("channels", channels)
+        checks.positive_integer("stem_channels", stem_channels, least=0)
+        self.high_frequency = high_frequency
+        self.residual_scale = checks.positive("residual_scale", residual_scale)
         self.multiple = 2 ** len(channels)
         inputs = (1, *channels[:-1])
         self.encoder = nn.ModuleList(
             HalvingBlock(before, after, negative_slope=negative_slope)
             for before, after in zip(inputs, channels, strict=True)
         )
-        # from 1/16 upwards; each level gives as many channels as the encoder has at its resolution
+        # from 1/16 upwards; each level has as many channels as the encoder at its resolution
         skips = (stem_channels or 1, *channels[:-1])
         outputs = (stem_channels or channels[0], *channels[:-1])
         self.decoder = nn.ModuleList(
@@ -142,14 +144,14 @@ class VTSGenerator(VolumeTranslator):
                 nn.LeakyReLU(negative_slope, inplace=True),
             )
         self.head = nn.Conv3d(outputs[0], 1, kernel_size=3 if stem_channels else 1, padding=1 if stem_channels else 0)
-        if high_frequency:  # an untrained network leaves its input as it is
+        if high_frequency:  # the untrained network is the identity
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-        # convolutions of few channels on large volumes are a good deal faster with channels innermost
+        # convolutions of few channels on large volumes are much faster with channels innermost
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def translate(self, image: Tensor) -> Tensor:
-        """See :class:`VolumeTranslator`."""
+        """Restore volumes on the network's scale, see :class:`VolumeTranslator`."""
         features, result = [self.stem(image)], image
         for block in self.encoder:
             result = block(result)
@@ -162,23 +164,23 @@ class VTSGenerator(VolumeTranslator):
 
 
 class VTSDiscriminator(nn.Module):
-    """Discriminator of Virtual Thin Slice: tells true thin volumes from made ones, given the thick one and a condition.
+    """Discriminator of Virtual Thin Slice between true and generated thin volumes, given the thick one and a condition.
 
-    The condition (body part, slice interval, slab width) is told as constant channels beside the two volumes
-    (section 3.4). Four strided convolutions, self-attention after the last of them (section 3.2), then one number per
-    patch, or one for the whole volume.
+    The condition (body part, slice interval, slab width) is repeated as constant channels beside the two volumes
+    (section 3.4). Four strided convolutions are followed by self-attention (section 3.2) and a convolution to one
+    number per patch, or one for the whole volume.
 
     Args:
         channels: channels at 1/2, 1/4, ... of the resolution.
         condition_channels: length of the condition vector; 0: none (the paper's ablation).
-        attention: with self-attention.
+        attention: use self-attention.
         whole: average the patches to one number per volume.
         negative_slope: slope of the leaky ReLU.
         intensity_center: see :class:`VolumeTranslator`.
         intensity_scale: see :class:`VolumeTranslator`.
 
     Raises:
-        ValueError: if a size is not usable.
+        ValueError: if ``channels`` is empty, or a size is not positive.
 
     Example:
         >>> critic = VTSDiscriminator(channels=(4, 8))
@@ -198,15 +200,10 @@ class VTSDiscriminator(nn.Module):
         intensity_scale: float = 0.5,
     ) -> None:
         super().__init__()
-        if not channels or min(channels) < 1 or condition_channels < 0:
-            raise ValueError(
-                f"expected positive numbers of channels and no negative number of condition channels, got "
-                f"{tuple(channels)} and {condition_channels!r}."
-            )
-        if not intensity_scale > 0:
-            raise ValueError(f"intensity_scale must be positive, got {intensity_scale!r}.")
-        self.condition_channels, self.whole = condition_channels, whole
-        self.intensity_center, self.intensity_scale = intensity_center, intensity_scale
+        channels = checks.positive_integers("channels", channels)
+        self.condition_channels = checks.positive_integer("condition_channels", condition_channels, least=0)
+        self.intensity_scale = checks.positive("intensity_scale", intensity_scale)
+        self.intensity_center, self.whole = intensity_center, whole
         inputs = (2 + condition_channels, *channels[:-1])
         layers: list[nn.Module] = [
             HalvingBlock(before, after, normalize=number > 0, negative_slope=negative_slope)
@@ -219,15 +216,15 @@ class VTSDiscriminator(nn.Module):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Judge volumes.
+        """Compute the logits of pairs of a thick and a thin volume.
 
         Args:
             image: the thick volume on the fine grid and the thin one ``(B, 2, H, W, N)``, sizes that are multiples of
                 ``2 ** len(channels)``.
-            condition: ``(B, condition_channels)``; None: nothing is known (zeros).
+            condition: ``(B, condition_channels)``; None: unknown (zeros).
 
         Returns:
-            Logits, large where the thin volume looks true: ``(B, 1, h, w, n)``, or ``(B, 1)`` for whole volumes.
+            Logits, large if the thin volume looks true: ``(B, 1, h, w, n)``, or ``(B, 1)`` for whole volumes.
 
         Raises:
             ValueError: if the volumes or the condition do not fit.
@@ -236,7 +233,7 @@ class VTSDiscriminator(nn.Module):
             raise ValueError(f"expected thick and thin volumes (B, 2, H, W, N), got shape {tuple(image.shape)}.")
         scaled = (image - self.intensity_center) / self.intensity_scale
         if condition is not None and not self.condition_channels:
-            raise ValueError("the discriminator takes no condition: it was made with condition_channels=0.")
+            raise ValueError("the discriminator takes no condition: it was created with condition_channels=0.")
         if self.condition_channels:
             if condition is None:
                 condition = image.new_zeros(len(image), self.condition_channels)
@@ -244,7 +241,7 @@ class VTSDiscriminator(nn.Module):
                 raise ValueError(
                     f"expected a condition ({len(image)}, {self.condition_channels}), got {tuple(condition.shape)}."
                 )
-            told = condition.to(scaled)[:, :, None, None, None].expand(-1, -1, *image.shape[2:])
-            scaled = torch.cat([scaled, told], dim=1)
+            constant = condition.to(scaled)[:, :, None, None, None].expand(-1, -1, *image.shape[2:])
+            scaled = torch.cat([scaled, constant], dim=1)
         result = self.layers(scaled)
         return result.mean(dim=(2, 3, 4)) if self.whole else result

@@ -1,0 +1,514 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the tests have to know of each bundle: a new bundle needs an entry here, and no test of its own.
+
+An option's ``__`` stands for the ``#`` of a key, as in :func:`bundle_commands.bundle_command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from bundle_commands import parser_of
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+from monai_sliceinterp.inferers import MultiViewSliceInferer, VolumetricSliceInferer
+
+Options = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a training.
+
+    Attributes:
+        folder: where it writes its checkpoints and logs, "." for the output folder itself.
+        best: the weights it has chosen.
+        part: part of the config with its handlers.
+        resumable: key of what its checkpoints hold.
+        networks: networks in its checkpoints, and the names of their optimizers.
+        best_model: name of the best score in its checkpoints.
+        losses: what TensorBoard shows of its iterations, and how many of them there are in an epoch.
+    """
+
+    folder: str
+    best: str
+    part: str
+    resumable: str
+    networks: Mapping[str, str]
+    best_model: str
+    losses: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bundle.
+
+    Attributes:
+        reference: volume ``(1, 1, H, W, M)`` that a network gives for a scaled scan, with all slices computed.
+        stages: the stages of its training.
+        short: options of a training of an epoch that takes seconds.
+        two_epochs: those of two epochs, both with a checkpoint, the second with the only validation.
+        protocols: degradations that a training is scored under.
+        evaluated: those of ``evaluate.json``.
+        window: intensities that become 0 and 1; None for percentiles of the scan.
+        overlays: those of a network that is quick.
+        keeps_observed: whether it copies the observed slices.
+        by_pairs: whether a slice is made of its two neighbors alone.
+        default_spacing: of the output, where none is asked for; None: isotropic.
+        prepare: changes a random network so that its slices are neither all alike nor cut off.
+        spacing_options: more options of a run of inference.
+        own_commands: overlays and options of more runs of inference.
+        body: whether scores inside the body are told.
+        narrow: options of a narrow network for a training with an overlay.
+        trained_overlays: overlays that a training is run with, and their further options.
+        inferred: of these, options of inference.
+        methods: names in the scores of overlays whose method is not called like the bundle.
+        columns: of the method in the scores of ``evaluate.json``, where there are several.
+        wrong: options of a training, and what its message says; {root} and {done} are folders.
+        wrong_inference: options of inference, and what its message says.
+        rates: of the paper, learning rate and moments by optimizer.
+    """
+
+    reference: Callable[..., Tensor]
+    stages: Sequence[Stage]
+    short: Options
+    two_epochs: Options
+    protocols: Sequence[str]
+    evaluated: Sequence[str]
+    window: tuple[float, float] | None = (-1024.0, 2976.0)
+    overlays: tuple[str, ...] = ()
+    keeps_observed: bool = True
+    by_pairs: bool = False
+    default_spacing: float | None = None
+    prepare: Callable[[Any], None] = lambda network: None
+    spacing_options: Options = field(default_factory=dict)
+    own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = field(default_factory=dict)
+    body: bool = True
+    narrow: Options = field(default_factory=dict)
+    trained_overlays: Mapping[str, Options] = field(default_factory=dict)
+    inferred: Mapping[str, Options] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    wrong: Mapping[str, tuple[Options, tuple[str, ...]]] = field(default_factory=dict)
+    wrong_inference: Mapping[str, tuple[Options, tuple[str, ...]]] = field(default_factory=dict)
+    rates: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
+
+
+def by_pairs(network: Any, scan: MetaTensor, factor: int = 0, spacing: float = 0.0) -> Tensor:
+    """What a network of latent codes makes of each pair of slices alone; beyond [0, 1] is interpolated linearly."""
+    whole = scan.as_tensor()[0, 0]
+    step = 1 / factor if factor else spacing / float(scan.pixdim[2])
+    inside, slices = whole.clamp(0, 1), []
+    for index in range(int((whole.shape[-1] - 1) / step + 1e-6) + 1):
+        position = index * step
+        lower = min(int(position + 1e-9), whole.shape[-1] - 2)
+        weight = position - lower
+        pair, excess = (part[..., lower : lower + 2].movedim(-1, 0) for part in (inside, whole - inside))
+        with torch.no_grad():
+            codes = network.encode(pair[:, None])
+            mixed = tuple((1 - weight) * code[:1] + weight * code[1:] for code in codes)
+            synthesized = network.decode(mixed, pair.shape[1:])[0, 0].clamp(0, 1)
+        slices.append(synthesized + (1 - weight) * excess[0] + weight * excess[1])
+    return torch.stack(slices, dim=-1)[None, None]
+
+
+def by_views(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+    return MultiViewSliceInferer(**grid, value_range=(0.0, 1.0), keep_observed=False)(scan, network)
+
+
+def by_windows(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+    return VolumetricSliceInferer(**grid, value_range=(0.0, 1.0))(scan, network)
+
+
+def prepare_hrinet(network: Any) -> None:
+    """Slices of some 600 HU, well inside the window."""
+    last = [layer for layer in network.decoder if isinstance(layer, nn.Conv2d)][-1]
+    nn.init.normal_(last.weight, std=0.1)
+    nn.init.constant_(last.bias, 0.1)
+
+
+def prepare_vts(network: Any) -> None:
+    """Something of 50 HU is added to the image."""
+    if hasattr(network, "head"):
+        nn.init.normal_(network.head.weight, std=0.1)
+
+
+def save_weights(bundle: str, path: Path, *overlays: str, trained: bool = True) -> tuple[Path, nn.Module]:
+    """Write random weights of a network; without overlays of the quick one."""
+    names = ["inference", *(overlays or CASES[bundle].overlays)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = parser_of(bundle, *names).get_parsed_content("network_def").eval()
+        if trained:
+            CASES[bundle].prepare(network)
+    torch.save(network.state_dict(), path)
+    return path, network
+
+
+# what every training refuses
+WRONG: dict[str, tuple[Options, tuple[str, ...]]] = {
+    "dataset_missing": ({"dataset_dir": "{root}/nowhere"}, ("{root}/nowhere", "no such file or folder")),
+    "dataset_with_nan": ({"dataset_dir": "{root}/nan"}, ("nan_", "NaN or infinite")),
+    "no_volume_to_validate": ({"validation_subjects": "['head_']"}, ("no volume is left for validation",)),
+    "output_below_a_file": ({"output_dir": "{root}/file/out"}, ("{root}/file/out", "cannot be written")),
+    "ckpt_missing": ({"ckpt": "{root}/nowhere.pt"}, ("{root}/nowhere.pt", "no such checkpoint")),
+    "ckpt_of_weights": ({"ckpt": "{done}/model.pt"}, ("{done}/model.pt", "lacks network, ")),
+    "val_factor_zero": ({"val_factor": 0}, ("factor", "got 0")),
+    "amp_unclear": ({"amp": "maybe"}, ("amp must be true or false, got 'maybe'",)),
+    "unknown_option": ({"max_epoch": 3}, ("unknown option --max_epoch; did you mean 'max_epochs'",)),
+}
+WINDOW_EMPTY: tuple[Options, tuple[str, ...]] = ({"window": "[100,100]"}, ("window", "100"))
+BATCH_SIZE: tuple[Options, tuple[str, ...]] = ({"batch_size": -1}, ("batch_size", "got -1"))
+
+SAINT_TINY = {f"network_def__{part}__{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
+HRINET_NARROW = {"channels": "[4,4]", "patch_critic_channels": 4}
+VTS_NARROW = {"channels": "[4,8,16,32]"}
+HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
+
+CASES: dict[str, Case] = {
+    "asi": Case(
+        reference=by_pairs,
+        by_pairs=True,
+        window=None,
+        body=False,
+        stages=[
+            Stage(".", "model.pt", "train", "resumable", {"network": "optimizer"}, "best_model", {"train_loss": 2})
+        ],
+        short={"max_epochs": 1, "val_interval": 1, "patch_size": 32},
+        two_epochs={
+            "max_epochs": 2,
+            "val_interval": 2,
+            "train__checkpoint_saver__save_interval": 1,
+            "norm_warmup_epochs": 1,
+        },
+        protocols=["subsample x2"],
+        evaluated=["subsample x2", "subsample x4", "fwhm x3"],
+        own_commands={
+            "constant": ((), {"input": "{root}/constant.nii", "factor": 3}),
+            "residual": (("residual",), {"input": "{root}/scans/axial.nii.gz", "factor": 2}),
+        },
+        trained_overlays={"residual": {}, "mr": {"dataset_dir": "{root}/mr"}, "paper": {"loss__synthesis": "mse"}},
+        wrong={
+            "never_validated": (
+                {"max_epochs": 4, "val_interval": 5},
+                ("val_interval 5", "max_epochs 4", "expected 1 to 4"),
+            ),
+            "batch_size": ({"batch_size": 12}, ("batch_size 12", "samples_per_volume 8")),
+        },
+        rates={"optimizer": (1e-5, (0.9, 0.999))},
+    ),
+    "saint": Case(
+        reference=by_views,
+        overlays=("small",),
+        stages=[
+            Stage(
+                "ami",
+                "ami/model.pt",
+                "train",
+                "train#resumable",
+                {"network": "optimizer"},
+                "best_model",
+                {"train_loss": 2},
+            ),
+            Stage(
+                "rfn",
+                "model.pt",
+                "fusion",
+                "fusion#resumable",
+                {"network": "rfn_optimizer"},
+                "rfn_best_model",
+                {"train_loss": 2},
+            ),
+        ],
+        short={
+            "max_epochs": 1,
+            "val_interval": 1,
+            "rfn_epochs": 1,
+            "rfn_val_interval": 1,
+            "batch_size": 2,
+            "rfn_batch_size": 1,
+            "num_slices": 4,
+            "rfn_num_slices": 3,
+            "patch_size": 32,
+            "rfn_patch_size": 24,
+            "max_spacing": 8,
+        },
+        two_epochs={
+            "max_epochs": 2,
+            "rfn_epochs": 2,
+            "val_interval": 2,
+            "rfn_val_interval": 2,
+            "train__checkpoint_saver__save_interval": 1,
+            "fusion__checkpoint_saver__save_interval": 1,
+        },
+        protocols=["subsample x4"],
+        evaluated=["subsample x2", "subsample x4", "subsample x6"],
+        columns=["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"],
+        spacing_options={"disagreement": "true"},
+        own_commands={
+            "mean": (("small",), {"input": "{root}/scans/axial.nii.gz", "fuse": "false", "progress": "False"})
+        },
+        narrow=SAINT_TINY,
+        trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}},
+        inferred=dict.fromkeys(("four_views", "rfn_3d", "paper"), SAINT_TINY),
+        wrong={
+            "never_validated": (
+                {"rfn_epochs": 1, "rfn_val_interval": 2},
+                ("rfn_val_interval 2", "rfn_epochs 1", "expected 1 to 1"),
+            ),
+            "stages_unknown": ({"stages": "['one']"}, ("stages must be one or more of ami, rfn", "'one'")),
+            "second_stage_untrained": ({"stages": "['rfn']"}, ("rfn needs what stage ami", "pretrained")),
+            "ckpt_of_ami_for_rfn": (
+                {"ckpt": "{done}/ami/checkpoint.pt", "stages": "['rfn']"},
+                ("{done}/ami/checkpoint.pt", "lacks rfn_optimizer"),
+            ),
+            "ckpt_of_rfn_for_ami": (
+                {"ckpt": "{done}/rfn/checkpoint.pt"},
+                ("{done}/rfn/checkpoint.pt", "lacks optimizer"),
+            ),
+            "pretrained_of_another_size": (
+                {"pretrained": "{done}/model.pt", "network_def__ami__growth": 8},
+                ("{done}/model.pt", "not a checkpoint of SAINT", "more differences"),
+            ),
+            "volumes_too_small_for_ami": (
+                {"patch_size": 41},
+                ("torso_", "40x40x25 voxels is too small", "3x41 pixels"),
+            ),
+            "volumes_too_small_for_rfn": (
+                {"rfn_patch_size": 41, "stages": "['rfn']", "pretrained": "{done}/ami/model.pt"},
+                ("torso_", "40x40x25 voxels is too small", "41x41 pixels"),
+            ),
+            "window_empty": WINDOW_EMPTY,
+        },
+        wrong_inference={
+            "ckpt_of_another_size": (
+                {"ckpt": "{paper}"},
+                ("{paper}", "not a checkpoint of SAINT", "more differences"),
+            ),
+            "disagreement_unclear": (
+                {"disagreement": "maybe"},
+                ("disagreement must be true or false, got 'maybe'",),
+            ),
+            "fuse_unclear": ({"fuse": "maybe"}, ("fuse must be true or false, got 'maybe'",)),
+            "batch_size_negative": BATCH_SIZE,
+            "window_empty": WINDOW_EMPTY,
+        },
+        rates={"optimizer": (1e-4, (0.5, 0.999)), "rfn_optimizer": (1e-4, (0.5, 0.999))},
+    ),
+    "vts": Case(
+        reference=by_windows,
+        overlays=("small",),
+        window=(-2048.0, 2048.0),
+        keeps_observed=False,
+        default_spacing=1.0,
+        prepare=prepare_vts,
+        stages=[
+            Stage(
+                ".",
+                "model.pt",
+                "train",
+                "train#resumable",
+                {"network": "optimizer", "discriminator": "discriminator_optimizer"},
+                "best_model",
+                {"loss": 2, "reconstruction": 2, "adversarial": 2, "discriminator": 2},
+            )
+        ],
+        short={
+            "max_epochs": 1,
+            "val_interval": 1,
+            "batch_size": 2,
+            "crops_per_volume": 2,
+            "patch_size": 16,
+            "pixdim": "[0,0,0]",  # else the phantoms of 8 mm become eight times larger
+        },
+        two_epochs={
+            "max_epochs": 2,
+            "val_interval": 2,
+            "train__checkpoint_saver__save_interval": 1,
+            "norm_warmup_epochs": 1,
+        },
+        protocols=["random x4", "random x8"],
+        evaluated=["random x4", "random x8"],
+        own_commands={
+            "untrained": (("small",), {"input": "{files}", "factor": 4}),
+            "fine": (("small",), {"input": "{root}/fine.nii.gz"}),
+        },
+        narrow=VTS_NARROW,
+        trained_overlays={
+            "paper": {},
+            "no_hf": {},
+            "no_condition": {},
+            "srcnn": {},
+            "pix2pix": {"patch_size": 32},
+        },
+        inferred=dict.fromkeys(("paper", "no_hf", "no_condition"), VTS_NARROW),
+        methods={name: name for name in ("no_hf", "no_condition", "srcnn", "pix2pix")},
+        wrong={
+            "never_validated": (
+                {"max_epochs": 2, "val_interval": 3},
+                ("val_interval 3", "max_epochs 2", "expected 1 to 2"),
+            ),
+            "body_part_unknown": ({"body_parts": "{{'torso':'thorax'}}"}, ("unknown body part 'thorax'", "chest")),
+            "factor_zero": ({"factors": "[0,4]"}, ("factor", "got 0")),
+            "sigma_negative": ({"sigma_range": "[-1,2]"}, ("sigma_range", "[-1, 2]")),
+            "noise_descending": ({"noise_range": "[0.1,0]"}, ("noise_range", "[0.1, 0]")),
+            "val_sigma_negative": ({"val_sigma": -1}, ("sigma", "got -1")),
+            "weight_negative": ({"adversarial_weight": -1}, ("weights of the losses", "-1")),
+            "factors_too_large": ({"factors": "[40,80]"}, ("torso_", "40", "25")),
+            "val_factor_too_large": ({"val_factor": 40}, ("torso_", "40", "25")),
+            "volume_too_small": (
+                {"dataset_dir": "{root}/tiny", "validation_subjects": "['torso_000']"},
+                ("{root}/tiny/torso_001.nii.gz", "factor of at most 2"),
+            ),
+            "validation_volume_too_small": (
+                {"dataset_dir": "{root}/tiny", "validation_subjects": "['torso_001']"},
+                ("{root}/tiny/torso_001.nii.gz", "factor of at most 2"),
+            ),
+            "volume_of_air": (
+                {"dataset_dir": "{root}/air", "validation_subjects": "['torso_000']"},
+                ("{root}/air/air.nii.gz",),
+            ),
+            "ckpt_without_discriminator": (
+                {"ckpt": "{root}/no_discriminator.pt"},
+                ("{root}/no_discriminator.pt", "lacks discriminator"),
+            ),
+            "ckpt_of_later_epoch": ({"ckpt": "{done}/checkpoint.pt"}, ("epoch",)),
+            "pretrained_of_another_size": (
+                {"pretrained": "{done}/model.pt", "stem_channels": 4},
+                ("{done}/model.pt", "not a checkpoint of VTSGenerator", "more differences"),
+            ),
+            "window_empty": WINDOW_EMPTY,
+        },
+        wrong_inference={
+            "ckpt_of_another_size": (
+                {"ckpt": "{paper}"},
+                ("{paper}", "not a checkpoint of VTSGenerator", "more differences"),
+            ),
+            "batch_size_negative": BATCH_SIZE,
+            "keep_observed_unclear": (
+                {"keep_observed": "maybe"},
+                ("keep_observed must be true or false, got 'maybe'",),
+            ),
+            "window_empty": WINDOW_EMPTY,
+        },
+        rates={"optimizer": (2e-4, (0.5, 0.999)), "discriminator_optimizer": (2e-4, (0.5, 0.999))},
+    ),
+    "hrinet": Case(
+        reference=by_pairs,
+        by_pairs=True,
+        prepare=prepare_hrinet,
+        stages=[
+            Stage(
+                "stage1",
+                "stage1/model.pt",
+                "train",
+                "train#resumable",
+                {"network": "optimizer", "constraint_critic": "constraint_optimizer"},
+                "best_model",
+                HRINET_LOSSES,
+            ),
+            Stage(
+                "stage2",
+                "model.pt",
+                "refine",
+                "refine#resumable",
+                {
+                    "network": "stage2_optimizer",
+                    "constraint_critic": "stage2_constraint_optimizer",
+                    "patch_critic": "patch_optimizer",
+                },
+                "stage2_best_model",
+                # the steps alternate, beginning with the unsupervised one
+                {"loss": 2, **dict.fromkeys(("content", "constraint", "constraint_critic", "adversarial"), 1)}
+                | {"patch_critic": 1, "supervised": 1},
+            ),
+        ],
+        short={
+            "max_epochs": 1,
+            "stage2_epochs": 1,
+            "val_interval": 1,
+            "batch_size": 2,
+            "samples_per_epoch": 1,
+            "num_slices": 4,
+            "patch_size": 24,
+        },
+        two_epochs={
+            "max_epochs": 2,
+            "stage2_epochs": 2,
+            "val_interval": 2,
+            "train__checkpoint_saver__save_interval": 1,
+            "refine__checkpoint_saver__save_interval": 1,
+        },
+        protocols=["subsample x6"],
+        evaluated=["subsample x2", "subsample x4", "subsample x6"],
+        narrow=HRINET_NARROW,
+        trained_overlays={name: {} for name in ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")},
+        inferred={
+            name: {"channels": "[4,4]"} for name in ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
+        },
+        methods={
+            "mse": "hrinet-mse",
+            "perceptual": "hrinet-perceptual",
+            "patchgan_only": "patchgan-only",
+            **{name: name for name in ("ae", "acai", "vae")},
+        },
+        wrong={
+            "never_validated": (
+                {"stage2_epochs": 1, "val_interval": 2, "max_epochs": 2},
+                ("val_interval 2", "stage2_epochs", "expected 1 to 1"),
+            ),
+            "stages_unknown": ({"stages": "['one']"}, ("stages must be one or more of stage1, stage2", "'one'")),
+            "steps_unknown": (
+                {"steps": "['third']"},
+                ("steps must be one or more of unsupervised, supervised", "'third'"),
+            ),
+            "second_stage_untrained": ({"stages": "['stage2']"}, ("stage2 needs what stage stage1", "pretrained")),
+            "weight_negative": ({"constraint_weight": -1}, ("weights of the losses", "-1")),
+            "batch_uneven": ({"batch_size": 3}, ("batch_size 3", "samples_per_volume 2")),
+            "two_slices": ({"num_slices": 2}, ("num_slices", "3", "got 2")),
+            "groups_too_long": ({"num_slices": 26}, ("torso_", "26 slices", "25")),
+            "ckpt_of_stage1_for_stage2": (
+                {"ckpt": "{done}/stage1/checkpoint.pt", "stages": "['stage2']"},
+                ("{done}/stage1/checkpoint.pt", "lacks patch_critic, stage2_optimizer"),
+            ),
+            "ckpt_of_stage2_for_stage1": (
+                {"ckpt": "{done}/stage2/checkpoint.pt"},
+                ("{done}/stage2/checkpoint.pt", "lacks optimizer"),
+            ),
+            "pretrained_of_another_size": (
+                {"pretrained": "{done}/model.pt", "latent_channels": "[2]"},
+                ("{done}/model.pt", "not a checkpoint of HRINetAutoencoder", "more differences"),
+            ),
+            "window_empty": WINDOW_EMPTY,
+        },
+        wrong_inference={
+            "ckpt_of_acai": ({"ckpt": "{acai}"}, ("{acai}", "not a checkpoint of HRINetAutoencoder")),
+            "window_empty": WINDOW_EMPTY,
+        },
+        rates=dict.fromkeys(
+            (
+                "optimizer",
+                "constraint_optimizer",
+                "stage2_optimizer",
+                "stage2_constraint_optimizer",
+                "patch_optimizer",
+            ),
+            (1e-4, (0.9, 0.999)),
+        ),
+    ),
+}
