@@ -70,7 +70,7 @@ class InvertiblyApplyToKeys(ApplyToKeys, InvertibleTransform):
 
 
 class RandApplyToKeys(Randomizable, ApplyToKeys):
-    """Apply a random array transform to every key; it draws for the first one, and the others are treated alike.
+    """Base of random dictionary transforms: an array transform draws for the first key and treats the others alike.
 
     Example:
         >>> import torch

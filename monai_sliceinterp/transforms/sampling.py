@@ -223,8 +223,8 @@ class RandSlicePairs(RandSliceGroups):
         return [first, first + offset, first + 2 * stride]
 
     def _cut(self, img: Tensor, draw: Mapping[str, Any]) -> dict[str, Tensor]:
-        channel, place = draw["channel"], {key: draw[key] for key in ("indices", "corner", "patch_size")}
-        sample = super()._cut(img if channel is None else img[channel : channel + 1], place)
+        channel, patch = draw["channel"], {key: draw[key] for key in ("indices", "corner", "patch_size")}
+        sample = super()._cut(img if channel is None else img[channel : channel + 1], patch)
         return {**sample, "alpha": sample["alpha"].squeeze(0)}
 
 

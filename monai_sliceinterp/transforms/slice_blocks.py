@@ -59,10 +59,10 @@ def slice_block(volume: Tensor, axis: int, corner: Sequence[int], shape: Sequenc
     others = [k for k in range(3) if k != axis]
     lengths[others[0]], lengths[others[1]] = shape[0], shape[1]
     lengths[axis] = (shape[2] - 1) * stride + 1
-    place = [slice(None)]
+    index = [slice(None)]
     for k, (begin, length) in enumerate(zip(corner, lengths, strict=True)):
-        place.append(slice(begin, begin + length, stride if k == axis else 1))
-    return volume[tuple(place)].movedim(axis + 1, -1)
+        index.append(slice(begin, begin + length, stride if k == axis else 1))
+    return volume[tuple(index)].movedim(axis + 1, -1)
 
 
 class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
@@ -71,6 +71,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
     All blocks of one call have the same factor, so that they make up a batch. For each block are drawn: which array
     axis serves as the slice axis, how much the slices are thinned out beforehand (SAINT, section 4: dense volumes are
     downsampled to enrich those of lesser resolution), the position, and flips. Blocks without contrast are drawn anew.
+    Unlike most array transforms of MONAI it returns a list of dictionaries, one for each block.
 
     Args:
         num_samples: number of blocks.
@@ -137,7 +138,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         return result
 
     def randomize(self, data: Tensor) -> None:
-        """Draw factor and places of the blocks of the volume ``data`` ``(C, X, Y, Z)``."""
+        """Draw factor and positions of the blocks of the volume ``data`` ``(C, X, Y, Z)``."""
         by_factor = {factor: self.choices(data, factor) for factor in set(self.factors)}
         factors = [factor for factor in self.factors if by_factor[factor]]
         if not factors:
@@ -149,31 +150,31 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         factor = factors[int(self.R.randint(len(factors)))]
         choices = by_factor[factor]
         axes = sorted({axis for axis, _ in choices})
-        self.draws = [self._place(data, factor, axes, choices) for _ in range(self.num_samples)]
+        self.draws = [self._draw(data, factor, axes, choices) for _ in range(self.num_samples)]
 
-    def _place(self, data: Tensor, factor: int, axes: list[int], choices: list[tuple[int, int]]) -> dict[str, Any]:
+    def _draw(self, data: Tensor, factor: int, axes: list[int], choices: list[tuple[int, int]]) -> dict[str, Any]:
         axis = axes[int(self.R.randint(len(axes)))]
         strides = [stride for candidate, stride in choices if candidate == axis]
         stride = strides[int(self.R.randint(len(strides)))]
         height, width = (data.shape[k + 1] for k in range(3) if k != axis)
         sizes = [self.patch_size, self.patch_size[::-1]]
-        fitting = [size for size in sizes if size[0] <= height and size[1] <= width]
-        size = fitting[int(self.R.randint(len(fitting)))]
+        oriented = [size for size in sizes if size[0] <= height and size[1] <= width]
+        size = oriented[int(self.R.randint(len(oriented)))]
         count = factor * (self.num_slices - 1) + 1
         shape = (*size, count)
         lengths = list(size)
         lengths.insert(axis, (count - 1) * stride + 1)
-        place: dict[str, Any] = {}
+        cuboid: dict[str, Any] = {}
         for _ in range(self.max_tries):
             corner = [
                 int(self.R.randint(full - length + 1)) for full, length in zip(data.shape[1:], lengths, strict=True)
             ]
-            place = {"axis": axis, "corner": corner, "shape": shape, "stride": stride}
-            if float(slice_block(data, **place).float().std()) >= self.min_contrast:
+            cuboid = {"axis": axis, "corner": corner, "shape": shape, "stride": stride}
+            if float(slice_block(data, **cuboid).float().std()) >= self.min_contrast:
                 break
         flips = [k + 1 for k in range(3) if self.R.random_sample() < 0.5]
         thickness = float(self.R.uniform(0, self.max_thickness)) if self.max_thickness else 0.0
-        return {**place, "factor": factor, "flips": flips, "thickness": thickness}
+        return {**cuboid, "factor": factor, "flips": flips, "thickness": thickness}
 
     def __call__(self, img: Tensor, randomize: bool = True) -> list[dict[str, Any]]:
         """Draw blocks from ``img`` ``(C, X, Y, Z)``, which needs its affine.
@@ -207,9 +208,9 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
 
 def _thick_block(volume: Tensor, draw: Mapping[str, Any]) -> Tensor:
     """Cut a block in float32, its slices averaged over slabs where a thickness is drawn."""
-    place = {key: draw[key] for key in ("axis", "corner", "shape", "stride")}
+    cuboid = {key: draw[key] for key in ("axis", "corner", "shape", "stride")}
     if not draw["thickness"]:
-        return slice_block(volume, **place).to(torch.float32)
+        return slice_block(volume, **cuboid).to(torch.float32)
     axis, stride, (*size, count) = draw["axis"], draw["stride"], draw["shape"]
     width = draw["thickness"] * stride  # in voxels
     # slabs reach past the block where the volume goes on

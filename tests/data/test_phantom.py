@@ -68,22 +68,6 @@ def test_global_random_state_is_untouched_and_unused(kind: str) -> None:
 
 
 @kinds
-@pytest.mark.parametrize("seed", [0, 4])
-def test_intensity_is_continuous(kind: str, seed: int) -> None:
-    points = scatter(20000, seed)
-    start = phantom_intensity(points, kind, seed)
-    for axis in range(3):
-        step = torch.zeros(3)
-        changes = []
-        for size in (0.05, 0.005):
-            step[axis] = size
-            changes.append((phantom_intensity(points + step, kind, seed) - start).abs().max().item())
-        # a jump would not shrink with the step; the bound is a few times the steepest edge of 1.6 mm
-        assert changes[1] < 0.25 * changes[0]
-        assert changes[1] < 0.005 * 6 * SPAN[kind] / 1.6
-
-
-@kinds
 @pytest.mark.parametrize("axis", range(3))
 def test_no_jump_along_fine_lines(kind: str, axis: int) -> None:
     step, seed = 0.02, axis
@@ -169,12 +153,6 @@ def test_mr_values_and_background(kind: str) -> None:
     assert volume.min() >= 0 and 600 < volume.max() < 1500
     assert (volume[0, :3, :3] == 0).all()
     assert volume.std() > 100
-
-
-@kinds
-def test_structures_change_through_plane(kind: str) -> None:
-    volume = make_phantom(kind, 0, noise=0, shape=(48, 48, 13), spacing=(4, 4, 7))
-    assert volume.diff(dim=-1).abs().mean() > 0.015 * SPAN[kind]
 
 
 def test_heart_beats_and_returns() -> None:

@@ -163,44 +163,11 @@ class TestDegrade:
         for profile in ("gaussian", "box"):
             assert torch.equal(found, degrade(values, factor, 0.0, profile, phase))
 
-    @pytest.mark.parametrize("profile", PROFILES)
-    @pytest.mark.parametrize(("factor", "phase"), STEPS)
-    @pytest.mark.parametrize("restore", [False, True])
-    def test_constants_stay(self, profile, factor, phase, restore):
-        for extrapolate in (False, True):
-            found = degrade(torch.full((2, 23), 37.0), factor, 4.2, profile, phase, restore, extrapolate)
-            np.testing.assert_allclose(found, 37.0, rtol=2e-6)
-
-    @pytest.mark.parametrize("profile", PROFILES)
-    @pytest.mark.parametrize(("factor", "phase"), STEPS)
-    def test_ramps_stay_away_from_the_ends(self, profile, factor, phase):
-        ramp = 3.0 * torch.arange(161.0, dtype=torch.float64) - 50
-        thick = degrade(ramp, factor, 4.2, profile, phase)
-        positions = np.array([float(p) for p in places(161, factor, phase)])
-        # the slab reaches 8 slices; where it is interpolated, the spline's mirrored end is felt for 12 more
-        inner = (positions > 21) & (positions < 139)
-        assert inner.sum() > 15
-        np.testing.assert_allclose(thick[torch.tensor(inner)], 3 * positions[inner] - 50, atol=1e-5)
-        thin = degrade(ramp, factor, 4.2, profile, phase, restore_grid=True)
-        begin = math.ceil(phase)
-        inner = slice(75 - begin, 86 - begin)
-        np.testing.assert_allclose(thin[inner], ramp[75:86], atol=1e-3)
-
     def test_nothing_to_do_is_identity(self):
         values = make_volume().as_tensor()
         for profile in PROFILES:
             for restore in (False, True):
                 assert torch.equal(degrade(values, 1, 0.0, profile, restore_grid=restore), values)
-
-    def test_only_slices_within_reach_matter(self):
-        values = make_volume(80).as_tensor()
-        changed = values.clone()
-        changed[..., :30] += 1000
-        for profile, reach in (("gaussian", 12), ("box", 3)):  # 4 standard deviations of 2.97, half of 7
-            first, second = (degrade(v, 4, 7.0, profile) for v in (values, changed))
-            near = math.ceil((29 + reach) / 4 + 1e-9)
-            np.testing.assert_allclose(first[..., near:], second[..., near:], rtol=1e-6)
-            assert (first[..., :near] != second[..., :near]).all()
 
     def test_only_kept_slices_are_computed(self):
         factors = []
@@ -362,27 +329,6 @@ class TestAffines:
         np.testing.assert_array_equal(volume.affine, affine)
         assert volume.meta["note"] == "kept" and volume.meta["list"] == [1]
 
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("restore", [False, True])
-    def test_linear_fields_stay_in_the_world(self, axis, restore):
-        """A value that is linear in world coordinates still tells them after slabs, away from the ends."""
-        volume = make_volume(121, axis)
-        index = np.stack(np.meshgrid(*map(np.arange, volume.shape[1:]), np.ones(1), indexing="ij"))[..., 0]
-        direction = np.array([0.3, -0.8, 0.5])
-
-        def field(affine, index):
-            return np.einsum("w,wk,kxyz->xyz", direction, np.asarray(affine)[:3], index)
-
-        values = np.stack([field(volume.affine, index)] * 2)
-        volume = MetaTensor(torch.tensor(values), affine=volume.affine)
-        thick = Degrader(2.5, fwhm=4.5, phase=1.75, axis=axis, restore_grid=restore)(volume).thick
-        index = np.stack(np.meshgrid(*map(np.arange, thick.shape[1:]), np.ones(1), indexing="ij"))[..., 0]
-        keep = [slice(None)] * 4
-        keep[axis + 1] = slice(50, 60) if restore else slice(18, 29)
-        np.testing.assert_allclose(
-            thick[1].numpy()[tuple(keep[1:])], field(thick.affine, index)[tuple(keep[1:])], atol=1e-5
-        )
-
     def test_thickness_and_spacing_are_read_back(self):
         volume = make_volume(axis=0, **{"0018|0050": "1.0"})
         for options, thickness in (
@@ -518,24 +464,18 @@ class TestNoise:
 
     def test_same_seed_same_result(self):
         volume = make_volume()
-        first = Degrader(4, noise=2.0, seed=5)
+        degrader = Degrader(4, noise=2.0, seed=5)
         torch.manual_seed(0)
-        expected = first(volume).thick
+        expected, thin, _ = degrader(volume)
+        assert torch.equal(thin.as_tensor(), volume.as_tensor()[..., :21])  # no noise there
         torch.manual_seed(1)
         state = torch.get_rng_state()
-        assert torch.equal(first(volume).thick, expected)  # again, and whatever torch's own generator does
-        assert torch.equal(Degrader(4, noise=2.0, seed=5)(volume).thick, expected)
+        assert torch.equal(degrader(volume).thick, expected)  # again, and whatever torch's own generator does
         assert torch.equal(torch.get_rng_state(), state)
         for seed in (0, 6):
             assert (Degrader(4, noise=2.0, seed=seed)(volume).thick != expected).float().mean() > 0.99
-        clean = Degrader(4)(volume).thick
-        doubled = Degrader(4, noise=4.0, seed=5)(volume).thick
+        clean, doubled = (Degrader(4, noise=noise, seed=5)(volume).thick for noise in (0.0, 4.0))
         np.testing.assert_allclose(doubled - clean, 2 * (expected - clean), atol=1e-4)
-        assert torch.equal(Degrader(4, noise=0.0, seed=5)(volume).thick, clean)
-
-    def test_thin_has_no_noise(self):
-        volume = make_volume()
-        assert torch.equal(Degrader(2, noise=9.0)(volume).thin.as_tensor(), volume.as_tensor())
 
     @pytest.mark.parametrize("restore", [False, True])
     @pytest.mark.parametrize(
@@ -564,17 +504,16 @@ class TestNoise:
 
 
 class TestInputs:
-    def test_channels_are_treated_alike(self):
-        volume = make_volume(channels=4)
-        for restore in (False, True):
-            thick, thin, _ = Degrader(2.5, sigma=1.5, phase=1, restore_grid=restore)(volume)
-            assert thick.shape[0] == thin.shape[0] == 4
-            for channel in range(4):
-                one = Degrader(2.5, sigma=1.5, phase=1, restore_grid=restore)(volume[channel : channel + 1])
-                np.testing.assert_allclose(thick[channel], one.thick[0], rtol=1e-6)
-                assert torch.equal(thin[channel], one.thin[0])
-        noisy = Degrader(2.5, sigma=1.5, phase=1, noise=1.0, restore_grid=True)(volume).thick - thick
-        assert abs(np.corrcoef(noisy.reshape(4, -1))[np.triu_indices(4, 1)]).max() < 0.3  # each channel its own noise
+    @pytest.mark.parametrize("restore", [False, True])
+    def test_channels_are_treated_alike(self, restore):
+        volume, settings = make_volume(channels=4), {"sigma": 1.5, "phase": 1, "restore_grid": restore}
+        thick, thin, _ = Degrader(2.5, **settings)(volume)
+        for channel in range(4):
+            one = Degrader(2.5, **settings)(volume[channel : channel + 1])
+            np.testing.assert_allclose(thick[channel], one.thick[0], rtol=1e-6)
+            assert torch.equal(thin[channel], one.thin[0])
+        noise = Degrader(2.5, noise=1.0, **settings)(volume).thick - thick  # each channel its own noise
+        assert abs(np.corrcoef(noise.reshape(4, -1))[np.triu_indices(4, 1)]).max() < 0.3
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
     def test_integers_are_averaged_in_float(self, dtype):

@@ -66,11 +66,6 @@ class TestScaling:
         assert scaled.dtype == torch.float32
         assert torch.equal(scaler.inverse(scaled).as_tensor().round().to(dtype), image)
 
-    def test_int16_range_does_not_overflow(self):
-        image = torch.tensor([[-32768, 0, 32767]], dtype=torch.int16)
-        scaled = InvertibleScaleIntensityRangePercentiles(0, 100)(image)
-        np.testing.assert_allclose(scaled, [[0, 32768 / 65535, 1]], rtol=1e-6)
-
     @pytest.mark.parametrize("clip", [False, True])
     def test_range(self, clip):
         scaled = InvertibleScaleIntensityRange(-1000, 1000, clip=clip)(
