@@ -99,13 +99,7 @@ class TestText:
 
     @pytest.mark.parametrize(
         ("name", "point"),
-        [("asi@0.25", ("asi", 0.25)), ("a@b@-1e-2", ("a@b", -0.01)), ("asi@", ("", 0)), ("asi@x", ("", 0))],
-            ("asi@0.25", ("asi", 0.25)),
-            ("a@b@-1e-2", ("a@b", -0.01)),
-            ("asi@", ("", 0)),
-            ("asi@x", ("", 0)),
-            ("a", ("", 0)),
-        ],
+        [("asi@0.25", ("asi", 0.25)), ("a@b@-1e-2", ("a@b", -0.01)), ("asi@", ("", 0)), ("a", ("", 0))],
     )
     def test_point_on_a_curve(self, name, point):
         method = find_method(f"{name}=linear")
@@ -345,9 +339,7 @@ class TestZip:
     def test_no_bundle_inside(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
             archive.writestr("readme.txt", "hello")
-        with pytest.raises(
-            ValueError, match="a.zip: contains no bundle; expected a folder with configs/"
-        ):
+        with pytest.raises(ValueError, match="a.zip: contains no bundle; expected a folder with configs/"):
             find_method(str(tmp_path / "a.zip"))
 
     def test_damaged(self, tiny_bundle, tmp_path):
