@@ -51,14 +51,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--source",
         default="",
         metavar="URL",
-        help=f"address of the folder the zip files will be downloaded from, told in {MODEL_INFO}: "
+        help=f"address of the folder the zip files will be downloaded from, for {MODEL_INFO}: "
         "https://github.com/OWNER/REPO/releases/download/hosting_storage_v1 (default: none)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; without one, tell what there is.
+    """Run a command; without one, list the commands.
 
     Args:
         argv: the options; those of the command line where None.

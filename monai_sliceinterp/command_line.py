@@ -82,8 +82,8 @@ def _root_cause(error: BaseException) -> BaseException:
         if not str(error).startswith("applying transform "):
             if str(error).startswith(str(cause)[:20] or " "):
                 break  # says what raised it, and more
-            own = isinstance(error, ValueError | ImportError)
-            if own and (not isinstance(cause, ValueError) or str(cause) in str(error)):
+            deliberate = isinstance(error, ValueError | ImportError)
+            if deliberate and (not isinstance(cause, ValueError) or str(cause) in str(error)):
                 break  # our own message, which says more than what raised it
         error = cause
     return error
@@ -172,20 +172,22 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
     Example:
         >>> prepare_run({"factor": "upsampling factor"})
     """
-    given: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _report_uncaught
-        given = given_options(sys.argv[1:])
-        if files := given.get("config_file"):
+        chosen = options_of(sys.argv[1:])
+        if files := chosen.get("config_file"):
             config = ConfigParser.load_config_files(files)
-            if not given.keys().isdisjoint(("help", "h")):
+            if not chosen.keys().isdisjoint(("help", "h")):
                 print(options_text(options, config))
                 sys.exit(0)
-            check_options(given, config)
+            check_options(chosen, config)
     root, path = Path(bundle_root), Path(weights)
-    if weights and root in path.parents and not path.is_file() and not (root / "metadata.json").is_file():
-        files = given.get("config_file")
-        folder = Path(files if isinstance(files, str) else files[0]).parent if files else "FOLDER"
+    there = path.is_file() or any((root / folder / "metadata.json").is_file() for folder in ("", "configs"))
+    if weights and root in path.parents and not there:
+        files = chosen.get("config_file", "FOLDER/inference.json")
+        folder = Path(files if isinstance(files, str) else files[0]).parent
+        folder = folder.parent if folder.name == "configs" else folder
         raise ValueError(f"{root}: is not the folder of the bundle; expected it as --bundle_root {folder}.")
 
 
@@ -197,38 +199,38 @@ def _report_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
         sys.__excepthook__(kind, error, trace)
 
 
-def given_options(arguments: Sequence[str]) -> dict[str, Any]:
+def options_of(arguments: Sequence[str]) -> dict[str, Any]:
     """Read the options of ``python -m monai.bundle run`` as Fire does, and those of an ``args_file``.
 
     Returns:
         The names of the options; "config_file" with its value.
 
     Example:
-        >>> given_options(["run", "--config_file", "['a.json', 'b.json']", "--factor=4", "--noamp"])
+        >>> options_of(["run", "--config_file", "['a.json', 'b.json']", "--factor=4", "--noamp"])
         {'config_file': ['a.json', 'b.json'], 'factor': '4', 'noamp': 'True'}
     """
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     for word, after in zip(words, [*words[1:], "--"], strict=True):
         if _is_flag(word):
             name, equals, value = word.lstrip("-").partition("=")
-            given[name.replace("-", "_")] = value if equals else "True" if _is_flag(after) else after
-    if file := given.get("args_file"):
-        given = ConfigParser.load_config_file(file) | given
+            options[name.replace("-", "_")] = value if equals else "True" if _is_flag(after) else after
+    if file := options.get("args_file"):
+        options = ConfigParser.load_config_file(file) | options
     with contextlib.suppress(KeyError, ValueError, SyntaxError):  # none, or a plain name
-        given["config_file"] = ast.literal_eval(given["config_file"])
-    return given
+        options["config_file"] = ast.literal_eval(options["config_file"])
+    return options
 
 
 def _is_flag(word: str) -> bool:
     return re.match(r"--|-[a-zA-Z]", word) is not None
 
 
-def check_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Check that options of ``python -m monai.bundle run`` are keys of the configs, or arguments of MONAI.
 
     Args:
-        given: the options. ``a#b`` is what is called ``b`` below ``a``.
+        options: the options. ``a#b`` is what is called ``b`` below ``a``.
         config: the content of the config files.
 
     Raises:
@@ -244,7 +246,7 @@ def check_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     functions = (monai.bundle.run, monai.bundle.run_workflow, monai.bundle.ConfigWorkflow)
     known = set().union(*(inspect.signature(function).parameters for function in functions))
     known |= {*config, *_references(config), ConfigParser.meta_key}
-    for name in given:
+    for name in options:
         root, *path = re.split("#|::", name)
         if root not in known and not (root.startswith("no") and root[2:] in known and not path):
             raise ValueError(_unknown(name, root, known))
@@ -271,8 +273,8 @@ def _references(value: Any) -> set[str]:
     if isinstance(value, Mapping | list):
         items = value.values() if isinstance(value, Mapping) else value
         return set().union(*map(_references, items))
-    found = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else ()
-    return {reference.split("::")[0] for reference in found}
+    references = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else ()
+    return {reference.split("::")[0] for reference in references}
 
 
 def _arguments(parent: Mapping[str, Any]) -> set[str] | None:

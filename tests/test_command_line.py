@@ -26,9 +26,9 @@ from torch import nn
 from monai_sliceinterp.command_line import (
     check_options,
     check_writable,
-    given_options,
     is_bug,
     one_line,
+    options_of,
     options_text,
     prepare_run,
     report,
@@ -197,7 +197,7 @@ class TestOptions:
         ],
     )
     def test_known(self, options):
-        check_options(given_options(["run", "--config_file", "a.json", *options.split()]), self.CONFIG)
+        check_options(options_of(["run", "--config_file", "a.json", *options.split()]), self.CONFIG)
 
     @pytest.mark.parametrize(
         ("option", "hint"),
@@ -214,18 +214,18 @@ class TestOptions:
     )
     def test_unknown(self, option, hint):
         with pytest.raises(ValueError) as error:
-            check_options(given_options(option.split()), self.CONFIG)
+            check_options(options_of(option.split()), self.CONFIG)
         assert str(error.value) == f"unknown option {hint} (--help lists the options)"
 
     def test_values_and_files(self, tmp_path):
         """Several config files, also from an ``args_file``, whose other keys are options too."""
         (tmp_path / "args.json").write_text('{"config_file": ["a.json", "b.json"], "facter": 3}')
-        found = given_options(["run", "--args_file", str(tmp_path / "args.json"), "--amp", "--seed", "-3"])
+        found = options_of(["run", "--args_file", str(tmp_path / "args.json"), "--amp", "--seed", "-3"])
         assert found["config_file"] == ["a.json", "b.json"] and found["amp"] == "True" and found["seed"] == "-3"
         with pytest.raises(ValueError, match="--facter"):
             check_options(found, self.CONFIG)
-        assert given_options(["--config_file", "['a.json','b.json']"])["config_file"] == ["a.json", "b.json"]
-        assert given_options(["--config_file=bundles/a.json"])["config_file"] == "bundles/a.json"
+        assert options_of(["--config_file", "['a.json','b.json']"])["config_file"] == ["a.json", "b.json"]
+        assert options_of(["--config_file=bundles/a.json"])["config_file"] == "bundles/a.json"
 
     def test_text(self):
         """A line for each, with values that are plain."""

@@ -29,7 +29,7 @@ __all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_
 
 
 def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
-    """Load weights into a network, and say what is wrong if they do not fit.
+    """Load weights into a network.
 
     Args:
         network: the network; it is changed in place.
@@ -59,13 +59,13 @@ def _load_state(network: nn.Module, checkpoint: Any, path: str | Path) -> None:
             checkpoint = checkpoint[key]
     if not isinstance(checkpoint, dict) or not all(torch.is_tensor(value) for value in checkpoint.values()):
         raise ValueError(f"{path}: holds no weights of a network; expected a state dict.")
-    own = network.state_dict()
-    problems = [f"lacks {key}" for key in own if key not in checkpoint]
-    problems += [f"has the unknown {key}" for key in checkpoint if key not in own]
+    expected = network.state_dict()
+    problems = [f"lacks {key}" for key in expected if key not in checkpoint]
+    problems += [f"has the unknown {key}" for key in checkpoint if key not in expected]
     problems += [
-        f"has {key} of shape {tuple(checkpoint[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in checkpoint and checkpoint[key].shape != own[key].shape
+        f"has {key} of shape {tuple(checkpoint[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in checkpoint and checkpoint[key].shape != expected[key].shape
     ]
     if problems:
         more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
@@ -74,7 +74,7 @@ def _load_state(network: nn.Module, checkpoint: Any, path: str | Path) -> None:
 
 
 def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str] = ("network",)) -> str:
-    """Check that a training can be resumed from a checkpoint, so that the engine need not fail on it.
+    """Check that a training can be resumed from a checkpoint.
 
     Args:
         path: a checkpoint as MONAI's ``CheckpointSaver`` writes it, with the weights under "network".
@@ -113,7 +113,7 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
-    """MONAI's ``CheckpointSaver``, with files written under a temporary name and renamed.
+    """Checkpoint saver of MONAI whose files are written under a temporary name and renamed.
 
     A training killed while it saves then leaves no truncated checkpoint.
 
@@ -147,7 +147,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
 
 class BestModelSaver:
-    """Write the weights whenever validation finds them the best so far.
+    """Handler that writes the weights whenever validation finds them the best so far.
 
     The best score is part of :meth:`state_dict`, so that a resumed training does not replace a better model by a worse
     one. Files are written under a temporary name and renamed.

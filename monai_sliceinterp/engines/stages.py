@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""Checks of a training before it starts: its stages, and whether validation chooses its weights."""
+"""Check a training before it starts: its stages, and that validation chooses its weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_start(stages: Sequence[str], pretrained: str, ckpt: str, first: str = 
         second: name of the second stage, which continues what the first has trained.
 
     Raises:
-        ValueError: if the second stage is to be trained on a network that nobody has trained.
+        ValueError: if the second stage would continue an untrained network.
 
     Example:
         >>> check_start(["ami", "rfn"], pretrained="", ckpt="")

@@ -44,8 +44,8 @@ class TrainingLogHandler:
 
     def __init__(self, log_dir: str, name: str | None = None) -> None:
         def losses(output: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
-            found = single_numbers(output)
-            return found if len(found) != 1 else next(iter(found.values()))
+            numbers = single_numbers(output)
+            return numbers if len(numbers) != 1 else next(iter(numbers.values()))
 
         self.bar = ProgressBar(persist=False, desc=name)
         self.board = TensorBoardStatsHandler(log_dir=log_dir, tag_name="train_loss", output_transform=losses)

@@ -38,7 +38,7 @@ def single_numbers(output: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 class EpochSeedHandler:
-    """Seed everything random anew at the start of every epoch, from the seed and the number of the epoch.
+    """Handler that seeds everything random at the start of every epoch, from the seed and the number of the epoch.
 
     A training that was killed and resumed from the checkpoint of an epoch then draws the same batches as one that ran
     through, and ends with the same weights.
@@ -69,7 +69,7 @@ class EpochSeedHandler:
 
 
 class FreezeNormalizationHandler:
-    """Train the later epochs with the running statistics of batch normalization instead of the batch's.
+    """Handler that trains the later epochs with the running statistics of batch normalization.
 
     Batches mix anatomies, volumes at inference do not: with few pairs in a batch its statistics differ so much from the
     running ones that the network behaves differently in training and in use. After a warm-up the statistics are frozen
@@ -98,7 +98,7 @@ class FreezeNormalizationHandler:
 
 
 class MeanLossHandler:
-    """Replace the losses of a process, once it has taken its step, by their means over all processes.
+    """Handler that replaces the losses of a process, once it has taken its step, by their means over all processes.
 
     Each of several processes computes the losses of its share of the global batch. What is logged behind this handler
     are those of the whole batch, as one process would log them. Every process needs it, before handlers that log.

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether the parts of a bundle are in step: configs, metadata, weights and card."""
+"""Check that the parts of a bundle are in step: configs, metadata, weights and card."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.zoo.metadata import check_metadata
 
@@ -33,13 +34,13 @@ WEIGHTS = "model.pt"
 
 
 def check_bundle(name: str, files: Mapping[str, Path]) -> str:
-    """Check that a bundle can be published: its metadata is complete, its weights fit and its card tells of all.
+    """Check that a bundle can be published: its metadata is complete, its weights fit and its card mentions everything.
 
-    - Every config is JSON, and the metadata has what MONAI's schema requires.
+    - Every config is JSON, the metadata has what MONAI's schema requires, and the options it lists are in the configs.
     - The weights that ``inference.json`` reads are there. They load strictly into its network and into that of
       ``train.json``; so does every other file of weights into the network of the overlay that names it.
-    - The card names every config and every file of weights, none that are not there, and tells the number of parameters
-      of the network (or of each of its parts) and the scores in the metadata.
+    - The card names every config and every file of weights, none that are not there, and contains the number of
+      parameters of the network (or of each of its parts) and the scores in the metadata.
 
     An overlay may name weights that are not shipped, for users to train.
 
@@ -52,18 +53,16 @@ def check_bundle(name: str, files: Mapping[str, Path]) -> str:
 
     Raises:
         ValueError: with one line, if anything is missing or out of step.
-
-    Example:
-        See :func:`monai_sliceinterp.zoo.pack_bundles`.
     """
     if "_v" in name:
-        raise ValueError(f"{name}: is no name for a bundle in a zoo, where names and versions are split at '_v'.")
+        raise ValueError(f"{name}: cannot be the name of a bundle in a zoo, which splits names from versions at '_v'.")
     configs = {Path(path).stem: _read(files[path]) for path in files if re.fullmatch(r"configs/[^/]+\.json", path)}
     metadata = configs.pop("metadata")
     try:
         check_metadata(metadata)
     except ValueError as error:
         raise ValueError(f"{files['configs/metadata.json']}: {error}") from error
+    _check_options(files, configs, metadata)
     network = _check_weights(files, configs)
     _check_card(name, files, configs, metadata, network)
     return metadata["version"]
@@ -72,11 +71,24 @@ def check_bundle(name: str, files: Mapping[str, Path]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text
-        raise ValueError(f"{path}: is no JSON ({error}).") from error
+    except ValueError as error:  # also where it is not text
+        raise ValueError(f"{path}: is not JSON ({error}).") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}; expected keys and values.")
     return content
+
+
+def _check_options(
+    files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> None:
+    """Check that the options listed for a config are keys of it; an overlay has those of training too."""
+    path = files["configs/metadata.json"]
+    for name, options in metadata.get("options", {}).items():
+        if name not in configs:
+            raise ValueError(f"{path}: lists options of {name}.json, which is not there.")
+        known = {**configs[name], **({} if name == "inference" else configs.get("train", {}))}
+        for option in options:
+            one_of(f"option of {name}.json", option, known)
 
 
 def _check_weights(files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]]) -> nn.Module:
@@ -98,7 +110,7 @@ def _check_weights(files: Mapping[str, Path], configs: Mapping[str, Mapping[str,
 
 
 def _base(overlay: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return what an overlay is laid over: training if it changes something inside a part that inference lacks."""
+    """Return the config below an overlay: training if the overlay changes a part that inference lacks."""
     parts = {key.split("#")[0] for key in configs[overlay] if "#" in key}
     return "inference" if parts <= configs["inference"].keys() else "train"
 
@@ -138,21 +150,21 @@ def _check_card(
     shipped = [Path(file).name for file in files if re.fullmatch(r"models/[^/]+\.pt", file)]
     for config in sorted(configs):
         if not _mentions(card, f"{config}.json"):
-            raise ValueError(f"{path}: does not mention {config}.json; tell what it is for.")
+            raise ValueError(f"{path}: does not mention {config}.json; say what it is for.")
     for file in shipped:
         if not _mentions(card, file):
-            raise ValueError(f"{path}: does not mention models/{file}; tell how it was made.")
-    told = re.findall(r"(?<![\w/])models/[\w.-]+\.pt\b", card)
+            raise ValueError(f"{path}: does not mention models/{file}; say how it was trained.")
+    weights = re.findall(r"(?<![\w/])models/[\w.-]+\.pt\b", card)
     commands = re.findall(rf"(?<![\w/])(?:bundles/{re.escape(name)}|configs)/([\w-]+\.json)\b", card)
-    for file in (*told, *(f"configs/{config}" for config in commands)):
+    for file in (*weights, *(f"configs/{config}" for config in commands)):
         if file not in files:
-            raise ValueError(f"{path}: tells of {file}, which is not there.")
+            raise ValueError(f"{path}: mentions {file}, which is not there.")
     total, *parts = (_count(module) for module in (network, *network.children()))
     if f"{total:,}" not in card and not (parts and all(f"{part:,}" in card for part in parts)):
-        raise ValueError(f"{path}: does not tell that the network has {total:,} parameters.")
+        raise ValueError(f"{path}: does not say that the network has {total:,} parameters.")
     for key, value in metadata.get("eval_metrics", {}).items():
         if f"{value}" not in card:
-            raise ValueError(f"{path}: does not tell of {key} {value}, which is in metadata.json.")
+            raise ValueError(f"{path}: does not contain {key} {value}, which is in metadata.json.")
 
 
 def _mentions(text: str, name: str) -> bool:

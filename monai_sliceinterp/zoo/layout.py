@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which files a bundle consists of, wherever they lie in a checkout."""
+"""Find the files of a bundle, wherever they lie in a checkout."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bundle_files(bundle: str | Path) -> dict[str, Path]:
         The real file of every path in the bundle, sorted by path: ``{"configs/train.json": Path(...)}``.
 
     Raises:
-        ValueError: with one line, if the folder is no bundle, lacks a file that every bundle needs, or a link leads
+        ValueError: with one line, if the folder is not a bundle, lacks a file that every bundle needs, or a link leads
             nowhere or astray.
 
     Example:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a model zoo demands of a bundle's metadata, checked without the schema file, which is on the network."""
+"""Check a bundle's metadata as a model zoo demands it, without the schema file, which is on the network."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     """
     _check_keys(metadata, REQUIRED_KEYS, "")
     _check_versions(metadata)
+    _check_options(metadata.get("options", {}))
     for direction in ("inputs", "outputs"):
         tensors = metadata["network_data_format"].get(direction)
         if not isinstance(tensors, dict) or not tensors:
@@ -75,6 +76,14 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
             if not isinstance(tensor, dict):
                 raise ValueError(f"{where} is {tensor!r}; expected the format of a tensor.")
             _check_keys(tensor, REQUIRED_KEYS_OF_A_TENSOR, f"{where}#")
+
+
+def _check_options(options: Any) -> None:
+    """Check that the options of each config are texts, which MONAI would not take for expressions or keys."""
+    for config, texts in options.items() if isinstance(options, dict) else [("options", None)]:
+        for text in texts.values() if isinstance(texts, dict) else [None]:
+            if not isinstance(text, str) or not text or text[0] in "$%" or set(text) & set("@#\n"):
+                raise ValueError(f"has options#{config} with {text!r}; expected a line of text for each option.")
 
 
 def _check_keys(values: Mapping[str, Any], required: Mapping[str, type], prefix: str) -> None:
@@ -87,21 +96,21 @@ def _check_keys(values: Mapping[str, Any], required: Mapping[str, type], prefix:
 
 
 def _check_versions(metadata: Mapping[str, Any]) -> None:
-    own, required = metadata["version"], metadata["required_packages_version"]
-    if not re.fullmatch(r"\d\.\d\.\d", own):
+    bundle, required = metadata["version"], metadata["required_packages_version"]
+    if not re.fullmatch(r"\d\.\d\.\d", bundle):
         raise ValueError(
-            f"has version {own!r}; expected three digits such as 0.1.0: MONAI compares versions as texts, by which "
+            f"has version {bundle!r}; expected three digits such as 0.1.0: MONAI compares versions as texts, by which "
             "0.10.0 is older than 0.9.0."
         )
-    if own not in metadata["changelog"]:
-        raise ValueError(f"has version {own}, which its changelog does not tell of.")
+    if bundle not in metadata["changelog"]:
+        raise ValueError(f"has version {bundle}, which its changelog does not contain.")
     tested = {key: metadata[key] for key in ("monai_version", "pytorch_version", "numpy_version")}
     for key, value in {**tested, **required}.items():
         if not re.fullmatch(r"\d+(\.\d+)*((a|b|rc)\d+)?", str(value)):
             raise ValueError(f"has version {value!r} of {key}; expected one such as 2.13.0, without a local part.")
-    told = next((required[name] for name in (PACKAGE, PACKAGE.replace("_", "-")) if name in required), None)
-    if told is not None and told != _package_version():
-        raise ValueError(f"needs {PACKAGE} {told}, but {_package_version()} is what packs it; make them the same.")
+    package = next((required[name] for name in (PACKAGE, PACKAGE.replace("_", "-")) if name in required), None)
+    if package is not None and package != _package_version():
+        raise ValueError(f"needs {PACKAGE} {package}, but {_package_version()} packs it; make them the same.")
 
 
 def _package_version() -> str:

@@ -134,7 +134,7 @@ def _read_model_info(path: Path) -> dict[str, dict[str, str]]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON ({error}); expected the list of zip files, or none.") from error
+        raise ValueError(f"{path}: is not JSON ({error}); expected the list of zip files, or none.") from error
     if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
-        raise ValueError(f"{path}: is no list of zip files; expected an entry with checksum and source for each.")
+        raise ValueError(f"{path}: is not a list of zip files; expected an entry with checksum and source for each.")
     return listed

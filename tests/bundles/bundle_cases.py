@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle_commands import parser_of
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_sliceinterp.inferers import MultiViewSliceInferer, VolumetricSliceInferer
+from tests.bundles.bundle_commands import parser_of
 
 Options = Mapping[str, object]
 
@@ -180,6 +180,7 @@ BATCH_SIZE: tuple[Options, tuple[str, ...]] = ({"batch_size": -1}, ("batch_size"
 SAINT_TINY = {f"network_def__{part}__{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
 HRINET_NARROW = {"channels": "[4,4]", "patch_critic_channels": 4}
 VTS_NARROW = {"channels": "[4,8,16,32]"}
+HRINET_OVERLAYS = ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
 HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
 
 CASES: dict[str, Case] = {
@@ -299,14 +300,8 @@ CASES: dict[str, Case] = {
             "window_empty": WINDOW_EMPTY,
         },
         wrong_inference={
-            "ckpt_of_another_size": (
-                {"ckpt": "{paper}"},
-                ("{paper}", "not a checkpoint of SAINT", "more differences"),
-            ),
-            "disagreement_unclear": (
-                {"disagreement": "maybe"},
-                ("disagreement must be true or false, got 'maybe'",),
-            ),
+            "ckpt_of_another_size": ({"ckpt": "{paper}"}, ("{paper}", "not a checkpoint of SAINT", "more differences")),
+            "disagreement_unclear": ({"disagreement": "maybe"}, ("disagreement must be true or false, got 'maybe'",)),
             "fuse_unclear": ({"fuse": "maybe"}, ("fuse must be true or false, got 'maybe'",)),
             "batch_size_negative": BATCH_SIZE,
             "window_empty": WINDOW_EMPTY,
@@ -352,13 +347,7 @@ CASES: dict[str, Case] = {
             "fine": (("small",), {"input": "{root}/fine.nii.gz"}),
         },
         narrow=VTS_NARROW,
-        trained_overlays={
-            "paper": {},
-            "no_hf": {},
-            "no_condition": {},
-            "srcnn": {},
-            "pix2pix": {"patch_size": 32},
-        },
+        trained_overlays={"paper": {}, "no_hf": {}, "no_condition": {}, "srcnn": {}, "pix2pix": {"patch_size": 32}},
         inferred=dict.fromkeys(("paper", "no_hf", "no_condition"), VTS_NARROW),
         methods={name: name for name in ("no_hf", "no_condition", "srcnn", "pix2pix")},
         wrong={
@@ -462,9 +451,7 @@ CASES: dict[str, Case] = {
         narrow_network={"latent_channels": "[2,2]", **HRINET_NARROW},
         narrow=HRINET_NARROW,
         trained_overlays={name: {} for name in ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")},
-        inferred={
-            name: {"channels": "[4,4]"} for name in ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
-        },
+        inferred=dict.fromkeys(HRINET_OVERLAYS, {"channels": "[4,4]"}),
         methods={
             "mse": "hrinet-mse",
             "perceptual": "hrinet-perceptual",
@@ -505,13 +492,7 @@ CASES: dict[str, Case] = {
             "window_empty": WINDOW_EMPTY,
         },
         rates=dict.fromkeys(
-            (
-                "optimizer",
-                "constraint_optimizer",
-                "stage2_optimizer",
-                "stage2_constraint_optimizer",
-                "patch_optimizer",
-            ),
+            ("optimizer", "constraint_optimizer", "stage2_optimizer", "stage2_constraint_optimizer", "patch_optimizer"),
             (1e-4, (0.9, 0.999)),
         ),
     ),

@@ -23,8 +23,9 @@ import monai.bundle
 import numpy as np
 import pytest
 import torch
-from bundle_commands import BUNDLES, content, names, parser_of
 from monai.data import load_net_with_metadata
+
+from tests.bundles.bundle_commands import BUNDLES, content, names, parser_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 

@@ -23,7 +23,8 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from bundle_commands import BUNDLES, Command, Result, bundle_command, content, names, run, save_scan
+
+from tests.bundles.bundle_commands import BUNDLES, Command, Result, bundle_command, content, names, run, save_scan
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SCANS = 10
@@ -76,9 +77,7 @@ def killed(scans: tuple[Path, list[Path]], out: Path, weights: Path) -> dict[str
     """What a run had finished that was killed at some moment."""
     process = command(scans[0], out, weights).start()
     try:
-        for _ in range(1200):
-            if len(finished(out)) >= 2 or process.poll() is not None:
-                break
+        while len(finished(out)) < 2 and process.poll() is None:
             time.sleep(0.05)
     finally:
         kill(process.pid)
@@ -134,4 +133,4 @@ def test_overlay_is_that_of_every_bundle(bundle: str) -> None:
     """It runs what the bundle's inference runs, after the processes have met."""
     overlay, inference = content(bundle, "multi_gpu_inference"), content(bundle, "inference")
     assert overlay == content("asi", "multi_gpu_inference")
-    assert overlay["run"][2:] == inference["run"] and set(inference["imports"]) <= set(overlay["imports"])
+    assert "run" not in overlay and set(inference["imports"]) <= set(overlay["imports"])

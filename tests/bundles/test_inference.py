@@ -23,8 +23,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from bundle_cases import CASES, Case, save_weights
-from bundle_commands import (
+
+from monai_sliceinterp.inferers import MultiViewSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import VTSGenerator
+from tests.bundles.bundle_cases import CASES, Case, save_weights
+from tests.bundles.bundle_commands import (
     Result,
     body,
     bundle_command,
@@ -43,9 +46,6 @@ from bundle_commands import (
     unscaled,
     voxels,
 )
-
-from monai_sliceinterp.inferers import MultiViewSliceInferer, SplineSliceInferer
-from monai_sliceinterp.networks.nets import VTSGenerator
 
 GOOD = {
     "axial": ((20, 24, 5), tilted(0.75, 0.75, 5.0), 2),

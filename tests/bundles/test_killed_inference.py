@@ -23,9 +23,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from bundle_commands import ROOT, bundle_command, names, save_scan
 
 from monai_sliceinterp.data import find_volumes
+from tests.bundles.bundle_commands import LIMIT, ROOT, bundle_command, names, save_scan
 
 SHAPE = (80, 80, 30)
 KILLS = 20
@@ -54,7 +54,7 @@ for k in range(100_000):
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + 100
+    end = time.monotonic() + LIMIT
     while not path.exists():
         assert time.monotonic() < end, f"{path} was not written"
         time.sleep(0.001)

@@ -31,12 +31,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
-from bundle_commands import BUNDLES, Result, bundle_command, filled, names, run_forked, save, save_scan
 from monai.bundle import ConfigWorkflow
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless
 
 from monai_sliceinterp.command_line import report
+from tests.bundles.bundle_commands import BUNDLES, Result, bundle_command, filled, names, run_forked, save, save_scan
 from tests.dicom_series import write_series
 
 SPACING = np.diag([1.0, 1.0, 4.0, 1.0])

@@ -11,68 +11,104 @@
 
 """What every bundle in ``bundles/`` holds, checked by MONAI's public calls where there are any.
 
-Their exports are in ``test_export.py``, what only one bundle has is in the modules named after it.
+Their exports are in ``test_export.py``, their options in ``test_options.py``.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import logging
 import os
+import pydoc
 import re
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
 from configparser import ConfigParser as IniParser
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
 import nibabel as nib
 import pytest
 import torch
-from bundle_commands import (
-    BUNDLES,
-    ROOT,
-    card,
-    check_documented_command,
-    check_files,
-    check_net_in_out,
-    check_overlay,
-    content,
-    documented_commands,
-    files_of,
-    names,
-    overlays_of,
-    parser_of,
-    save_scan,
-    start_workflow,
-)
+from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 from monai_sliceinterp.zoo import bundle_files, check_bundle
 from monai_sliceinterp.zoo.metadata import REQUIRED_KEYS
+from tests.bundles.bundle_cases import CASES
+from tests.bundles.bundle_commands import (
+    BUNDLES,
+    ROOT,
+    Command,
+    content,
+    files_of,
+    names,
+    overlays_of,
+    parameters,
+    parser_of,
+    run_named,
+    save_scan,
+)
 
 NAMES = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
 EVERY = pytest.mark.parametrize("bundle", NAMES)
 OVERLAYS = [(bundle, name) for bundle in NAMES for name in overlays_of(bundle)]
 OWN_WEIGHTS = [pair for pair in OVERLAYS if content(*pair).get("weights", "model.pt") != "model.pt"]
-COMMANDS = [(bundle, command) for bundle in NAMES for command in documented_commands(bundle)]
 COMMON_KEYS = {
     "train": "dataset_dir output_dir max_epochs learning_rate batch_size val_interval device amp seed ckpt",
     "inference": "input output_dir factor spacing ckpt device amp batch_size",
 }
+DOCUMENTED = {"train", "inference", "evaluate", "multi_gpu_train", "multi_gpu_inference", "paper", "metadata"}
 SCHEMA = "SLICEINTERP_SCHEMA"
 JSON_TYPES = {str: "string", dict: "object"}
 
 
-def small(bundle: str) -> list[str]:
-    """The overlay of a network that is quick to train, where there is one."""
-    return ["small"] if "small" in overlays_of(bundle) else []
+def card(bundle: str) -> str:
+    return (BUNDLES / bundle / "docs" / "README.md").read_text()
+
+
+def documented_commands(bundle: str) -> list[str]:
+    return re.findall(r"^(?:python|torchrun) .*monai\.bundle.*$", card(bundle), re.M)
+
+
+COMMANDS = [(bundle, command) for bundle in NAMES for command in documented_commands(bundle)]
+
+
+def start_workflow(bundle: str, configs: list[str], kind: str, **options: object) -> ConfigWorkflow:
+    """Initialize the workflow as MONAI's API does, and check that it has the properties MONAI expects."""
+    workflow = ConfigWorkflow(
+        config_file=[str(BUNDLES / bundle / f"{name}.json") for name in configs],
+        meta_file=str(BUNDLES / bundle / "metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        device="$torch.device('cpu')",
+        **options,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    return workflow
+
+
+def test_every_bundle_has_a_case() -> None:
+    assert sorted(CASES) == NAMES
 
 
 @EVERY
 def test_files_and_links(bundle: str) -> None:
-    check_files(bundle)
+    """Everything documented is there; configs/ holds links to the files above it."""
+    folder = BUNDLES / bundle
+    configs = sorted(path.name for path in folder.glob("*.json"))
+    assert {f"{name}.json" for name in DOCUMENTED} <= set(configs)
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert names(folder / "configs") == sorted([*configs, "logging.conf"])
+    for path in (folder / "configs").iterdir():
+        assert path.is_symlink() and path.readlink() == Path("..") / path.name
+        assert path.resolve(strict=True) == (folder / path.name).resolve()
 
 
 @EVERY
@@ -81,12 +117,56 @@ def test_keys_that_all_bundles_share(bundle: str) -> None:
         assert set(keys.split()) <= set(content(bundle, name))
 
 
+def key_paths(value: object, prefix: str = "") -> list[str]:
+    """Every path ``a#b#0`` into a config."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    result = []
+    for key, inner in items:
+        result += [f"{prefix}{key}", *key_paths(inner, f"{prefix}{key}#")]
+    return result
+
+
+def is_argument(config: dict[str, Any], key: str) -> bool:
+    """Whether a key that a config does not have names an argument of one of its components, or of a part of it."""
+    *parents, last = key.split("#")
+    target = None
+    for parent in parents:
+        target = pydoc.locate(str(config["_target_"])) if "_target_" in config else target
+        config = config.get(parent, {})
+    target = pydoc.locate(str(config["_target_"])) if "_target_" in config else target
+    if not callable(target):
+        return False
+    # SAINT's parts are given as settings of their own classes
+    known = [target, *(value for value in vars(inspect.getmodule(target)).values() if inspect.isclass(value))]
+    return any(last in inspect.signature(value).parameters for value in known if value.__module__ == target.__module__)
+
+
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
 def test_overlays_change_what_exists(bundle: str, overlay: str) -> None:
-    training = content(bundle, "train")
-    parts = [key for key, value in training.items() if isinstance(value, dict) and "dataloader" in value]
-    assert {"train", "validate"} <= set(parts)
-    check_overlay(bundle, overlay, parts)
+    training, own = content(bundle, "train"), content(bundle, overlay)
+    known = {*key_paths(training), "weights"}  # the file below models/ is chosen where weights are read
+    added = {key for key in own if key not in known}
+    if overlay == "multi_gpu_train":  # each stage, and the validation, get samplers of their own
+        parts = [key for key, value in training.items() if isinstance(value, dict) and "dataloader" in value]
+        assert {"train", "validate"} <= set(parts)
+        samplers = {f"{part}#dataloader#sampler" for part in parts}
+        more = {key for key in added - samplers if re.fullmatch(rf"({'|'.join(parts)})#(data_)?sampler", key)}
+        assert len(more) == len(parts) and added == samplers | more | {"backend", "initialize", "finalize"}
+        assert set(training["imports"]) <= set(own["imports"])
+    else:
+        assert not [key for key in added if not is_argument(training, key)]
+
+
+@pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
+def test_overlays_with_a_network_have_its_weights(bundle: str, overlay: str) -> None:
+    """And the others have none, or those of another training."""
+    if overlay.startswith(("multi_gpu", "evaluate")):
+        pytest.skip("it trains nothing")
+    usual, changed = (parser_of(bundle, "train", *more).get_parsed_content("network_def") for more in ((), (overlay,)))
+    weights = content(bundle, overlay).get("weights")
+    if type(changed) is not type(usual) or [*map(str, changed.modules())] != [*map(str, usual.modules())]:
+        assert weights == f"model_{overlay}.pt"
+    assert weights in (None, "model.pt", f"model_{overlay}.pt")
 
 
 @EVERY
@@ -168,11 +248,25 @@ def test_verify_net_in_out_of_overlays(bundle: str, overlay: str) -> None:
     check_net_in_out(bundle, "train", overlay, n=2)
 
 
-@EVERY
-def test_properties_of_training(bundle: str, thin_volumes: Path, tmp_path: Path) -> None:
+def check_net_in_out(bundle: str, *configs: str, **sizes: int) -> None:
+    """MONAI finds the network to take and give what metadata says."""
+    monai.bundle.verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(BUNDLES / bundle / "metadata.json"),
+        config_file=[str(BUNDLES / bundle / f"{name}.json") for name in configs],
+        device="cpu",
+        **sizes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("bundle", "overlays"),
+    [*((bundle, case.overlays) for bundle, case in CASES.items()), ("hrinet", ["perceptual"]), ("hrinet", ["vae"])],
+)
+def test_properties_of_training(bundle: str, overlays: list[str], thin_volumes: Path, tmp_path: Path) -> None:
     given = {"dataset_dir": str(thin_volumes), "output_dir": str(tmp_path), "val_interval": 1, "pixdim": [0, 0, 0]}
     options = {key: value for key, value in given.items() if key in content(bundle, "train")}
-    workflow = start_workflow(bundle, ["train", *small(bundle)], "train", **options)
+    workflow = start_workflow(bundle, ["train", *overlays], "train", **options)
     assert workflow.version == content(bundle, "metadata")["version"] and workflow.val_interval == 1
 
 
@@ -186,6 +280,22 @@ def test_properties_of_inference(bundle: str, tmp_path: Path) -> None:
     workflow.finalize()
     image = nib.load(out / "scan_interp.nii.gz")
     assert image.shape == (14, 13, 13) and image.header.get_zooms() == (1, 1, 1)  # 4 mm to 1 mm
+
+
+def test_other_places_in_a_checkout(weights: Path, tmp_path: Path) -> None:
+    """Training inside the bundle's folder, and a config in the folder of links."""
+    phantoms = {"phantoms#num_phantoms": 3, "phantoms#shape": "[32,32,9]"}
+    tiny = {**phantoms, "patch_size": 32, "max_epochs": 1, "val_interval": 1, "output_dir": tmp_path / "inside"}
+    given = {"input": save_scan(tmp_path / "scan.nii.gz"), "factor": 2, "ckpt": weights, "output_dir": tmp_path}
+    commands = {
+        "inside": Command("train.json", tiny, BUNDLES / "asi", python_path=str(ROOT)),
+        "configs": Command("bundles/asi/configs/inference.json", given),
+    }
+    for result in run_named(commands).values():
+        result.check_success()
+        assert " ERROR " not in result.stdout
+    assert (tmp_path / "inside" / "model.pt").is_file()
+    assert nib.load(tmp_path / "scan_interp.nii.gz").shape == (20, 24, 11)
 
 
 @pytest.fixture
@@ -237,14 +347,30 @@ def test_load(
 def test_card_has_commands(bundle: str) -> None:
     """And no gap that was left to fill in."""
     commands = " ".join(documented_commands(bundle))
-    for name in ("inference", "train", "evaluate", "multi_gpu_train", "paper", *small(bundle)):
+    for name in ("inference", "train", "evaluate", "multi_gpu_train", "paper", *CASES[bundle].overlays):
         assert f"bundles/{bundle}/{name}.json" in commands
     for function in ("ckpt_export", "onnx_export"):
         assert f"monai.bundle {function}" in commands
     assert not re.search(r"\b[A-Z]{4,}_[A-Z]{4,}\b|^@?[A-Z]+@?$", card(bundle), re.M)
 
 
+@pytest.mark.parametrize("bundle", ["hrinet", "vts"])
+def test_card_tells_the_size_of_the_papers_network(bundle: str) -> None:
+    network = parser_of(bundle, "inference", "paper").get_parsed_content("network_def")
+    assert f"{parameters(network):,} parameters" in card(bundle)
+
+
 @pytest.mark.parametrize(("bundle", "command"), COMMANDS)
 def test_commands_of_the_card(bundle: str, command: str) -> None:
     """Their files are there, and have the keys that are set."""
-    check_documented_command(bundle, command)
+    function, *words = shlex.split(command.partition("monai.bundle ")[2])
+    assert all(option.startswith("--") for option in words[::2])
+    given = dict(zip((option[2:] for option in words[::2]), words[1::2], strict=True))
+    file = given.pop("config_file")
+    files = ast.literal_eval(file) if file.startswith("[") else [file]
+    assert all(file.startswith(f"bundles/{bundle}/") and file.endswith(".json") for file in files)
+    parser = ConfigParser()
+    parser.read_config([ROOT / file for file in files])
+    known = parser.config if function == "run" else inspect.signature(getattr(monai.bundle, function)).parameters
+    assert set(given) <= set(known)
+    assert all((ROOT / given[key]).is_file() for key in ("ckpt_file", "meta_file") if key in given)

@@ -21,13 +21,13 @@ import pydicom
 import pytest
 
 from monai_sliceinterp.transforms import LoadVolume
+from tests.bundles.bundle_cases import CASES
 from tests.bundles.bundle_commands import Result, body, bundle_command, run_forked, voxels
 from tests.dicom_series import write_series
 
 AFFINE = np.diag([-1.2, -1.2, 5.0, 1.0])
 SHAPE, MISSING = (40, 36, 7), 2
 # shipped weights; the small networks where there are some
-BUNDLES = {"asi": (), "saint": ("small",), "vts": ("small",), "hrinet": ()}
 ALL = {"output_format": "['nifti','dicom']", "provenance": "true"}
 
 
@@ -41,16 +41,16 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
     label = (loaded[0].numpy() > 0).astype(np.uint8)
     nib.save(nib.Nifti1Image(label, loaded.affine.numpy()), root / "label.nii.gz")
     commands = {}
-    for name, overlays in BUNDLES.items():
+    for name, case in CASES.items():
         options = {"input": root / "series", "output_dir": root / name, "spacing": 2.5, "label": root / "label.nii.gz"}
-        commands[name] = bundle_command(name, "inference", overlays, {**options, **ALL})
+        commands[name] = bundle_command(name, "inference", case.overlays, {**options, **ALL})
     again = {"input": root / "series", "output_dir": root / "asi", "spacing": 2.5}
     commands["again"] = bundle_command("asi", "inference", (), again)
     commands["replaced"] = bundle_command("asi", "inference", (), {**again, "overwrite": "true"})
     return root, run_forked(commands)
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", CASES)
 def test_both_formats_agree(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
     root, results = outputs
     results[name].check_success()
@@ -63,13 +63,13 @@ def test_both_formats_agree(name: str, outputs: tuple[Path, dict[str, Result]]) 
     np.testing.assert_array_equal(series[0].numpy(), np.asanyarray(written.dataobj))
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", CASES)
 def test_observed_slices_at_their_true_places(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
     root, _ = outputs
     source = LoadVolume()(root / "series")[0].numpy()
     found = voxels(root / name / "series_interp.nii.gz")
     places = [2 * k for k in range(SHAPE[2]) if k != MISSING]
-    restored = name == "vts"  # which restores the blurred slices, too
+    restored = not CASES[name].keeps_observed  # it restores the blurred slices, too
     labels = voxels(root / name / "series_interp_provenance.nii.gz")
     expected = np.ones(found.shape, np.uint8)
     if not restored:
@@ -86,7 +86,7 @@ def test_observed_slices_at_their_true_places(name: str, outputs: tuple[Path, di
     assert kinds == synthesized
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", CASES)
 def test_label_on_the_same_grid(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
     root, _ = outputs
     label = nib.load(root / name / "series_interp_label.nii.gz")

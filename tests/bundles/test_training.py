@@ -23,8 +23,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_cases import CASES, WRONG, Case
-from bundle_commands import (
+
+from tests.bundles.bundle_cases import CASES, WRONG, Case
+from tests.bundles.bundle_commands import (
     Command,
     Result,
     assert_identical,

@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundle_commands import (
+from torch import Tensor
+
+from tests.bundles.bundle_commands import (
     Result,
     assert_identical,
     bundle_command,
@@ -42,7 +44,6 @@ from bundle_commands import (
     table_rows,
     writers_of,
 )
-from torch import Tensor
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -61,7 +62,7 @@ class Bundle:
         options: of both runs.
         alone: of the run of one process.
         shared: of each of two processes.
-        stages: by folder, the parts of the config with what is resumable and with the handlers.
+        stages: by folder, the part of the config with what is resumable.
         losses: what TensorBoard shows of each stage.
         random: entries of checkpoints and losses that hang on random numbers.
     """
@@ -71,7 +72,7 @@ class Bundle:
     options: Mapping[str, object]
     alone: Mapping[str, object]
     shared: Mapping[str, object]
-    stages: Mapping[str, tuple[str, str]]
+    stages: Mapping[str, str]
     losses: Mapping[str, Sequence[str]]
     overlays: Sequence[str] = ()
     random: frozenset[str] = frozenset()
@@ -95,7 +96,7 @@ BUNDLES = {
         },
         alone={"batch_size": 4, "train__dataloader__shuffle": False},
         shared={"batch_size": 2, "train__sampler__shuffle": False},
-        stages={".": ("resumable", "train")},
+        stages={".": "resumable"},
         losses={".": ["train_loss"]},
     ),
     # a batch is made of batch_size blocks of a volume: two processes take those of two volumes
@@ -108,11 +109,9 @@ BUNDLES = {
             "rfn_epochs": EPOCHS,
             "rfn_val_interval": 1,
             "batch_size": 2,
-            "rfn_batch_size": 2,
             "patch_size": 16,
-            "fusion__preprocessing__patch_size": "[3,16]",
+            "fusion__preprocessing": "$@slice_blocks(num_samples=2, patch_size=(3, 16), num_slices=3)",
             "num_slices": 3,
-            "rfn_num_slices": 3,
             "factors": "[4]",
             "max_thickness": 0,
             "any_axis": False,
@@ -125,7 +124,7 @@ BUNDLES = {
             "fusion__dataloader__shuffle": False,
         },
         shared={"train__data_sampler__shuffle": False, "fusion__data_sampler__shuffle": False},
-        stages={"ami": ("train#resumable", "train"), "rfn": ("fusion#resumable", "fusion")},
+        stages={"ami": "train#resumable", "rfn": "fusion#resumable"},
         losses={"ami": ["train_loss"], "rfn": ["train_loss"]},
     ),
     "vts": Bundle(
@@ -150,7 +149,7 @@ BUNDLES = {
         },
         alone={"batch_size": 4, "train__dataloader__shuffle": False},
         shared={"batch_size": 2, "train__data_sampler__shuffle": False},
-        stages={".": ("train#resumable", "train")},
+        stages={".": "train#resumable"},
         losses={".": ["loss", "reconstruction", "adversarial", "discriminator"]},
         overlays=["small"],
     ),
@@ -179,7 +178,7 @@ BUNDLES = {
         },
         alone={"batch_size": 4, "train__dataloader__shuffle": False},
         shared={"batch_size": 2, "train__data_sampler__shuffle": False},
-        stages={"stage1": ("train#resumable", "train"), "stage2": ("refine#resumable", "refine")},
+        stages={"stage1": "train#resumable", "stage2": "refine#resumable"},
         losses={"stage1": ["loss", "content"], "stage2": ["loss", "content", "adversarial", "patch_critic"]},
         overlays=["perceptual"],
         random=frozenset({"constraint_critic", "constraint", "constraint_optimizer", "stage2_constraint_optimizer"}),
@@ -202,9 +201,9 @@ def save_volume(path: Path, size: Sequence[int], seed: int) -> None:
 def keep_of_each_process(bundle: Bundle, root: Path) -> list[str]:
     """Expressions that end a run: each process writes the seeds and optimizers of its stages."""
     stages = ", ".join(
-        f"{stage!r}: {{'seed': @{part}#handlers#0.seed, 'optimizers': "
+        f"{stage!r}: {{'seed': @epoch_seed, 'optimizers': "
         f"{{key: value.state_dict() for key, value in @{resumable}.items() if 'optimizer' in key}}}}"
-        for stage, (resumable, part) in bundle.stages.items()
+        for stage, resumable in bundle.stages.items()
     )
     path = f"'{root.as_posix()}/rank' + os.environ['RANK'] + '.pt'"
     return [f"$torch.save({{{stages}}}, {path})", "$dist.destroy_process_group()"]

@@ -1,0 +1,161 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Options of every bundle's configs: listed, with a text, and no others taken; errors from wherever they are run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_sliceinterp.command_line import check_options
+from tests.bundles.bundle_cases import CASES
+from tests.bundles.bundle_commands import (
+    BUNDLES,
+    ROOT,
+    Command,
+    bundle_command,
+    content,
+    parser_of,
+    run,
+    run_forked,
+    save_scan,
+)
+
+KINDS = ("inference", "train", "evaluate")
+OVERLAYS = [
+    (bundle, path.stem)
+    for bundle in CASES
+    for path in sorted((BUNDLES / bundle).glob("*.json"))
+    if path.stem not in ("inference", "train", "metadata")
+]
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def is_part(value: Any) -> bool:
+    """Whether a value at the top of a config is a part of the pipeline, not an option."""
+    if isinstance(value, str):
+        return value.startswith("$")
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(is_part, value.values())) or "network" in value
+    return isinstance(value, list) and any(map(is_part, value))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bundle", CASES)
+def test_options_and_their_texts(bundle: str, kind: str) -> None:
+    """Every option that is listed is there; every key at the top that is a plain value is listed."""
+    options, keys = content(bundle, "metadata")["options"][kind], content(bundle, kind)
+    assert set(options) <= set(content(bundle, "train") | keys if kind == "evaluate" else keys)
+    plain = {key for key, value in keys.items() if not is_part(value) and key not in ("imports", "dataset_dir")}
+    assert {key for key in plain if "#" not in key} <= set(options)
+    assert {"output_dir", "device", "ckpt", "bundle_root"} <= set(options)
+
+
+@pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
+def test_misspelt_options_with_every_overlay(bundle: str, overlay: str) -> None:
+    base = "inference" if overlay == "multi_gpu_inference" else "train"
+    config = parser_of(bundle, base, overlay).config
+    option, hint = ("facter", "factor") if base == "inference" else ("max_epoch", "max_epochs")
+    check_options({hint: 1, **dict.fromkeys(content(bundle, overlay), 1)}, config)
+    with pytest.raises(ValueError, match=f"unknown option --{option}; did you mean --{hint}"):
+        check_options({option: 1}, config)
+
+
+@pytest.mark.parametrize("bundle", CASES)
+def test_commands(bundle: str, tmp_path: Path) -> None:
+    """Misspelt options are refused with a hint; ``--help`` lists what there is; a debug switch shows tracebacks."""
+    options = content(bundle, "metadata")["options"]
+    commands = {
+        "facter": bundle_command(bundle, "inference", (), {"facter": 4}),
+        "spaicng": bundle_command(bundle, "inference", CASES[bundle].overlays, {"spaicng": 1.0}),
+        "max_epoch": bundle_command(bundle, "train", (), {"max_epoch": 3, "output_dir": tmp_path}),
+        "evaluate": bundle_command(bundle, "train", ("evaluate",), {"facter": 4, "output_dir": tmp_path}),
+        **{f"help_{kind}": bundle_command(bundle, kind, (), {"help": True}) for kind in ("inference", "train")},
+        "help_evaluate": bundle_command(bundle, "train", ("evaluate",), {"help": True}),
+    }
+    results = run_forked(commands)
+    for name, hint in (("facter", "factor"), ("spaicng", "spacing"), ("max_epoch", "max_epochs"), ("evaluate", "")):
+        results[name].check_error(f"unknown option --{'facter' if name == 'evaluate' else name}", f"--{hint}")
+    for kind in KINDS:
+        results[f"help_{kind}"].check_success()
+        lines = [line for line in results[f"help_{kind}"].stdout.splitlines() if line.startswith("  ")]
+        assert [line.split()[0] for line in lines] == list(options[kind])
+        assert all(text in line for line, text in zip(lines, options[kind].values(), strict=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_debugging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The traceback, of what is reported at once and of a scan that fails; else one line."""
+    (tmp_path / "scan.nii").write_text("no image")
+    options = {"input": tmp_path / "scan.nii", "output_dir": tmp_path / "out"}
+    plain = bundle_command("asi", "inference", (), {**options, "factor": 0})
+    scan = bundle_command("asi", "inference", (), {**options, "factor": 2})
+    run(plain).check_error("factor must be a positive integer", "got 0.")
+    monkeypatch.setenv("MONAI_DEBUG", "true")
+    for command, last in ((plain, "error: "), (scan, "error: 1 of 1 inputs failed")):
+        result = run(command)
+        assert result.status == 1 and "Traceback (most recent call last)" in result.stderr
+        assert result.stderr.splitlines()[-1].startswith(last)
+
+
+@pytest.mark.parametrize("bundle", CASES)
+def test_from_another_folder(bundle: str, tmp_path: Path) -> None:
+    """Where the bundle is not found by itself, it is said how to name it; then it works."""
+    scan = save_scan(tmp_path / "scan.nii.gz", (14, 13, 3))
+    config, options = str(BUNDLES / bundle / "inference.json"), {"input": scan, "factor": 2, "output_dir": "out"}
+    command = Command(config, options, tmp_path, python_path=str(ROOT))
+    run(command).check_error(f".: is not the folder of the bundle; expected it as --bundle_root {BUNDLES / bundle}.")
+    assert not (tmp_path / "out").exists()
+    if bundle == "asi":
+        run(replace(command, options={**options, "bundle_root": BUNDLES / bundle})).check_success()
+        assert (tmp_path / "out" / "scan_interp.nii.gz").is_file()
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    for config, option, hint in (("inference", "facter", "factor"), ("train", "max_epoch", "max_epochs")):
+        command = bundle_command("asi", config, [f"multi_gpu_{config}"], {option: 3, "output_dir": tmp_path / "out"})
+        result = run(replace(command, launcher=LAUNCHER))
+        assert result.status != 0 and f"unknown option --{option}; did you mean --{hint}?" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_bundles_in_a_notebook_leave_its_errors_alone(tmp_path: Path) -> None:
+    """Loading, initializing and running a workflow installs nothing in another program."""
+    scan = save_scan(tmp_path / "scan.nii.gz", (14, 13, 3))
+    code = f"""
+import json, sys
+hook = sys.excepthook
+from monai.bundle import ConfigWorkflow
+workflow = ConfigWorkflow({str(BUNDLES / "asi" / "inference.json")!r}, logging_file=False, workflow_type="infer",
+    input={str(scan)!r}, output_dir={str(tmp_path / "out")!r}, factor=0, bundle_root={str(BUNDLES / "asi")!r})
+workflow.initialize()
+try:
+    workflow.run()
+except RuntimeError as error:
+    while error.__cause__:
+        error = error.__cause__
+    print(json.dumps([sys.excepthook is hook, str(error)]))
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    same, text = json.loads(done.stdout.splitlines()[-1])
+    assert same and "factor must be a positive integer" in text
