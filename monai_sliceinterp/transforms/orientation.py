@@ -13,20 +13,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
+from monai.transforms import InvertibleTransform, RandomizableTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
 from monai_sliceinterp.geometry import axis_spacing, slice_geometry, slice_positions
-from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
+from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys, RandApplyToKeys
 
 __all__ = [
     "RandThinAxisLast",
@@ -221,7 +219,7 @@ class RandThinAxisLast(RandomizableTransform):
         return MetaTensor(moved, affine=torch.as_tensor(image.affine) @ matrix.to(image.affine), meta=dict(image.meta))
 
 
-class RandThinAxisLastd(RandomizableTransform, MapTransform):
+class RandThinAxisLastd(RandApplyToKeys):
     """Dictionary version of :class:`RandThinAxisLast`: the axis is drawn for the first key, the others follow.
 
     Args:
@@ -241,24 +239,7 @@ class RandThinAxisLastd(RandomizableTransform, MapTransform):
     def __init__(
         self, keys: KeysCollection, max_ratio: float = 2.0, prob: float = 1.0, allow_missing_keys: bool = False
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.rand_axis = RandThinAxisLast(max_ratio, prob)
-
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandThinAxisLastd:
-        """Set the random state of the transform behind."""
-        super().set_random_state(seed, state)
-        self.rand_axis.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply the transform to every key."""
-        result = dict(data)
-        for number, key in enumerate(self.key_iterator(result)):
-            result[key] = self.rand_axis(result[key], randomize=number == 0)
-        return result
+        super().__init__(keys, RandThinAxisLast(max_ratio, prob), allow_missing_keys)
 
 
 RandThinAxisLastD = RandThinAxisLastDict = RandThinAxisLastd
