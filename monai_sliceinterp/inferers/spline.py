@@ -24,7 +24,7 @@ from monai_sliceinterp.resampling import INTERPOLATION_MODES, apply_to_slices, i
 
 __all__ = ["SplineSliceInferer"]
 
-_SLICES_AT_ONCE = 64  # output slices per step: bounds the copies, keeps the matrix products large
+_SLICES_AT_ONCE = 32  # output slices per step: bounds the copies, keeps the matrix products large
 
 
 class SplineSliceInferer(SliceInterpolationInferer):

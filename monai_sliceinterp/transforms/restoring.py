@@ -39,7 +39,7 @@ __all__ = [
     "cast_to",
 ]
 
-_SLICES_AT_ONCE = 8  # bounds the copies in types on the way
+_SLICES_AT_ONCE = 4  # bounds the copies in types on the way
 
 
 def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
