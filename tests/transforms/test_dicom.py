@@ -108,14 +108,6 @@ def test_missing_slices(tmp_path):
     assert [item.ReferencedSOPInstanceUID for item in data[2].SourceImageSequence] == uids[1:3]
 
 
-def test_overwrite(tmp_path, scan):
-    _, first = run(scan, tmp_path)
-    with pytest.raises(ValueError, match=r"scan_interp: exists already"):
-        run(scan, tmp_path)
-    _, second = run(scan, tmp_path, overwrite=True)
-    assert first[0].SeriesInstanceUID != second[0].SeriesInstanceUID
-
-
 @pytest.mark.parametrize(
     ("channels", "is_dicom", "named"),
     [
