@@ -28,7 +28,7 @@ _SLICES_AT_ONCE = 32  # output slices per step: bounds the copies, keeps the mat
 
 
 class SplineSliceInferer(SliceInterpolationInferer):
-    """Interpolate along the slice axis by a fixed kernel, aligned on slice centers.
+    """Inferer that interpolates along the slice axis by a fixed kernel, aligned on slice centers.
 
     Args:
         factor: upsampling factor; or
