@@ -22,9 +22,7 @@ import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, CopyItemsd
-from scipy.spatial.transform import Rotation
 
-from monai_sliceinterp.data import make_phantom
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
@@ -41,15 +39,7 @@ from monai_sliceinterp.transforms import (
     cast_to,
     save_nifti,
 )
-
-TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
-
-
-def oblique(spacing=(0.7, 0.9, 4.0)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
-    return affine
+from tests.transforms.scans import full_range, oblique, real_scans, write_nifti
 
 
 def make_image(shape=(1, 5, 6, 4), dtype=torch.int16, **meta):
@@ -67,11 +57,11 @@ class TestCast:
         found = cast_to(values, dtype)
         assert found.dtype == dtype and found.numpy().tolist() == expected
 
-    def test_int64_limits(self):
+    @pytest.mark.parametrize("source", [torch.float32, torch.float64])
+    def test_int64_limits(self, source):
         """The largest int64 is no floating-point number; nothing may turn negative for it."""
-        for source in (torch.float32, torch.float64):
-            low, high, past = cast_to(torch.tensor([-1e30, 1e30, 2.0**63], dtype=source), torch.int64).tolist()
-            assert low == -(2**63) and high == past and 0.999 * 2**63 < high < 2**63
+        low, high, past = cast_to(torch.tensor([-1e30, 1e30, 2.0**63], dtype=source), torch.int64).tolist()
+        assert low == -(2**63) and high == past and 0.999 * 2**63 < high < 2**63
 
     @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.uint8])
     def test_rounding(self, dtype):
@@ -80,13 +70,15 @@ class TestCast:
         if dtype != torch.uint8:
             assert cast_to(-values, dtype).tolist() == [0, -1, -2, -2, -3, -100]
 
-    @pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 2**31 - 200, 16777217, 123456789])
-    def test_integers_of_float64_stay_exact(self, value):
-        assert cast_to(torch.tensor([value], dtype=torch.float64), torch.int32).tolist() == [value]
-
-    @pytest.mark.parametrize("value", [2**53, -(2**53), 2**40 + 1])
-    def test_large_integers_of_float64_stay_exact(self, value):
-        assert cast_to(torch.tensor([value], dtype=torch.float64), torch.int64).tolist() == [value]
+    @pytest.mark.parametrize(
+        ("dtype", "values"),
+        [
+            (torch.int32, [2**31 - 1, -(2**31), 2**31 - 200, 16777217, 123456789]),
+            (torch.int64, [2**53, -(2**53), 2**40 + 1]),
+        ],
+    )
+    def test_integers_of_float64_stay_exact(self, dtype, values):
+        assert cast_to(torch.tensor(values, dtype=torch.float64), dtype).tolist() == values
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
     def test_floating_point(self, dtype):
@@ -94,49 +86,35 @@ class TestCast:
         assert torch.equal(cast_to(values, dtype), values.to(dtype))
 
 
-class TestFileStem:
-    @pytest.mark.parametrize(
-        ("path", "stem"),
-        [
-            ("scans/a.b.nii.gz", "a.b"),
-            ("a.NII.GZ", "a"),
-            ("a.nii", "a"),
-            ("/x/y.mha", "y"),
-            ("y.mhd", "y"),
-            ("y.nrrd", "y"),
-            ("y.nhdr", "y"),
-            ("y.dcm", "y"),
-            ("folder.v2", "folder.v2"),
-            ("x/folder/", "folder"),
-            (Path("x.nii.gz.nii"), "x.nii.gz"),
-        ],
-    )
-    def test_names(self, path, stem):
-        assert file_stem(path) == stem
-
-    def test_here_and_above(self, tmp_path, monkeypatch):
-        (tmp_path / "patient" / "series").mkdir(parents=True)
-        monkeypatch.chdir(tmp_path / "patient" / "series")
-        assert file_stem(".") == "series" and file_stem("..") == "patient"
+def test_file_stem(tmp_path, monkeypatch):
+    for suffix in (".nii", ".NII.GZ", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm"):
+        assert file_stem(f"/x/y{suffix}") == "y"
+    assert file_stem("folder.v2") == "folder.v2" and file_stem("x/folder/") == "folder"
+    assert file_stem(Path("x.nii.gz.nii")) == "x.nii.gz"
+    (tmp_path / "patient" / "series").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "patient" / "series")
+    assert file_stem(".") == "series" and file_stem("..") == "patient"
 
 
 class TestSaveNifti:
     @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
     def test_header(self, tmp_path, suffix):
-        image = make_image()
-        save_nifti(image, tmp_path / f"a{suffix}")
-        saved = nib.load(tmp_path / f"a{suffix}")
+        image, path = make_image(), tmp_path / f"a{suffix}"
+        save_nifti(image, path)
+        saved = nib.load(path)
         np.testing.assert_array_equal(np.asarray(saved.dataobj), image.numpy()[0])
         header = saved.header
-        assert header.get_xyzt_units() == ("mm", "sec")
+        assert header.get_xyzt_units() == ("mm", "sec") and header.get_data_dtype() == np.int16
         assert int(header["qform_code"]) == int(header["sform_code"]) == 1
         np.testing.assert_allclose(saved.get_sform(), oblique(), rtol=0, atol=1e-4)
         np.testing.assert_allclose(saved.get_qform(), oblique(), rtol=0, atol=1e-4)
         np.testing.assert_allclose(header.get_zooms(), (0.7, 0.9, 4.0), rtol=1e-6)
-        assert header.get_data_dtype() == np.int16
         assert np.isnan(header["scl_slope"]) or header["scl_slope"] in (0, 1)
-        gz = (tmp_path / f"a{suffix}").read_bytes()[:2] == b"\x1f\x8b"
-        assert gz == (suffix == ".nii.gz")
+        assert (path.read_bytes()[:2] == b"\x1f\x8b") == (suffix == ".nii.gz")
+        other = sitk.ReadImage(str(path))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(other).T, image.numpy()[0])
+        place = (oblique() @ [3, 2, 1, 1])[:3] * (-1, -1, 1)
+        np.testing.assert_allclose(other.TransformIndexToPhysicalPoint((3, 2, 1)), place, rtol=0, atol=1e-3)
 
     def test_sheared_affine(self, tmp_path):
         """The sform holds what the qform cannot."""
@@ -145,55 +123,29 @@ class TestSaveNifti:
         save_nifti(image, tmp_path / "a.nii")
         np.testing.assert_allclose(nib.load(tmp_path / "a.nii").affine, image.affine, rtol=0, atol=1e-4)
 
-    def test_other_readers_agree(self, tmp_path):
-        image = make_image()
-        save_nifti(image, tmp_path / "a.nii.gz")
-        read = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(read).T, image.numpy()[0])
-        place = np.asarray(image.affine) @ [3, 2, 1, 1]
-        np.testing.assert_allclose(
-            read.TransformIndexToPhysicalPoint((3, 2, 1)), place[:3] * (-1, -1, 1), rtol=0, atol=1e-3
-        )
-
-    @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.float32, torch.float64])
-    def test_types(self, tmp_path, dtype):
-        image = make_image(dtype=dtype)
-        save_nifti(image, tmp_path / "a.nii")
-        saved = nib.load(tmp_path / "a.nii")
-        assert saved.get_data_dtype() == np.dtype(str(dtype).removeprefix("torch."))
-        np.testing.assert_array_equal(np.asarray(saved.dataobj), image.numpy()[0])
-
     @pytest.mark.parametrize(
-        ("values", "expected"),
+        ("values", "meta", "expected"),
         [
-            ([0, 2**31 - 1, -(2**31)], "int32"),
-            ([0, 2**31], "float64"),
-            ([0, -(2**31) - 1], "float64"),
-            ([-(2**63), 5], "float64"),
-            ([2**53, -(2**53)], "float64"),
+            # few programs read 64-bit integers
+            ([0, 2**31 - 1, -(2**31)], {}, "int32"),
+            ([0, 2**31], {}, "float64"),
+            ([0, -(2**31) - 1], {}, "float64"),
+            ([-(2**63), 5], {}, "float64"),
+            ([2**53, -(2**53)], {}, "float64"),
+            # torch computes with few unsigned types; what does not fit is not bent
+            ([0, 2**16 - 1], {"stored_dtype": "uint16"}, "uint16"),
+            ([0, 2**32 - 1], {"stored_dtype": "uint32"}, "uint32"),
+            ([-1, 2**16 - 1], {"stored_dtype": "uint16"}, "int32"),
+            ([-1, 2**32 - 1], {"stored_dtype": "uint32"}, "float64"),
         ],
     )
-    def test_int64(self, tmp_path, values, expected):
-        """Few programs read 64-bit integers."""
+    def test_int64(self, tmp_path, values, meta, expected):
         volume = torch.zeros(1, 3, 3, 3, dtype=torch.int64)
         volume.view(-1)[: len(values)] = torch.tensor(values)
-        save_nifti(MetaTensor(volume, affine=torch.eye(4)), tmp_path / "a.nii")
+        save_nifti(MetaTensor(volume, affine=torch.eye(4), meta=meta), tmp_path / "a.nii")
         saved = nib.load(tmp_path / "a.nii")
         assert saved.get_data_dtype() == expected
         np.testing.assert_array_equal(np.asarray(saved.dataobj).astype(np.int64), volume.numpy()[0])
-
-    @pytest.mark.parametrize(("stored", "memory"), [("uint16", torch.int32), ("uint32", torch.int64)])
-    def test_unsigned_types_come_back(self, tmp_path, stored, memory):
-        image = make_image(dtype=memory, stored_dtype=stored).abs()
-        image[0, 0, 0, 0] = np.iinfo(stored).max
-        save_nifti(image, tmp_path / "a.nii")
-        saved = nib.load(tmp_path / "a.nii")
-        assert saved.get_data_dtype() == stored
-        np.testing.assert_array_equal(np.asarray(saved.dataobj), image.numpy()[0])
-        # what does not fit is not bent
-        image[0, 0, 0, 1] = -1
-        save_nifti(image, tmp_path / "b.nii")
-        assert np.asarray(nib.load(tmp_path / "b.nii").dataobj)[0, 0, 1] == -1
 
     @pytest.mark.parametrize(("channels", "ndim", "shape"), [(1, 3, 3), (1, 4, 4), (3, 3, 4), (3, 4, 4)])
     def test_frames(self, tmp_path, channels, ndim, shape):
@@ -208,39 +160,34 @@ class TestSaveNifti:
         np.testing.assert_allclose(saved.affine, oblique(), rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-    def test_permissions_follow_the_umask(self, tmp_path, mask):
+    def test_replaces_and_leaves_nothing_else(self, tmp_path, mask):
+        """The permissions follow the umask, which is left as it was."""
+        (tmp_path / "a.nii").write_text("old")
         before = os.umask(mask)
         try:
             save_nifti(make_image(), tmp_path / "a.nii")
-            assert os.umask(mask) == mask  # and is left as it was
+            assert os.umask(mask) == mask
         finally:
             os.umask(before)
         assert stat.S_IMODE((tmp_path / "a.nii").stat().st_mode) == 0o666 & ~mask
-
-    def test_replaces_and_leaves_nothing_else(self, tmp_path):
-        (tmp_path / "a.nii.gz").write_text("old")
-        save_nifti(make_image(), tmp_path / "a.nii.gz")
-        assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
-        assert nib.load(tmp_path / "a.nii.gz").shape == (5, 6, 4)
+        assert os.listdir(tmp_path) == ["a.nii"] and nib.load(tmp_path / "a.nii").shape == (5, 6, 4)
 
     @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
     @pytest.mark.parametrize("existing", [True, False])
     def test_failure(self, tmp_path, monkeypatch, error, existing):
+        path, names = tmp_path / "a.nii.gz", []
         if existing:
-            (tmp_path / "a.nii.gz").write_text("old")
-        names = []
+            path.write_text("old")
 
-        def fail(image, path):
-            names.append(Path(path).name)
-            Path(path).write_bytes(b"half")
+        def fail(image, part):
+            names.append(Path(part).name)
+            Path(part).write_bytes(b"half")
             raise error
 
         monkeypatch.setattr(nib, "save", fail)
         with pytest.raises(type(error)):
-            save_nifti(make_image(), tmp_path / "a.nii.gz")
-        assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"] * existing
-        if existing:
-            assert (tmp_path / "a.nii.gz").read_text() == "old"
+            save_nifti(make_image(), path)
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({path.name: "old"} if existing else {})
         assert names[0].startswith(".a.part-") and names[0].endswith(".nii.gz")  # hidden while it is written
 
     def test_no_folder(self, tmp_path):
@@ -254,28 +201,20 @@ class TestSaveVolumed:
         saved = save({"pred": make_image(), "image": 3})
         path = tmp_path / "a" / "b" / "scan_thin.nii.gz"
         assert saved["pred"].meta["saved_to"] == str(path) and path.is_file() and saved["image"] == 3
-        assert SaveVolumed("pred", str(tmp_path))({"pred": make_image()})["pred"].meta["saved_to"] == str(
-            tmp_path / "scan_interp.nii.gz"
-        )
         with pytest.raises(KeyError, match="other"):
-            SaveVolumed(["pred", "other"], tmp_path, ["a", "b"])({"pred": make_image()})
+            SaveVolumed(["pred", "other"], tmp_path / "c", ["a", "b"])({"pred": make_image()})
+        images = {"pred": make_image(), "label": make_image()}
+        saved = SaveVolumed(["pred", "label"], str(tmp_path), ["interp", "label"])(images)
+        for key, name in (("pred", "scan_interp.nii.gz"), ("label", "scan_label.nii.gz")):
+            assert saved[key].meta["saved_to"] == str(tmp_path / name)
 
-    def test_a_name_for_each_key(self, tmp_path):
-        saved = SaveVolumed(["pred", "label"], tmp_path, ["interp", "label"])(
-            {"pred": make_image(), "label": make_image()}
-        )
-        assert [Path(saved[key].meta["saved_to"]).name for key in ("pred", "label")] == [
-            "scan_interp.nii.gz",
-            "scan_label.nii.gz",
-        ]
-        for postfix in ("interp", ["interp", "interp"]):
-            with pytest.raises(ValueError, match="expected one for each"):
-                SaveVolumed(["pred", "label"], tmp_path, postfix)
-        with pytest.raises(ValueError):
-            SaveVolumed(["pred", "label"], tmp_path, ["a", "b", "c"])
+    @pytest.mark.parametrize("postfix", ["interp", ["interp", "interp"], ["a", "b", "c"]])
+    def test_a_name_for_each_key(self, tmp_path, postfix):
+        with pytest.raises(ValueError, match="expected one for each|must have length 2"):
+            SaveVolumed(["pred", "label"], tmp_path, postfix)
 
     def test_overwrite(self, tmp_path):
-        """Nothing is replaced unless that is asked for."""
+        """Nothing is replaced unless that is asked for, and a check writes nothing."""
         path = tmp_path / "scan_interp.nii.gz"
         path.write_text("old")
         refusal = f"{path}: exists already; expected another output_dir, or --overwrite true."
@@ -287,15 +226,12 @@ class TestSaveVolumed:
         with pytest.raises(ValueError) as caught:
             SaveVolumed("pred", tmp_path)({"pred": make_image()})
         assert str(caught.value) == refusal
-        assert path.read_text() == "old" and [file.name for file in tmp_path.iterdir()] == [path.name]
+        SaveVolumed("pred", tmp_path / "out").check("somewhere/scan.nii")
+        assert path.read_text() == "old" and os.listdir(tmp_path) == [path.name]
         save = SaveVolumed("pred", tmp_path, overwrite=True)
         save.check("somewhere/scan.nii")
         save({"pred": make_image()})
         np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), make_image().numpy()[0])
-
-    def test_check_writes_nothing(self, tmp_path):
-        SaveVolumed("pred", tmp_path / "out").check(tmp_path / "scan.nii")
-        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("link", [os.symlink, os.link])
     @pytest.mark.parametrize("overwrite", [True, False])
@@ -303,35 +239,21 @@ class TestSaveVolumed:
         source, path = tmp_path / "scan.nii.gz", tmp_path / "scan_interp.nii.gz"
         source.write_text("input")
         link(source, path)
-        save = SaveVolumed("pred", tmp_path, overwrite=overwrite)
-        for action in (
-            lambda: save.check(source),
-            lambda: save({"pred": make_image(filename_or_obj=str(source))}),
-        ):
+        save, image = SaveVolumed("pred", tmp_path, overwrite=overwrite), make_image(filename_or_obj=str(source))
+        for action, argument in ((save.check, source), (save, {"pred": image})):
             with pytest.raises(ValueError) as caught:
-                action()
+                action(argument)
             assert str(caught.value) == f"{path}: is the input itself; expected another output_dir."
         assert source.read_text() == path.read_text() == "input"
-
-    def test_broken_link_in_the_way(self, tmp_path):
-        (tmp_path / "scan_interp.nii.gz").symlink_to(tmp_path / "gone")
-        source = tmp_path / "scan.nii.gz"
-        source.write_text("input")
+        path.unlink()
+        path.symlink_to(tmp_path / "gone")  # a broken link in the way
         with pytest.raises(ValueError, match="exists already"):
-            SaveVolumed("pred", tmp_path)({"pred": make_image(filename_or_obj=str(source))})
+            SaveVolumed("pred", tmp_path)({"pred": image})
 
     @pytest.mark.parametrize(("ndim", "shape"), [(3, (5, 6, 4)), (4, (5, 6, 4, 1))])
     def test_single_frame(self, tmp_path, ndim, shape):
         SaveVolumed("pred", tmp_path)({"pred": make_image(original_ndim=ndim)})
         assert nib.load(tmp_path / "scan_interp.nii.gz").shape == shape
-
-
-def write(path, values, affine, frame_spacing=None):
-    image = nib.Nifti1Image(values, affine, dtype=values.dtype)
-    image.header.set_xyzt_units("mm", "sec")
-    if frame_spacing:
-        image.header["pixdim"][4] = frame_spacing
-    nib.save(image, path)
 
 
 def chain(source, output_dir, inferer, network=None, axis=None):
@@ -354,39 +276,32 @@ def chain(source, output_dir, inferer, network=None, axis=None):
     return nib.load(result["pred"].meta["saved_to"])
 
 
+def thick(axis, step=4.0):
+    """Affine and shape of a scan whose slices are stacked along an axis."""
+    spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
+    spacing[axis], shape[axis] = step, 4
+    return oblique(spacing), tuple(shape)
+
+
 def asi():
     torch.manual_seed(0)
     return ASIAutoencoder(channels=(2,), latent_channels=3).eval()
 
 
-def extremes(dtype, shape):
-    """Values all over a type's range."""
-    rng = np.random.default_rng(0)
-    if np.dtype(dtype).kind == "f":
-        return (rng.normal(size=shape) * 10.0 ** rng.integers(-3, 6, shape)).astype(dtype)
-    limits = np.iinfo(dtype)
-    values = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-    values.flat[:2] = limits.min, limits.max
-    return values
-
-
 class TestChain:
     @pytest.mark.parametrize("frames", [0, 1, 3])
-    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"])
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_observed_slices_are_bit_exact(self, tmp_path, axis, dtype, frames):
-        spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
-        spacing[axis], shape[axis] = 4.0, 4
-        values = extremes(dtype, (*shape, *([frames] if frames else [])))
-        affine = oblique(spacing)
-        write(tmp_path / "scan.nii.gz", values, affine, frame_spacing=0.04 if frames else None)
-        for how, network in (({"factor": 3}, None), ({"spacing": 2.0}, asi())):
-            inferer = SplineSliceInferer(**how) if network is None else LatentSliceInferer(**how, value_range=(0, 1))
+        affine, shape = thick(axis)
+        values = full_range(dtype, (*shape, *([frames] if frames else [])))
+        write_nifti(tmp_path / "scan.nii.gz", values, affine, frame_spacing=0.04 if frames else None)
+        for inferer, network, factor in (
+            (SplineSliceInferer(factor=3), None, 3),
+            (LatentSliceInferer(spacing=2.0, value_range=(0, 1)), asi(), 2),
+        ):
             saved = chain(tmp_path / "scan.nii.gz", tmp_path / "out", inferer, network)
-            factor = how.get("factor", 2)
-            expected = list(values.shape)
-            expected[axis] = 3 * factor + 1
-            assert list(saved.shape) == expected
+            assert saved.shape == (*shape[:axis], 3 * factor + 1, *values.shape[axis + 1 :])
             assert saved.get_data_dtype() == dtype
             found = np.moveaxis(np.asarray(saved.dataobj), axis, 0)
             np.testing.assert_array_equal(found[::factor], np.moveaxis(values, axis, 0))
@@ -399,25 +314,21 @@ class TestChain:
                 assert saved.header["pixdim"][4] == np.float32(0.04)
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("how", [{"factor": 4}, {"spacing": 1.3}, {}])
-    def test_physical_positions(self, tmp_path, axis, how):
+    @pytest.mark.parametrize(("how", "step"), [({"factor": 4}, 1.25), ({"spacing": 1.3}, 1.3), ({}, None)])
+    def test_physical_positions(self, tmp_path, axis, how, step):
         """A linear function of the position in mm is one after interpolation, at the places the new affine tells."""
-        spacing, shape = np.array([1.1, 0.9, 1.0]), np.array([7, 8, 6])
-        spacing[axis], shape[axis] = 5.0, 4
-        affine = oblique(spacing)
+        affine, shape = thick(axis, 5.0)
 
         def ramp(shape, affine):
             index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
             return (index @ affine[:3, :3].T + affine[:3, 3]) @ [3.0, -5.0, 7.0]
 
-        write(tmp_path / "scan.nii", ramp(shape, affine), affine)
-        inferer = SplineSliceInferer(**how, mode="linear")
-        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer)
+        write_nifti(tmp_path / "scan.nii", ramp(shape, affine), affine)
+        saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(**how, mode="linear"))
         assert saved.shape[axis] > 10
         np.testing.assert_allclose(saved.get_fdata(), ramp(saved.shape, saved.affine), rtol=0, atol=2e-2)
-        assert [saved.shape[k] for k in range(3) if k != axis] == [shape[k] for k in range(3) if k != axis]
-        smallest = min(np.delete(spacing, axis))
-        step = how.get("spacing", 1.25 if how else smallest)
+        assert np.delete(saved.shape, axis).tolist() == np.delete(shape, axis).tolist()
+        step = step or np.delete([0.7, 0.9, 0.8], axis).min()  # isotropic
         assert slice_geometry(saved.affine, axis=axis).slice_spacing == pytest.approx(step, rel=1e-5)
 
     @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32"])
@@ -426,7 +337,7 @@ class TestChain:
         limits = np.iinfo(dtype)
         values = np.full((4, 5, 8), limits.min, dtype)
         values[..., [1, 2, 5, 6]] = limits.max
-        write(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
+        write_nifti(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
         saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(factor=2))
         assert saved.get_data_dtype() == dtype
         found = np.asarray(saved.dataobj)
@@ -435,25 +346,24 @@ class TestChain:
         assert (middle < limits.min + 0.2 * (limits.max - float(limits.min))).all()
 
     def test_without_observed_slices(self, tmp_path):
-        values = extremes("int16", (6, 7, 4))
-        write(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
-        network = asi()
+        values = full_range("int16", (6, 7, 4))
+        write_nifti(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
         inferer = LatentSliceInferer(factor=2, keep_observed=False)
-        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer, network)
+        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer, asi())
         assert saved.shape == (6, 7, 7)
         assert (np.asarray(saved.dataobj)[..., ::2] != values).mean() > 0.9
 
     @pytest.mark.parametrize("axis", [0, 1])
     def test_axis_that_the_user_gave(self, tmp_path, axis):
-        values = extremes("int16", (5, 6, 7))
-        write(tmp_path / "scan.nii", values, np.eye(4))
+        values = full_range("int16", (5, 6, 7))
+        write_nifti(tmp_path / "scan.nii", values, np.eye(4))
         saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(factor=2), axis=axis)
         np.testing.assert_array_equal(np.asarray(saved.dataobj).take(range(0, 2 * (5 + axis) - 1, 2), axis), values)
 
     @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
     def test_other_formats(self, tmp_path, suffix):
         """What comes in as another format goes out as NIfTI, at the same places."""
-        values = extremes("uint16", (6, 7, 4))
+        values = full_range("uint16", (6, 7, 4))
         image = sitk.GetImageFromArray(values.T)
         image.SetSpacing((0.7, 0.8, 4.0))
         image.SetOrigin((5, 6, 7))
@@ -464,14 +374,15 @@ class TestChain:
         place = image.TransformContinuousIndexToPhysicalPoint((2, 3, 1.5)) * np.array([-1, -1, 1])
         np.testing.assert_allclose((saved.affine @ [2, 3, 3, 1])[:3], place, rtol=0, atol=1e-4)
 
-    def test_phantom(self, tmp_path):
-        phantom = make_phantom("heart", seed=1, shape=(24, 24, 5), spacing=(6.0, 6.0, 18.0))
-        values = np.rint(phantom.numpy()[0]).astype(np.int16)
-        write(tmp_path / "heart.nii.gz", values, phantom.affine.numpy())
-        saved = chain(tmp_path / "heart.nii.gz", tmp_path / "out", LatentSliceInferer(value_range=(0, 1)), asi())
-        assert saved.shape == (24, 24, 13)  # isotropic
-        np.testing.assert_array_equal(np.asarray(saved.dataobj)[..., ::3], values)
-        np.testing.assert_allclose(saved.header.get_zooms(), 6)
+    @pytest.mark.parametrize("file", real_scans(os.path.getsize), ids=lambda file: file.name)
+    def test_real_scan(self, tmp_path, file):
+        """It keeps its type, orientation and observed slices."""
+        source, axis = nib.load(file), slice_geometry(LoadVolume()(file)).axis
+        saved = chain(file, tmp_path, SplineSliceInferer(factor=2, mode="linear"))
+        assert saved.get_data_dtype() == np.asarray(source.dataobj).dtype
+        assert nib.aff2axcodes(saved.affine) == nib.aff2axcodes(source.affine)
+        found, values = (np.moveaxis(np.asarray(image.dataobj), axis, 0) for image in (saved, source))
+        np.testing.assert_array_equal(found[::2], values)
 
 
 def saint(num_views=2):
@@ -480,131 +391,91 @@ def saint(num_views=2):
     return SAINT(ami=size, rfn=size, num_views=num_views).eval()
 
 
+def each_view(image, network, **how):
+    """What every view of the network makes of a frame, in HU without the window's offset."""
+    inferers = [MultiViewSliceInferer(**how, fuse=False, views=(view,)) for view in network.directions]
+    return [4000 * inferer(image[None], network)[0, 0].numpy() for inferer in inferers]
+
+
 class TestDisagreement:
     WINDOW = (-1024.0, 2976.0)
 
     def run(self, source, output_dir, network, **settings):
-        """The way of a volume through the bundle; returns the written images by postfix, and what was computed."""
+        """The way of a volume through the bundle; returns the written images, and what was interpolated."""
         scale = InvertibleScaleIntensityRanged("image", *self.WINDOW)
         preprocessing = Compose(
             [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image"), scale]
         )
         data = preprocessing({"image": str(source)})
-        inferer = MultiViewSliceInferer(disagreement=True, **settings)
-        data["pred"] = inferer(data["image"][None], network)[0]
+        data["pred"] = MultiViewSliceInferer(disagreement=True, **settings)(data["image"][None], network)[0]
         before = data["pred"].as_tensor().clone()
         mapped = DisagreementMapd("pred", preprocessing)(data)
         assert torch.equal(mapped["pred"].as_tensor(), before) and "disagreement" not in data
-        result = Compose(
-            [
-                RestoreVolumed("pred", preprocessing),
-                SaveVolumed("pred", output_dir),
-                SaveVolumed("disagreement", output_dir, postfix="disagreement"),
-            ]
-        )(mapped)
-        saved = {key: nib.load(result[key].meta["saved_to"]) for key in ("pred", "disagreement")}
-        return saved, data["image"]
+        save = SaveVolumed(["pred", "disagreement"], output_dir, ["interp", "disagreement"])
+        save(RestoreVolumed("pred", preprocessing)(mapped))
+        names = [f"scan_{postfix}.nii.gz" for postfix in ("disagreement", "interp")]
+        assert sorted(os.listdir(output_dir)) == names
+        return *(nib.load(output_dir / name) for name in names), data["image"]
 
     @pytest.mark.parametrize("views", [2, 4])
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_standard_deviation_of_the_views(self, tmp_path, axis, views):
         """In HU, without the window's offset, in the axis order of the input, at the places of the output."""
-        spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
-        spacing[axis], shape[axis] = 4.0, 4
+        affine, shape = thick(axis)
         values = np.random.default_rng(0).integers(-900, 2000, shape).astype(np.int16)
-        write(tmp_path / "scan.nii.gz", values, oblique(spacing))
-        network = saint(views)
-        saved, image = self.run(tmp_path / "scan.nii.gz", tmp_path / "out", network, factor=3)
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-            "scan_disagreement.nii.gz",
-            "scan_interp.nii.gz",
-        ]
-        found = np.asarray(saved["disagreement"].dataobj)
-        assert found.dtype == np.float32 and found.shape == saved["pred"].shape
-        np.testing.assert_array_equal(saved["disagreement"].affine, saved["pred"].affine)
-        each = [
-            MultiViewSliceInferer(3, fuse=False, views=(view,))(image[None], network)[0, 0].numpy()
-            for view in network.directions
-        ]
-        expected = np.moveaxis(4000 * np.std(each, axis=0), -1, axis)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+        source, network = write_nifti(tmp_path / "scan.nii.gz", values, affine), saint(views)
+        doubt, pred, image = self.run(source, tmp_path / "out", network, factor=3)
+        found = np.asarray(doubt.dataobj)
+        assert found.dtype == np.float32 and found.shape == pred.shape
+        np.testing.assert_array_equal(doubt.affine, pred.affine)
+        each = each_view(image, network, factor=3)
+        found = np.moveaxis(found, axis, -1)
+        np.testing.assert_allclose(found, np.std(each, axis=0), rtol=0, atol=2e-3)
         if views == 2:
-            halved = np.moveaxis(2000 * np.abs(each[0] - each[1]), -1, axis)
-            np.testing.assert_allclose(found, halved, rtol=0, atol=2e-3)
-        found = np.moveaxis(found, axis, 0)
-        assert (found[::3] == 0).all() and (found >= 0).all()
-        assert (np.delete(found, np.s_[::3], axis=0) > 0).mean() > 0.99
+            np.testing.assert_allclose(found, np.abs(each[0] - each[1]) / 2, rtol=0, atol=2e-3)
+        assert (found[..., ::3] == 0).all() and (found >= 0).all()
+        assert (np.delete(found, np.s_[::3], axis=-1) > 0).mean() > 0.99
 
     @pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "uint8"])
     @pytest.mark.parametrize("frames", [1, 3])
     def test_frames_and_types(self, tmp_path, frames, dtype):
         values = np.random.default_rng(0).integers(0, 200, (6, 7, 3, frames)).astype(dtype)
-        write(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)), frame_spacing=0.04)
-        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), spacing=2.0)
-        assert saved["pred"].get_data_dtype() == dtype and saved["disagreement"].get_data_dtype() == np.float32
-        assert saved["pred"].shape == saved["disagreement"].shape == (6, 7, 5, frames)
+        source = write_nifti(tmp_path / "scan.nii", values, oblique(), frame_spacing=0.04)
+        doubt, pred, image = self.run(source, tmp_path / "out", saint(), spacing=2.0)
+        assert pred.get_data_dtype() == dtype and doubt.get_data_dtype() == np.float32
+        assert pred.shape == doubt.shape == (6, 7, 5, frames)
         for frame in range(frames):
-            views = [
-                MultiViewSliceInferer(2, fuse=False, views=(view,))(image[None, frame : frame + 1], saint())
-                for view in ("rows", "columns")
-            ]
-            expected = 2000 * (views[0] - views[1]).abs()[0, 0].numpy()
-            found = np.asarray(saved["disagreement"].dataobj)[..., frame]
-            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+            first, second = each_view(image[frame : frame + 1], saint(), factor=2)
+            found = np.asarray(doubt.dataobj)[..., frame]
+            np.testing.assert_allclose(found, np.abs(first - second) / 2, rtol=0, atol=2e-3)
             assert (found[..., ::2] == 0).all() and found[..., 1::2].max() > 0
 
     def test_interpolated_volume_is_the_same(self, tmp_path):
         """With and without the map, and with intensities far outside the window."""
         values = np.random.default_rng(0).integers(-3000, 4000, (6, 7, 4)).astype(np.int16)
-        write(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)))
-        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
-        without = MultiViewSliceInferer(2, value_range=(0.0, 1.0))(image[None], saint())[0, 0].numpy()
-        found = np.asarray(saved["pred"].dataobj)
-        np.testing.assert_allclose(found, without * 4000 - 1024, rtol=0, atol=0.51)
-        np.testing.assert_array_equal(found[..., ::2], values)
+        how = {"factor": 2, "value_range": (0.0, 1.0)}
+        source = write_nifti(tmp_path / "scan.nii", values, oblique())
+        doubt, pred, image = self.run(source, tmp_path / "out", saint(), **how)
+        without = MultiViewSliceInferer(**how)(image[None], saint())[0, 0].numpy()
+        np.testing.assert_allclose(np.asarray(pred.dataobj), without * 4000 - 1024, rtol=0, atol=0.51)
+        np.testing.assert_array_equal(np.asarray(pred.dataobj)[..., ::2], values)
         # the views see the window: what lies outside is interpolated linearly and no cause to disagree
-        write(tmp_path / "clipped.nii", values.clip(-1024, 2976), oblique((0.7, 0.9, 4.0)))
-        clipped, _ = self.run(tmp_path / "clipped.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
-        maps = [np.asarray(images["disagreement"].dataobj) for images in (saved, clipped)]
-        np.testing.assert_array_equal(*maps)
-
-    def test_no_map(self):
-        preprocessing = Compose([InvertibleScaleIntensityRanged("image", *self.WINDOW)])
-        transform = DisagreementMapd("pred", preprocessing)
-        with pytest.raises(
-            ValueError, match="carries no disagreement of the views; expected disagreement=True"
-        ) as caught:
-            transform({"pred": make_image(), "image": make_image()})
-        assert "\n" not in str(caught.value)
+        write_nifti(source, values.clip(-1024, 2976), oblique())
+        clipped, _, _ = self.run(source, tmp_path / "clipped", saint(), **how)
+        np.testing.assert_array_equal(np.asarray(doubt.dataobj), np.asarray(clipped.dataobj))
 
     def test_names(self):
-        scale = InvertibleScaleIntensityRanged("scan", *self.WINDOW)
-        preprocessing = Compose([scale])
+        preprocessing = Compose([InvertibleScaleIntensityRanged("scan", *self.WINDOW)])
         data = preprocessing({"scan": make_image()})
-        inferer = MultiViewSliceInferer(factor=2, disagreement=True)
-        data["thin"] = inferer(data["scan"][None], saint())[0]
-        transform = DisagreementMapd("thin", preprocessing, image_key="scan", map_key="doubt")
-        result = transform(data)
+        data["thin"] = MultiViewSliceInferer(factor=2, disagreement=True)(data["scan"][None], saint())[0]
+        result = DisagreementMapd("thin", preprocessing, image_key="scan", map_key="doubt")(data)
         assert set(result) == {"scan", "thin", "doubt"} and result["doubt"].shape == (1, 5, 6, 7)
         assert torch.equal(result["doubt"].affine, result["thin"].affine)
         assert result["doubt"].meta["filename_or_obj"] == "in/scan.nii.gz"
-        lenient = DisagreementMapd(["thin", "no"], preprocessing, "scan", allow_missing_keys=True)
-        assert "disagreement" in lenient(data)
+        assert "disagreement" in DisagreementMapd(["thin", "no"], preprocessing, "scan", allow_missing_keys=True)(data)
         with pytest.raises(KeyError, match="no"):
             DisagreementMapd(["thin", "no"], preprocessing, "scan")(data)
-
-
-@pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="SLICEINTERP_DATA names no folder of scans")
-def test_real_scan(tmp_path):
-    """The smallest scan of every folder keeps its type, orientation and observed slices."""
-    folders = sorted(path for path in Path(os.environ["SLICEINTERP_DATA"]).iterdir() if path.is_dir())
-    files = [min(folder.glob("*.nii.gz"), key=lambda path: path.stat().st_size) for folder in folders]
-    assert files
-    for file in files:
-        source = nib.load(file)
-        axis = slice_geometry(LoadVolume()(file)).axis
-        saved = chain(file, tmp_path, SplineSliceInferer(factor=2, mode="linear"))
-        assert saved.get_data_dtype() == np.asarray(source.dataobj).dtype
-        assert nib.aff2axcodes(saved.affine) == nib.aff2axcodes(source.affine)
-        found, values = (np.moveaxis(np.asarray(image.dataobj), axis, 0) for image in (saved, source))
-        np.testing.assert_array_equal(found[::2], values)
+        text = "carries no disagreement of the views; expected disagreement=True"
+        with pytest.raises(ValueError, match=text) as caught:
+            DisagreementMapd("scan", preprocessing, "scan")(data)
+        assert "\n" not in str(caught.value)
