@@ -38,6 +38,10 @@ OBLIQUE[:3, 3] = (-100, 20, 300)
 CORONAL[:3, :3] = Rotation.from_euler("x", 90, degrees=True).as_matrix() @ np.diag([0.7, 0.9, 4.0])
 AXIAL = np.diag([-0.7, -0.9, 4.0, 1.0])
 OWN_POSITION = "each is taken at its own position."
+NO_PLACE = (
+    "a slice without position, orientation or pixel spacing; expected the DICOM tags "
+    "(0020,0032), (0020,0037) and (0028,0030)."
+)
 
 
 def read(path, array=None, affine=OBLIQUE, warning=None):
@@ -354,9 +358,9 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("tags", "named"),
         [
-            ({"ImagePositionPatient": None}, "(0020,0032), (0020,0037) and (0028,0030)"),
-            ({"ImageOrientationPatient": None}, "(0020,0032), (0020,0037) and (0028,0030)"),
-            ({"PixelSpacing": None}, "a slice without position"),
+            ({"ImagePositionPatient": None}, NO_PLACE),
+            ({"ImageOrientationPatient": None}, NO_PLACE),
+            ({"PixelSpacing": None}, NO_PLACE),
             ({"ImagePositionPatient": ["1", "2"]}, "ImagePositionPatient is not 3 numbers"),
             ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two perpendicular unit vectors"),
             ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not two perpendicular unit vectors"),
