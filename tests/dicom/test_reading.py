@@ -17,17 +17,23 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.fileset import FileSet
 from pydicom.uid import (
+    ComprehensiveSRStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
+    generate_uid,
 )
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp.dicom import read_dicom
+from monai_sliceinterp.dicom.frames import HEADER_TAGS
+from monai_sliceinterp.dicom.series import dicom_series, has_dicom, is_dicom, series_headers
 from tests.dicom_series import LOCALIZER, SECRETS, remove_preamble, retag, stack_affine, write_series
 
 SHAPE = (6, 7, 5)
@@ -368,7 +374,7 @@ class TestErrors:
             ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1 voxels are not gray values that grow"),
             ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "RGB voxels are not gray values"),
             ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR voxels are not gray values"),
-            ({"ModalityLUTSequence": [pydicom.Dataset()]}, "has a table of values; expected a rescale slope"),
+            ({"ModalityLUTSequence": [Dataset()]}, "has a table of values; expected a rescale slope"),
             ({"PixelData": None}, "its pixels cannot be decoded"),
         ],
     )
@@ -403,3 +409,61 @@ class TestErrors:
         for other in others:
             other.unlink()
         check_error(tmp_path, "has a single slice (6 x 7 x 1)")
+
+
+def write_report(path):
+    """A DICOM object without an image."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.SeriesInstanceUID, data.Modality = "1.2.9", "SR"
+    data.save_as(path, enforce_file_format=True)
+
+
+class TestSeries:
+    def test_two_series(self, tmp_path):
+        """Their descriptions, and headers without the patient; hidden files are passed over."""
+        paths = write_series(tmp_path, ARRAY, AXIAL, series_uid="1.2.3", description="T1  axial")
+        hidden, *_ = write_series(tmp_path, ARRAY, AXIAL, series_uid="1.2.4", description="", prefix="B")
+        hidden.rename(hidden.with_name(".part.dcm"))
+        assert dicom_series(tmp_path) == {"1.2.4": "no description, 4 files", "1.2.3": "T1 axial, 5 files"}
+        headers = series_headers(tmp_path)["1.2.3"]
+        assert [path for path, _ in headers] == sorted(paths)
+        for _, header in headers:
+            assert {element.keyword for element in header} <= {*HEADER_TAGS, "SpecificCharacterSet"}
+            assert "Phantom" not in str(header) and header.Rows == 7
+        text = r"found 2: 1\.2\.4 \(no description, 4 files\); 1\.2\.3 \(T1 axial, 5 files\)\.$"
+        with pytest.raises(ValueError, match=f"expected a folder with one DICOM series, {text}"):
+            read_dicom(tmp_path)
+
+    def test_what_is_no_image(self, tmp_path):
+        assert not has_dicom(tmp_path) and dicom_series(tmp_path) == {}
+        contents = {
+            "notes.txt": b"hello",
+            "empty.dcm": b"",
+            "values.raw": b"\x08\x00\x05\x00" * 99,  # begins as a DICOM file without preamble may
+            "zeros.raw": b"\x08\x00\x05\x00" + bytes(4),
+        }
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+            assert not is_dicom(tmp_path / name)
+        write_report(tmp_path / "report.dcm")
+        paths = write_series(tmp_path / "below", ARRAY, AXIAL)
+        assert is_dicom(tmp_path / "report.dcm") and has_dicom(tmp_path / "below")
+        assert not has_dicom(tmp_path) and dicom_series(tmp_path) == {}
+        disk = FileSet()
+        for path in paths:
+            disk.add(path)
+        disk.write(tmp_path / "disk")
+        assert is_dicom(tmp_path / "disk" / "DICOMDIR") and not has_dicom(tmp_path / "disk")
+
+    @pytest.mark.parametrize("length", [200, 500, 900])
+    def test_cut_off_header(self, tmp_path, length):
+        """A slice is not lost because its file is cut off."""
+        path, *_ = write_series(tmp_path, ARRAY, AXIAL)
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(ValueError, match=r"expected a whole one\.$") as caught:
+            dicom_series(tmp_path)
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
