@@ -19,7 +19,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.data import decollate_batch, list_data_collate
 from monai.transforms import Compose, CopyItemsd
 
 from monai_sliceinterp import __version__
@@ -38,18 +38,14 @@ def volume(*shape):
 
 def run(source, output_dir, inferer=None, axis=None, **options):
     """Interpolate a series as the bundles do."""
-    inferer = inferer or SplineSliceInferer(factor=2)
     before = Compose(
         [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image", axis=axis)]
     )
     data = decollate_batch(list_data_collate([before({"image": str(source)})]))[0]
-    data["pred"] = inferer(data["image"][None].to(torch.float64))[0]
+    data["pred"] = (inferer or SplineSliceInferer(factor=2))(data["image"][None].to(torch.float64))[0]
     data = RestoreVolumed("pred", before)(data)
     pred = SaveDicomSeriesd("pred", output_dir, **{"method": "cubic", **options})(data)["pred"]
-    return pred, [
-        pydicom.dcmread(path)
-        for path in sorted(pred.meta["saved_to"] and os.scandir(pred.meta["saved_to"]), key=lambda f: f.name)
-    ]
+    return pred, [pydicom.dcmread(path) for path in sorted(Path(pred.meta["saved_to"]).iterdir())]
 
 
 @pytest.fixture
@@ -61,14 +57,14 @@ def scan(tmp_path):
 @pytest.mark.parametrize("axis", [None, 0])
 def test_there_and_back(tmp_path, scan, axis):
     """DICOM to DICOM: observed slices are the source's, bit for bit, at their places."""
-    pred, data = run(scan, tmp_path / "a" / "out", axis=axis)
-    assert pred.meta["saved_to"] == str(tmp_path / "a" / "out" / "scan_interp")
-    assert os.listdir(tmp_path / "a" / "out") == ["scan_interp"]
+    folder = tmp_path / "a" / "out" / "scan_interp"
+    pred, data = run(scan, folder.parent, axis=axis)
+    assert pred.meta["saved_to"] == str(folder) and os.listdir(folder.parent) == ["scan_interp"]
     assert [item.InstanceNumber for item in data] == list(range(1, len(data) + 1))
     assert [item.ImageType[3] for item in data] == ["OBSERVED", "SYNTHESIZED"] * (len(data) // 2) + ["OBSERVED"]
     if axis is None:
         assert len(data) == 7
-        array, meta = read_dicom(tmp_path / "a" / "out" / "scan_interp")
+        array, meta = read_dicom(folder)
         source, source_meta = read_dicom(scan)
         np.testing.assert_array_equal(array[..., ::2], source)
         np.testing.assert_array_equal(array, pred[0].numpy())
@@ -91,8 +87,6 @@ def test_derivation(tmp_path, scan):
     start = f"slice interpolation by asi of monai_sliceinterp {__version__}, weights SHA-256 {digest}; "
     assert {item.DerivationDescription[: len(start)] for item in data} == {start}
     assert data[0].SeriesDescription == "phantom thin" and (tmp_path / "scan_thin").is_dir()
-    _, data = run(scan, tmp_path)
-    assert "SHA" not in data[0].DerivationDescription
 
 
 @pytest.mark.parametrize(
@@ -108,6 +102,7 @@ def test_thickness(tmp_path, scan, keep_observed, thin, thickness):
     assert {item.ImageType[3] for item in data} == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*each is taken at its own position")
 def test_missing_slices(tmp_path):
     """A slice that is missing is synthesized between those that are there."""
     files = write_series(tmp_path / "scan", volume(6, 7, 5), AFFINE, drop=[2])
@@ -119,48 +114,24 @@ def test_missing_slices(tmp_path):
 
 
 def test_overwrite(tmp_path, scan):
+    """What cannot be written is also known before anything is computed."""
+    save = SaveDicomSeriesd("pred", tmp_path, "cubic")
+    save.check(scan)
     _, first = run(scan, tmp_path)
+    assert "SHA" not in first[0].DerivationDescription
     with pytest.raises(ValueError, match=r"scan_interp: exists already"):
         run(scan, tmp_path)
+    with pytest.raises(ValueError, match="_interp: exists already; expected another output_dir, or --overwrite true"):
+        save.check(scan)
+    SaveDicomSeriesd("pred", tmp_path, "cubic", overwrite=True).check(scan)
     _, second = run(scan, tmp_path, overwrite=True)
     assert first[0].SeriesInstanceUID != second[0].SeriesInstanceUID
-
-
-def test_not_dicom(tmp_path):
-    inferer = SplineSliceInferer(factor=2)
-    image = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": "in/a.nii.gz"})
-    data = {"image": image, "pred": inferer(image[None])[0]}
-    with pytest.raises(
-        ValueError, match=r"in/a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"
-    ):
-        SaveDicomSeriesd("pred", tmp_path / "out", "cubic")(data)
-    assert os.listdir(tmp_path / "out") == []
-
-
-def test_time_series(tmp_path, scan):
-    inferer = SplineSliceInferer(factor=2)
-    meta = {"filename_or_obj": str(scan), "dicom_files": [str(path) for path in scan.iterdir()]}
-    image = MetaTensor(torch.rand(2, 4, 4, 3), meta=meta)
-    with pytest.raises(ValueError, match=r"scan: has shape \(2, 4, 4, 5\); expected one 3D volume"):
-        SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": image, "pred": inferer(image[None])[0]})
-
-
-def test_missing_key(tmp_path):
-    save = SaveDicomSeriesd("pred", tmp_path, "cubic", allow_missing_keys=True)
-    assert save({"image": 1}) == {"image": 1}
-    with pytest.raises(KeyError):
-        SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": 1})
-
-
-def test_check_before_anything_is_computed(tmp_path, scan):
-    SplineSliceInferer(factor=2)
-    save = SaveDicomSeriesd("pred", tmp_path, "cubic")
-    folder = Path(scan)
-    save.check(folder)
-    (tmp_path / f"{folder.name}_interp").mkdir(exist_ok=True)
-    with pytest.raises(ValueError, match="_interp: exists already; expected another output_dir, or --overwrite true"):
-        save.check(folder)
-    SaveDicomSeriesd("pred", tmp_path, "cubic", overwrite=True).check(folder)
     (tmp_path / "a.nii.gz").write_bytes(b"0" * 200)
     with pytest.raises(ValueError, match=r"a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"):
         save.check(tmp_path / "a.nii.gz")
+
+
+def test_missing_key(tmp_path):
+    assert SaveDicomSeriesd("pred", tmp_path, "cubic", allow_missing_keys=True)({"image": 1}) == {"image": 1}
+    with pytest.raises(KeyError):
+        SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": 1})
