@@ -26,7 +26,7 @@ __all__ = ["ApplyToKeys", "InvertiblyApplyToKeys", "RandApplyToKeys", "name_in_e
 
 
 class ApplyToKeys(MapTransform):
-    """Apply an array transform to every key.
+    """Dictionary transform that applies an array transform to every key.
 
     Args:
         keys: entries to transform.
@@ -51,7 +51,7 @@ class ApplyToKeys(MapTransform):
 
 
 class InvertiblyApplyToKeys(ApplyToKeys, InvertibleTransform):
-    """Apply an invertible array transform to every key.
+    """Dictionary transform that applies an invertible array transform to every key.
 
     Example:
         >>> import torch

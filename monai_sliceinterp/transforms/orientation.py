@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Move the through-plane axis to the end and back, or draw which axis is to be it."""
+"""Move the through-plane axis to the end and back; or a random thin axis, to train along it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def moved_axis(image: MetaTensor) -> int:
 
 
 class ThroughPlaneLast(InvertibleTransform):
-    """Permute a volume so that its slices are stacked along the last axis; the affine follows.
+    """Transform that permutes a volume so that its slices are stacked along the last axis; the affine follows.
 
     The inverse moves the last axis back to where it came from, whatever its length by then, so that it also applies
     to a volume interpolated in between.
@@ -174,7 +174,7 @@ def thin_axes(image: MetaTensor, max_ratio: float = 2.0) -> list[int]:
 
 
 class RandThinAxisLast(RandomizableTransform):
-    """Move one of a volume's thin axes to the end, where the slice axis is.
+    """Random transform that moves one of a volume's thin axes to the end, where the slice axis is.
 
     A scan has thin "slices" along its rows and columns as well, thick-slice scans too. All of them can teach what is
     lost when slices are thick.
@@ -220,7 +220,7 @@ class RandThinAxisLast(RandomizableTransform):
 
 
 class RandThinAxisLastd(RandApplyToKeys):
-    """Dictionary version of :class:`RandThinAxisLast`: the axis is drawn for the first key, the others follow.
+    """Dictionary version of :class:`RandThinAxisLast`: the axis is chosen for the first key, the others follow.
 
     Args:
         keys: volumes of one grid.

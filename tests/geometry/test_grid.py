@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry
+from monai_sliceinterp.geometry import OutputGrid, paste_observed, slice_geometry
 
 
 class TestUnevenGrid:
@@ -85,3 +86,35 @@ class TestUnevenGrid:
             with pytest.raises(ValueError, match=named) as caught:
                 function(3, *arguments, places)
             assert "\n" not in str(caught.value)
+
+
+class TestPasteObserved:
+    def test_in_place(self):
+        output, image = torch.full((2, 5, 10), -1, dtype=torch.int16), torch.arange(40, dtype=torch.int16)
+        image = image.reshape(2, 5, 4)
+        assert paste_observed(output, image, OutputGrid.from_factor(4, 3)) is output
+        assert torch.equal(output[..., ::3], image)
+        assert (output[..., [k for k in range(10) if k % 3]] == -1).all()
+
+    def test_through_a_view(self):
+        """A permuted view is filled too: slices need not be last in memory."""
+        output = torch.zeros(3, 4, 5)
+        paste_observed(output.movedim(0, -1), torch.ones(4, 5, 2), OutputGrid.from_factor(2, 2))
+        assert output.sum((1, 2)).tolist() == [20, 0, 20]
+
+    def test_some_observed_positions(self):
+        grid = OutputGrid.from_spacing(4, 4.0, 3.0)  # 0, 0.75, 1.5, 2.25, 3
+        assert paste_observed(torch.zeros(5), torch.arange(1.0, 5.0), grid).tolist() == [1, 0, 0, 0, 4]
+
+    @pytest.mark.parametrize(
+        ("output", "image"),
+        [
+            (torch.zeros(2, 5), torch.zeros(2, 3, dtype=torch.float64)),
+            (torch.zeros(2, 6), torch.zeros(2, 3)),
+            (torch.zeros(2, 5), torch.zeros(2, 4)),
+            (torch.zeros(2, 5, dtype=torch.int16), torch.zeros(2, 3)),
+        ],
+    )
+    def test_errors(self, output, image):
+        with pytest.raises(ValueError, match="do not fit .*expected 3 and 5 slices"):
+            paste_observed(output, image, OutputGrid.from_factor(3, 2))

@@ -11,15 +11,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scipy.spatial.transform import Rotation
 
-from monai_sliceinterp.evaluation import MethodComparison, compare, score_volume
 from monai_sliceinterp.inferers import MultiViewSliceInferer, ViewAblation
 from monai_sliceinterp.networks.nets import SAINT
+from tests.inferers import common
+from tests.inferers.common import check_error, oblique, plain, rand
 
 SIZE = {"channels": 6, "num_blocks": 1, "num_layers": 2, "growth": 4}
 PARTS = ["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"]
@@ -42,19 +41,12 @@ def build(seed=0, **settings):
 
 def make_scan(low=0.4, high=0.6, spacing=(0.8, 1.1, 4.0), size=(13, 11), num_slices=4):
     """A volume on an oblique grid; by default the networks do not leave [0, 1] for it."""
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
-    values = torch.rand(1, 1, *size, num_slices, generator=torch.Generator().manual_seed(0))
-    return MetaTensor(low + (high - low) * values, affine=torch.tensor(affine))
+    values = rand(1, 1, *size, num_slices, dtype=torch.float32)
+    return MetaTensor(low + (high - low) * values, affine=oblique(spacing))
 
 
 def close(first, second, atol=1e-6):
-    torch.testing.assert_close(torch.as_tensor(first), torch.as_tensor(second), rtol=0, atol=atol)
-
-
-def plain(value):
-    return value.as_tensor() if isinstance(value, MetaTensor) else value
+    common.close(first, second, atol)
 
 
 def differ(first, second):
@@ -69,9 +61,9 @@ def test_parts(name):
     directions = {f"AMI {direction}": direction for direction in network.directions}
     assert list(found) == [*directions, "mean of views", "spacing x0.25", "saint"]
     for title, direction in directions.items():
-        close(plain(found[title]), plain(MultiViewSliceInferer(3, fuse=False, views=(direction,))(scan, network)), 0)
-    close(plain(found["mean of views"]), plain(MultiViewSliceInferer(3, fuse=False)(scan, network)))
-    close(plain(found["saint"]), plain(MultiViewSliceInferer(3)(scan, network)))
+        close(found[title], MultiViewSliceInferer(3, fuse=False, views=(direction,))(scan, network), 0)
+    close(found["mean of views"], MultiViewSliceInferer(3, fuse=False)(scan, network))
+    close(found["saint"], MultiViewSliceInferer(3)(scan, network))
     values = list(found.values())
     for result in values:
         assert result.shape == (1, 1, 13, 11, 10) and not result.requires_grad
@@ -80,24 +72,20 @@ def test_parts(name):
 
 
 @pytest.mark.parametrize(("factor", "misstated"), [(2, 4.0), (3, 0.5), (2, 2.5)])
-def test_spacing_told_wrong(factor, misstated):
+def test_misstated_spacing(factor, misstated):
     network, scan = build(), make_scan()
     before = scan.affine.clone()
     found = ViewAblation(factor=factor, misstated=misstated)(scan, network)
-    told = make_scan(spacing=(0.8, 1.1, 4.0 * misstated))
-    close(plain(found[f"spacing x{misstated:g}"]), plain(MultiViewSliceInferer(factor)(told, network)))
+    misstating = make_scan(spacing=(0.8, 1.1, 4.0 * misstated))
+    close(found[f"spacing x{misstated:g}"], MultiViewSliceInferer(factor)(misstating, network))
     assert differ(found[f"spacing x{misstated:g}"], found["saint"])
     assert torch.equal(scan.affine, before)
 
 
-def test_spacing_need_not_be_misstated():
-    assert list(ViewAblation(factor=2, misstated=None)(make_scan(), build())) == [
-        part for part in PARTS if part != "spacing x0.25"
-    ]
-
-
-def test_name_of_the_whole():
-    assert list(ViewAblation(factor=2, method="mine")(make_scan(), build())) == [*PARTS[:-1], "mine"]
+def test_names():
+    scan, network = make_scan(), build()
+    assert list(ViewAblation(factor=2, method="mine")(scan, network)) == [*PARTS[:-1], "mine"]
+    assert list(ViewAblation(factor=2, misstated=None)(scan, network)) == [*PARTS[:-2], "saint"]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +100,8 @@ def test_limited_to_a_range(low, high, window):
     """The inferer limits what comes out of the network, not what the views hand to the fusion."""
     network, scan = build(), make_scan(low, high)
     found = ViewAblation(factor=3, value_range=window)(scan, network)
-    close(plain(found["mean of views"]), plain(MultiViewSliceInferer(3, fuse=False, value_range=window)(scan, network)))
-    close(plain(found["saint"]), plain(MultiViewSliceInferer(3, value_range=window)(scan, network)))
+    close(found["mean of views"], MultiViewSliceInferer(3, fuse=False, value_range=window)(scan, network))
+    close(found["saint"], MultiViewSliceInferer(3, value_range=window)(scan, network))
 
 
 def test_settings_reach_the_inferer():
@@ -124,7 +112,7 @@ def test_settings_reach_the_inferer():
         ViewAblation(factor=3, batch_size=2)(scan, network).values(),
         strict=True,
     ):
-        close(plain(first), plain(second))
+        close(first, second)
     with pytest.raises(ValueError, match="batch_size"):
         ViewAblation(factor=3, batch_size=-1)(scan, network)
 
@@ -133,39 +121,4 @@ def test_settings_reach_the_inferer():
 def test_one_volume_at_a_time(shape):
     scan = make_scan()
     several = MetaTensor(plain(scan).expand(*shape, -1, -1, -1).clone(), affine=scan.affine)
-    with pytest.raises(ValueError, match="expected one volume of one channel") as caught:
-        ViewAblation(factor=2)(several, build())
-    assert "\n" not in str(caught.value)
-
-
-def test_in_a_comparison():
-    """The table has a column for every part, and the whole scores what the inferer alone does."""
-    network = build()
-    volume = make_scan(num_slices=9, spacing=(1.0, 1.0, 2.0))[0]
-    protocols = [{"factor": 2, "fwhm": 0}, {"factor": 4, "fwhm": 0}]
-
-    def inferer(factor):
-        return ViewAblation(factor, value_range=(0.0, 1.0))
-
-    comparison = MethodComparison([{"image": volume}], network, inferer, protocols, "saint")
-    head, _, *rows = comparison.run(progress=False).splitlines()
-    assert [cell.strip() for cell in head.split("|")[4:-4]] == ["linear", "cubic", "lanczos", *PARTS]
-    assert len(rows) == 2
-    for row, factor in zip(rows, (2, 4), strict=True):
-        thick = MetaTensor(plain(volume)[None, ..., ::factor], affine=volume.affine.clone())
-        thick.affine[:3, 2] *= factor
-        pred = MultiViewSliceInferer(factor, value_range=(0.0, 1.0))(thick, network)
-        expected = score_volume(plain(pred)[0], volume, factor)
-        assert f"{expected['psnr']:.2f} / {expected['ssim']:.4f}" == row.split("|")[-5].strip()
-
-
-def test_scores_are_named_by_part():
-    network = build()
-    scores = compare(
-        [{"image": make_scan(num_slices=5, spacing=(1.0, 1.0, 2.0))[0]}],
-        {"saint": lambda factor: lambda volume: ViewAblation(factor)(volume, network)},
-        [{"factor": 2, "fwhm": 0}],
-        progress=False,
-    )
-    assert [score.method for score in scores] == ["linear", "cubic", "lanczos", *PARTS]
-    assert len({score.psnr for score in scores}) == len(scores)
+    check_error(ValueError, "expected one volume of one channel", ViewAblation(factor=2), several, build())

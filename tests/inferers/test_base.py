@@ -9,19 +9,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-from __future__ import annotations
+"""What the base class owns: grid, loop, limits, and the copying of observed slices, with slices that are known."""
 
-import io
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
-from scipy.spatial.transform import Rotation
-from tqdm import tqdm
+from monai.data import MetaTensor, list_data_collate
 
-from monai_sliceinterp.geometry import OutputGrid, paste_observed, slice_geometry
-from monai_sliceinterp.inferers import SliceInterpolationInferer, base
+from monai_sliceinterp.geometry import OutputGrid, slice_geometry
+from monai_sliceinterp.inferers import SliceInterpolationInferer
+from tests.inferers.common import check_error, oblique
 
 
 class PositionInferer(SliceInterpolationInferer):
@@ -29,7 +28,7 @@ class PositionInferer(SliceInterpolationInferer):
 
     def __init__(self, *args, start=1000, **kwargs):
         super().__init__(*args, **kwargs)
-        self.calls, self.start = [], start
+        self.calls, self.start, self.maps = [], start, ("index",)
 
     def synthesize(self, stack, network):
         self.calls.append((stack.slices.clone(), stack.wanted.tolist(), network))
@@ -37,14 +36,8 @@ class PositionInferer(SliceInterpolationInferer):
         images = (self.start + positions)[:, None, None].expand(-1, *stack.slices.shape[1:])
         order = torch.arange(len(stack.wanted)).flip(0)  # in any order, in several parts
         for part in order.split(3):
+            stack.maps["index"][stack.wanted[part]] += stack.wanted[part, None, None]
             yield stack.wanted[part], images[part]
-
-
-def oblique(spacing=(0.7, 0.9, 4.0)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
-    return torch.tensor(affine)
 
 
 def make_volume(*shape, seed=0, dtype=torch.float32):
@@ -53,13 +46,7 @@ def make_volume(*shape, seed=0, dtype=torch.float32):
 
 def make_scan(batch=1, channels=1, num_slices=5, size=(6, 7), **meta):
     values = make_volume(batch, channels, *size, num_slices)
-    return MetaTensor(values, affine=oblique(), meta={"filename_or_obj": "scan.nii.gz", **meta})
-
-
-def check_error(kind, named, function, *args, **kwargs):
-    with pytest.raises(kind, match=named) as caught:
-        function(*args, **kwargs)
-    assert "\n" not in str(caught.value)
+    return MetaTensor(values, affine=oblique((0.7, 0.9, 4.0)), meta={"filename_or_obj": "scan.nii.gz", **meta})
 
 
 HOWS = [
@@ -91,18 +78,10 @@ class TestGrid:
             found = np.asarray(result.affine) @ [2, 5, index, 1]
             np.testing.assert_allclose(found, np.asarray(scan.affine) @ [2, 5, position, 1], rtol=0, atol=1e-9)
 
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-    def test_observed_slices_are_bit_exact(self, dtype):
-        volume = make_volume(2, 2, 5, 4, 6, dtype=dtype) * 3.7e3
+    def test_half_precision(self):
+        volume = make_volume(2, 2, 5, 4, 6, dtype=torch.float16) * 3.7e3
         result = PositionInferer(factor=3)(volume)
-        assert result.dtype == dtype
-        assert torch.equal(result[..., ::3], volume)
-
-    def test_factor_equals_spacing(self):
-        scan = make_scan(num_slices=7)
-        by_factor, by_spacing = PositionInferer(factor=4)(scan), PositionInferer(spacing=1.0)(scan)
-        assert torch.equal(by_factor.as_tensor(), by_spacing.as_tensor())
-        assert torch.equal(by_factor.affine, by_spacing.affine)
+        assert result.dtype == torch.float16 and torch.equal(result[..., ::3], volume)
 
     def test_isotropic(self):
         result = PositionInferer()(make_scan())
@@ -120,8 +99,6 @@ class TestGrid:
         volume = make_volume(1, 1, 4, 4, 3)
         result = PositionInferer(factor=2)(volume)
         assert not isinstance(result, MetaTensor) and result.shape == (1, 1, 4, 4, 5)
-        for how in ({}, {"spacing": 1.0}):
-            check_error(ValueError, "a plain tensor has no spacing: give a factor", PositionInferer(**how), volume)
 
     @pytest.mark.parametrize("num_slices", [2, 3])
     def test_few_slices(self, num_slices):
@@ -136,48 +113,22 @@ class TestGrid:
 
 
 class TestLoop:
-    def test_each_channel_on_its_own(self):
+    @pytest.mark.parametrize(("keep", "expected"), [(True, [1, 3, 5, 7]), (False, list(range(9)))])
+    def test_each_channel_on_its_own(self, keep, expected):
         scan = make_scan(2, 3)
-        inferer = PositionInferer(factor=2)
-        network = object()
+        inferer, network = PositionInferer(factor=2, keep_observed=keep), object()
         inferer(scan, network)
         assert len(inferer.calls) == 6
-        for number, (slices, wanted, given) in enumerate(inferer.calls):
-            expected = scan.as_tensor()[number // 3, number % 3].permute(2, 0, 1)
-            assert torch.equal(slices, expected)
-            assert wanted == [1, 3, 5, 7] and given is network
+        for number, (slices, wanted, passed) in enumerate(inferer.calls):
+            assert torch.equal(slices, scan.as_tensor()[number // 3, number % 3].permute(2, 0, 1))
+            assert wanted == expected and passed is network
 
-    def test_all_slices_without_observed(self):
-        inferer = PositionInferer(factor=2, keep_observed=False)
-        inferer(make_scan())
-        assert inferer.calls[0][1] == list(range(9))
-
-    def test_input_is_left_alone(self):
-        scan = make_scan(value_range=None)
-        before, affine = scan.as_tensor().clone(), scan.affine.clone()
-        result = PositionInferer(factor=2, value_range=(-0.1, 0.1))(scan)
-        result.meta["new"] = 1
-        result.affine[0, 0] = 9
-        assert torch.equal(scan.as_tensor(), before) and torch.equal(scan.affine, affine)
-        assert "new" not in scan.meta
-
-    @pytest.mark.parametrize("factor", [2, 5])
-    @pytest.mark.parametrize("progress", [True, False])
-    def test_progress_counts_synthesized_slices(self, monkeypatch, factor, progress):
-        bars = []
-
-        class Bar(tqdm):
-            def __init__(self, *args, **kwargs):
-                self.screen = io.StringIO()
-                super().__init__(*args, file=self.screen, **kwargs)
-                bars.append(self)
-
-        monkeypatch.setattr(base, "tqdm", Bar)
-        PositionInferer(factor=factor, progress=progress)(make_scan(2, 3))
-        (bar,) = bars
-        if progress:
-            assert bar.n == bar.total == 2 * 3 * 4 * (factor - 1)
-        assert ("slice" in bar.screen.getvalue()) == progress
+    def test_maps(self):
+        """What a method puts into a voxelwise map travels in the metadata; the rest is zero."""
+        found = PositionInferer(factor=2)(make_scan(2, 3)).meta["index"]
+        assert type(found) is torch.Tensor
+        assert torch.equal(found, torch.tensor([0.0, 1, 0, 3, 0, 5, 0, 7, 0]).expand(2, 3, 6, 7, 9))
+        assert not PositionInferer(factor=1)(make_scan()).meta["index"].any()
 
 
 class TestValueRange:
@@ -237,112 +188,13 @@ class TestValueRange:
         torch.testing.assert_close(result, expected.expand_as(result))
 
 
-class TestBatches:
-    def test_collated_batch(self):
-        items = [{"image": make_scan(num_slices=4)[0]} for _ in range(3)]
-        for number, item in enumerate(items):
-            item["image"].meta["filename_or_obj"] = f"{number}.nii"
-            item["image"] += number
-        batch = list_data_collate(items)["image"]
-        result = PositionInferer(factor=2)(batch)
-        assert result.shape == (3, 1, 6, 7, 7)
-        parts = decollate_batch(result)
-        assert len(parts) == 3
-        for number, (part, item) in enumerate(zip(parts, items, strict=True)):
-            assert part.shape == (1, 6, 7, 7)
-            assert part.meta["filename_or_obj"] == f"{number}.nii"
-            assert part.affine.shape == (4, 4)
-            assert slice_geometry(part, axis=-1).slice_spacing == 2.0
-            torch.testing.assert_close(part.affine[:, [0, 1, 3]], item["image"].affine[:, [0, 1, 3]])
-            assert torch.equal(part[..., ::2].as_tensor(), item["image"].as_tensor())
-
-    def test_different_spacings_in_a_batch(self):
-        items = [{"image": make_scan()[0]}, {"image": make_scan()[0]}]
-        items[1]["image"].affine = oblique((0.7, 0.9, 3.0))
-        check_error(
-            ValueError,
-            r"one 4x4 matrix, got shape \(2, 4, 4\)",
-            PositionInferer(factor=2),
-            *([list_data_collate(items)["image"]]),
-        )
+def test_different_spacings_in_a_batch():
+    items = [{"image": make_scan()[0]}, {"image": make_scan()[0]}]
+    items[1]["image"].affine = oblique((0.7, 0.9, 3.0))
+    batch = list_data_collate(items)["image"]
+    check_error(ValueError, r"one 4x4 matrix, got shape \(2, 4, 4\)", PositionInferer(factor=2), batch)
 
 
-class TestErrors:
-    @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 4, 5, 6), (1, 1, 1, 4, 5, 6)])
-    def test_not_a_batch_of_volumes(self, shape):
-        named = r"expected volumes \(B, C, H, W, N\), got shape \(" + ", ".join(map(str, shape))
-        check_error(ValueError, named, PositionInferer(factor=2), torch.zeros(shape))
-
-    @pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.bool, torch.complex64])
-    def test_not_floating_point(self, dtype):
-        volume = torch.zeros(1, 1, 4, 4, 3, dtype=dtype)
-        check_error(ValueError, f"expected floating point volumes, got {dtype}", PositionInferer(factor=2), volume)
-
-    @pytest.mark.parametrize(
-        ("wrong", "named"),
-        [
-            ({"factor": 2, "spacing": 1.0}, "not both"),
-            ({"factor": 0}, "factor must be a positive integer such as 2 or 4, got 0"),
-            ({"factor": 1.5}, "got 1.5"),
-            ({"factor": "4"}, "got '4'"),
-            ({"spacing": 0}, "target spacing must be a positive number of mm, got 0"),
-            ({"spacing": -1.0}, "got -1.0"),
-            ({"spacing": float("nan")}, "got nan"),
-            ({"spacing": "1"}, "got '1'"),
-            ({"spacing": True}, "got True"),
-            ({"value_range": (1.0, 1.0)}, r"value_range must be ascending, got \(1.0, 1.0\)"),
-            ({"value_range": (1.0, float("nan"))}, "value_range must be ascending"),
-        ],
-    )
-    def test_parameters(self, wrong, named):
-        check_error(ValueError, named, PositionInferer, **wrong)
-
-    @pytest.mark.parametrize("spacing", [2, 2.0, np.float32(2), np.float64(2), 0.001, 400])
-    def test_any_positive_spacing_can_be_asked_for(self, spacing):
-        assert PositionInferer(spacing=spacing).spacing == spacing
-
-    def test_unfit_for_the_volume(self):
-        check_error(ValueError, "4.5 mm is coarser than the input's 4 mm", PositionInferer(spacing=4.5), make_scan())
-        check_error(ValueError, "2 slices, got 1", PositionInferer(factor=2), make_scan(num_slices=1))
-
-
-class TestPasteObserved:
-    def test_in_place(self):
-        grid = OutputGrid.from_factor(4, 3)
-        output, image = torch.full((2, 5, 10), -1, dtype=torch.int16), torch.arange(40, dtype=torch.int16)
-        image = image.reshape(2, 5, 4)
-        assert paste_observed(output, image, grid) is output
-        assert torch.equal(output[..., ::3], image)
-        rest = [k for k in range(10) if k % 3]
-        assert (output[..., rest] == -1).all()
-
-    def test_through_a_view(self):
-        """A permuted view is filled too: slices need not be last in memory."""
-        grid = OutputGrid.from_factor(2, 2)
-        output = torch.zeros(3, 4, 5)
-        paste_observed(output.movedim(0, -1), torch.ones(4, 5, 2), grid)
-        assert output.sum((1, 2)).tolist() == [20, 0, 20]
-
-    def test_some_observed_positions(self):
-        grid = OutputGrid.from_spacing(4, 4.0, 3.0)  # 0, 0.75, 1.5, 2.25, 3
-        output = paste_observed(torch.zeros(5), torch.tensor([1.0, 2.0, 3.0, 4.0]), grid)
-        assert output.tolist() == [1, 0, 0, 0, 4]
-
-    @pytest.mark.parametrize(
-        ("output", "image"),
-        [
-            (torch.zeros(2, 5), torch.zeros(2, 3, dtype=torch.float64)),
-            (torch.zeros(2, 6), torch.zeros(2, 3)),
-            (torch.zeros(2, 5), torch.zeros(2, 4)),
-            (torch.zeros(2, 5, dtype=torch.int16), torch.zeros(2, 3)),
-        ],
-    )
-    def test_errors(self, output, image):
-        check_error(
-            ValueError,
-            "do not fit .*expected 3 and 5 slices",
-            paste_observed,
-            output,
-            image,
-            OutputGrid.from_factor(3, 2),
-        )
+@pytest.mark.parametrize("spacing", [2, 2.0, np.float32(2), np.float64(2), 0.001, 400])
+def test_any_positive_spacing_can_be_asked_for(spacing):
+    assert PositionInferer(spacing=spacing).spacing == spacing
