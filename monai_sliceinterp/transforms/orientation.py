@@ -220,7 +220,7 @@ class RandThinAxisLast(RandomizableTransform):
 
 
 class RandThinAxisLastd(RandApplyToKeys):
-    """Dictionary version of :class:`RandThinAxisLast`: the axis is drawn for the first key, the others follow.
+    """Dictionary version of :class:`RandThinAxisLast`: the axis is chosen for the first key, the others follow.
 
     Args:
         keys: volumes of one grid.
