@@ -34,7 +34,7 @@ from timing import seconds
 
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.resampling import FWHM_PER_SIGMA
-from monai_sliceinterp.transforms import fwhm_downsample
+from monai_sliceinterp.transforms import degrade
 
 SIZE, SLICES, FACTOR = 256, 16, 4
 
@@ -47,7 +47,7 @@ def benchmark_downsample() -> None:
         kernels = [torch.ones(1), torch.ones(1), gaussian_1d(torch.tensor(sigma), truncated=4.0, approx="sampled")]
 
         def kept(factor: int = factor) -> torch.Tensor:
-            return fwhm_downsample(volume, factor, float(factor))
+            return degrade(volume, factor, float(factor))
 
         def by_monai(kernels: list[torch.Tensor] = kernels, factor: int = factor) -> torch.Tensor:
             return separable_filtering(volume[None], kernels, mode="replicate")[0, ..., ::factor]

@@ -63,6 +63,18 @@ def copy_notebooks(app: Sphinx) -> None:
         shutil.copy(notebook, folder)
 
 
+def write_bundle_pages(app: Sphinx) -> None:
+    """Write a page for the model card of every bundle."""
+    folder = Path(app.srcdir, "bundles")
+    folder.mkdir(exist_ok=True)
+    for page in folder.glob("*.md"):  # also those of bundles that are gone
+        page.unlink()
+    for card in sorted(Path(app.srcdir).parent.glob("bundles/*/docs/README.md")):
+        name = card.parents[1].name
+        text = f"```{{include}} ../../bundles/{name}/docs/README.md\n:relative-images:\n```\n"
+        (folder / f"{name}.md").write_text(text)
+
+
 def link_pages(app: Sphinx, doctree: nodes.document) -> None:
     """Lead links of README, cards and notebooks, which are written for the repository, to pages of this site."""
     for reference in doctree.findall(addnodes.pending_xref):
@@ -82,5 +94,6 @@ def link_pages(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect what this project needs beyond extensions."""
     app.connect("builder-inited", copy_notebooks)
+    app.connect("builder-inited", write_bundle_pages)
     app.connect("doctree-read", link_pages)
     return {"parallel_read_safe": True}

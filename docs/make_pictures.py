@@ -11,124 +11,66 @@
 
 """Make the pictures of README.md: a view across the slices before and after interpolation.
 
-    python docs/make_pictures.py SCAN [SCAN ...] --method asi --factor 5 [--ckpt bundles/asi/models/model.pt]
+    python docs/make_pictures.py SCAN [SCAN ...] --method asi --factor 5 [--window -160 240] [--limit 200]
 
 Each scan gives one row: the observed slices, linear interpolation, the method, and the difference of the two on a
 signed color scale. The view is a cut along the first in-plane axis through the volume, in true proportions. With
-``--thinned`` only every factor-th slice of the scan is used (for VTS averaged over a slab), and the true slices are
-shown too.
+``--thinned`` only every factor-th slice of the scan is used (with ``--slabs`` averaged over a slab), and the true
+slices are shown too. A method is what the evaluation command takes: the name of a bundle, its folder, overlays.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+from monai.data import MetaTensor
 
-from monai_sliceinterp.engines import load_weights
+from monai_sliceinterp.evaluation import Method, find_method
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers import (
-    LatentSliceInferer,
-    MultiViewSliceInferer,
-    SplineSliceInferer,
-    VolumetricSliceInferer,
-)
-from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder, HRINetAutoencoder, VTSGenerator
-from monai_sliceinterp.transforms import (
-    FWHMDownsample,
-    InvertibleScaleIntensityRange,
-    InvertibleScaleIntensityRangePercentiles,
-    LoadVolume,
-    ThroughPlaneLast,
-)
+from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.transforms import FWHMDownsample, LoadVolume, ThroughPlaneLast
 
 
-class Method(NamedTuple):
-    """How a method is run and shown."""
-
-    title: str
-    network: Callable[[], torch.nn.Module]
-    inferer: Callable[..., Callable[..., torch.Tensor]]
-    scaling: Callable[[torch.Tensor], torch.Tensor]
-    window: tuple[float, float]
-    limit: float
-    slabs: bool = False  # thinned scans get slabs as thick as their spacing
-
-
-METHODS = {
-    "asi": Method(
-        "ASI", ASIAutoencoder, LatentSliceInferer, InvertibleScaleIntensityRangePercentiles(), (0.0, 1.0), 0.25
-    ),
-    # 400 HU around 40 HU, and differences up to 200 HU
-    "saint": Method(
-        "SAINT", SAINT, MultiViewSliceInferer, InvertibleScaleIntensityRange(-1024, 2976), (0.216, 0.316), 0.05
-    ),
-    "hrinet": Method(
-        "HRINet",
-        lambda: HRINetAutoencoder(channels=(32, 64, 64), stem=2, shortcut=True),
-        LatentSliceInferer,
-        InvertibleScaleIntensityRange(-1024, 2976),
-        (0.216, 0.316),
-        0.05,
-    ),
-    "vts": Method(
-        "VTS",
-        lambda: VTSGenerator((16, 32, 64, 128), stem_channels=12),
-        VolumetricSliceInferer,
-        InvertibleScaleIntensityRange(-2048, 2048),
-        (0.461, 0.559),
-        0.0488,
-        slabs=True,
-    ),
-}
+def cut(volume: MetaTensor, position: float) -> np.ndarray:
+    """Cut the first frame of a volume ``(C, H, W, N)`` across its slices; returns ``(N, H)``."""
+    return np.asarray(volume[0, :, int(position * volume.shape[2])].T)
 
 
 def draw_row(
-    axes: np.ndarray,
-    scan: str,
-    factor: int,
-    method: Method,
-    network: torch.nn.Module,
-    position: float,
-    thinned: bool,
-    axis: int | None,
+    axes: np.ndarray, scan: str, factor: int, method: Method, position: float, options: argparse.Namespace
 ) -> None:
     """Interpolate the first frame of a scan and draw one row of panels."""
-    volume = method.scaling(ThroughPlaneLast(axis)(LoadVolume()(scan)[:1]))
-    truth = volume[None]
-    if thinned:
-        volume = FWHMDownsample(factor, fwhm=None if method.slabs else 0)(volume)
-    volume = volume[None]
-    linear = SplineSliceInferer(factor=factor, mode="linear")(volume)
-    result = method.inferer(factor=factor, value_range=(0.0, 1.0))(volume, network)
+    volume = truth = ThroughPlaneLast(options.axis)(LoadVolume()(scan)[:1].float())
+    if options.thinned:
+        volume = FWHMDownsample(factor, fwhm=None if options.slabs else 0)(volume)
+    linear = SplineSliceInferer(factor=factor, mode="linear")(volume[None])[0]
+    result = method.interpolate(volume, factor)
+    before, between, after = (cut(image, position) for image in (volume, linear, result))
     geometry = slice_geometry(volume, axis=-1)
-    column = int(position * volume.shape[2])
-    cuts = [np.asarray(image[0, 0, column].T) for image in (volume, linear, result)]
-    extent = (0, cuts[0].shape[1] * geometry.in_plane_spacing[1], 0, volume.shape[-1] * geometry.slice_spacing)
+    extent = (0, before.shape[1] * geometry.in_plane_spacing[0], 0, before.shape[0] * geometry.slice_spacing)
     panels = [
-        (f"{volume.shape[-1]} slices, {geometry.slice_spacing:.3g} mm", cuts[0], False),
-        (f"linear, {linear.shape[-1]} slices", cuts[1], False),
-        (f"{method.title}, {geometry.slice_spacing / factor:.3g} mm", cuts[2], False),
+        (f"{volume.shape[-1]} slices, {geometry.slice_spacing:.3g} mm", before, False),
+        (f"linear, {linear.shape[-1]} slices", between, False),
+        (f"{options.title}, {geometry.slice_spacing / factor:.3g} mm", after, False),
     ]
-    if thinned:
-        true_cut = np.asarray(truth[0, 0, column, :, : result.shape[-1]].T)
+    if options.thinned:
+        true_cut = cut(truth, position)[: len(after)]
         panels.append(("true slices", true_cut, False))
-        panels.append(("linear - true", cuts[1] - true_cut, True))
-        panels.append((f"{method.title} - true", cuts[2] - true_cut, True))
+        panels.append(("linear - true", between - true_cut, True))
+        panels.append((f"{options.title} - true", after - true_cut, True))
     else:
-        panels.append((f"{method.title} - linear", cuts[2] - cuts[1], True))
+        panels.append((f"{options.title} - linear", after - between, True))
+    low, high = options.window or np.percentile(before, (1, 99))
+    limit = options.limit or (high - low) / 4
     for panel, (title, image, signed) in zip(axes, panels, strict=True):
-        low, high = (-method.limit, method.limit) if signed else method.window
         panel.imshow(
             image,
             cmap="RdBu_r" if signed else "gray",
-            vmin=low,
-            vmax=high,
+            vmin=-limit if signed else low,
+            vmax=limit if signed else high,
             extent=extent,
             origin="lower",
             interpolation="nearest",
@@ -143,23 +85,28 @@ def main() -> None:
     parser.add_argument("scans", nargs="+", help="volumes, one row each")
     parser.add_argument("--factor", type=int, nargs="+", default=[4], help="one factor, or one for each scan")
     parser.add_argument("--position", type=float, nargs="+", default=[0.5], help="place of the cut, 0 to 1")
-    parser.add_argument("--method", choices=sorted(METHODS), default="asi")
+    parser.add_argument("--method", default="asi", help="method, as the evaluation command takes it")
+    parser.add_argument("--title", help="name of the method in the picture; by default in capitals")
+    parser.add_argument(
+        "--window", type=float, nargs=2, help="intensities shown; by default the 1st to 99th percentile"
+    )
+    parser.add_argument("--limit", type=float, help="largest difference shown; by default a quarter of the window")
     parser.add_argument("--axis", type=int, help="slice axis; by default the one with the largest spacing")
     parser.add_argument("--thinned", action="store_true", help="leave slices out and compare with them")
-    parser.add_argument("--ckpt", default="", help="weights; the bundle's by default")
+    parser.add_argument("--slabs", action="store_true", help="thinned slices are slabs as thick as their spacing")
     parser.add_argument("--output", default="", help="bundles/<method>/docs/<method>.png by default")
-    arguments = parser.parse_args()
-    count = len(arguments.scans)
-    factors = arguments.factor * (count if len(arguments.factor) == 1 else 1)
-    positions = arguments.position * (count if len(arguments.position) == 1 else 1)
-    method = METHODS[arguments.method]
-    network = load_weights(method.network(), arguments.ckpt or f"bundles/{arguments.method}/models/model.pt").eval()
-    output = Path(arguments.output or f"bundles/{arguments.method}/docs/{arguments.method}.png")
-    columns = 6 if arguments.thinned else 4
+    options = parser.parse_args()
+    count = len(options.scans)
+    factors = options.factor * (count if len(options.factor) == 1 else 1)
+    positions = options.position * (count if len(options.position) == 1 else 1)
+    method = find_method(options.method)
+    options.title = options.title or method.name.upper()
+    output = Path(options.output or f"bundles/{method.name}/docs/{method.name}.png")
+    columns = 6 if options.thinned else 4
     size = (2.75 * columns, 2.6 * count)
     figure, panels = plt.subplots(count, columns, figsize=size, squeeze=False, layout="constrained")
-    for row, scan, factor, position in zip(panels, arguments.scans, factors, positions, strict=True):
-        draw_row(row, scan, factor, method, network, position, arguments.thinned, arguments.axis)
+    for row, scan, factor, position in zip(panels, options.scans, factors, positions, strict=True):
+        draw_row(row, scan, factor, method, position, options)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110, bbox_inches="tight")
     print(output)

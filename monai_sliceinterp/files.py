@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
 
 def last_part(path: str | Path) -> str:
-    """Name of a file or folder without those above it, also of "." and "..".
+    """Return the name of a file or folder without those above it, also of "." and "..".
 
     Example:
         >>> last_part("scans/a.nii.gz"), last_part("scans/..") == Path.cwd().name
@@ -36,7 +36,7 @@ def last_part(path: str | Path) -> str:
 
 
 def file_stem(path: str | Path) -> str:
-    """Name of a file without its image suffix; the name of a folder.
+    """Return the name of a file without its image suffix; the name of a folder.
 
     Example:
         >>> file_stem("scans/a.b.nii.gz"), file_stem("scans/a.mha")
@@ -64,7 +64,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name to write to, and rename the file when it is complete.
+    """Provide a temporary name to write to, and rename the file when it is complete.
 
     A run that fails or is killed while writing leaves an older file as it was, and never a half one. The temporary file
     is hidden, ends like the file itself and lies in the same folder, which must exist.

@@ -13,11 +13,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -33,6 +35,8 @@ from pydicom.valuerep import format_number_as_ds
 
 STORAGE = {"CT": (CTImageStorage, EnhancedCTImageStorage), "MR": (MRImageStorage, EnhancedMRImageStorage)}
 PATIENT_NAME, PATIENT_ID = "Phantom^Test", "PHANTOM-001"
+SECRETS = ("Phantom", PATIENT_ID, "19000101", "ACC-001", "Referrer")
+LOCALIZER = {"ImageType": ("ORIGINAL", "PRIMARY", "LOCALIZER"), "ImageOrientationPatient": (1, 0, 0, 0, 0, -1)}
 
 
 def stack_affine(affine: np.ndarray, step: float | None = None, tilt: float = 0.0) -> np.ndarray:
@@ -42,6 +46,35 @@ def stack_affine(affine: np.ndarray, step: float | None = None, tilt: float = 0.
     along, across = result[:3, 2] / length, result[:3, 1] / np.linalg.norm(result[:3, 1])
     result[:3, 2] = (along + np.tan(np.radians(tilt)) * across) * (length if step is None else step)
     return result
+
+
+def dataset(*sources: Dataset, **tags: Any) -> Dataset:
+    """A data set with copies of the elements of others, and with tags as in :func:`set_tags`."""
+    data = Dataset()
+    for source in sources:
+        data.update(copy.deepcopy(source))
+    return set_tags(data, tags)
+
+
+def set_tags(data: Dataset, tags: Mapping[str, Any]) -> Dataset:
+    """Set tags by keyword; a tuple is multi-valued, None removes the tag."""
+    for keyword, value in tags.items():
+        if value is None:
+            delattr(data, keyword)
+        else:
+            setattr(data, keyword, list(value) if isinstance(value, tuple) else value)
+    return data
+
+
+def retag(path: Path, **tags: Any) -> None:
+    """Change tags of a file."""
+    set_tags(pydicom.dcmread(path), tags).save_as(path)
+
+
+def remove_preamble(path: Path) -> None:
+    """Leave a file without preamble and meta information, as old writers do."""
+    path.write_bytes(path.read_bytes()[144 + pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength :])
+    assert path.read_bytes()[:4] == b"\x08\x00\x08\x00"
 
 
 def write_series(
@@ -70,12 +103,11 @@ def write_series(
     transfer_syntax: str = ExplicitVRLittleEndian,
     tags: Mapping[str, Any] | None = None,
     prefix: str = "IM",
-    seed: int = 0,
 ) -> list[Path]:
     """Write a CT or MR series, one file a slice, each slice at its own position, files named in shuffled order.
 
     Args:
-        folder: written to, made if it is missing. Call twice (with another ``prefix``) for two series in one folder.
+        folder: made if it is missing. Call twice (with another ``prefix`` of the names) for two series in one folder.
         array: ``(X, Y, Z)`` values (HU for CT); stored is ``(array - intercept) / slope``, rounded to 16 bits.
         affine: 4x4, RAS, mm. In-plane axes must be perpendicular. Left-handed means slices against the normal.
         modality: "CT" or "MR".
@@ -83,104 +115,87 @@ def write_series(
         positions: Z distances from the first slice in mm along the third axis; None: the affine's.
         tilt: gantry tilt in degrees: slices shift along the second axis by ``tan(tilt)`` times their distance.
         thickness: SliceThickness in mm; None: the affine's slice spacing.
-        slope: RescaleSlope, one or one per slice.
-        intercept: RescaleIntercept, one or one per slice; None: -1024 for CT, and for MR no rescale tags at all.
+        slope, intercept: of the rescale, one or one per slice; no intercept: -1024 for CT, for MR no rescale tags.
         multi_frame: one enhanced object, with what is the same in all frames in the shared functional groups.
-        frame_order: order of its frames (indices of kept slices); None: in order of position.
+        frame_order: order of its frames (indices of the slices that are there); None: in order of position.
         duplicates: slices written twice; ``duplicate_offset`` is added to the second one's stored values, and
             ``duplicate_tags`` are set there.
         localizer: add an image of another orientation to the series.
         signed: PixelRepresentation.
-        series_uid: UID of the series, as ``study_uid`` of the study and ``frame_uid`` of the frame of reference.
+        series_uid, study_uid, frame_uid: UIDs of the series, the study and the frame of reference.
         description: SeriesDescription.
         transfer_syntax: UID: explicit or implicit little endian, explicit big endian, or RLE.
-        tags: more tags by keyword; a list has one value per slice, a tuple is multi-valued, None removes the tag.
+        tags: more tags, see :func:`set_tags`; a list has one value per slice.
         prefix: beginning of the file names.
-        seed: of the order of file names.
 
     Returns:
         Paths in the order of the slices in ``array``, then those of the duplicates and the localizer.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    num_slices = array.shape[2]
+    count, kind = array.shape[2], np.dtype(np.int16 if signed else np.uint16)
     if intercept is None and modality == "CT":
         intercept = -1024.0
-    slopes = np.broadcast_to(slope, num_slices)
-    intercepts = None if intercept is None else np.broadcast_to(intercept, num_slices)
-    steps = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
-    along = stack_affine(affine, 1.0, tilt)
-    distances = steps[2] * np.arange(num_slices) if positions is None else np.asarray(positions, dtype=np.float64)
-    places = [(along[:3, 3] + d * along[:3, 2]) * (-1, -1, 1) + 0.0 for d in distances]
-    orientation = [x for axis in (0, 1) for x in np.asarray(affine)[:3, axis] / steps[axis] * (-1, -1, 1) + 0.0]
-    thickness = steps[2] if thickness is None else thickness
-    kept = [k for k in range(num_slices) if k not in drop]
-    kind = np.int16 if signed else np.uint16
+    slopes, intercepts = np.broadcast_to(slope, count), np.broadcast_to(0 if intercept is None else intercept, count)
+    axes, along = np.asarray(affine)[:3, :3], stack_affine(affine, 1.0, tilt)
+    steps = np.linalg.norm(axes, axis=0)
+    distances = steps[2] * np.arange(count) if positions is None else np.asarray(positions, dtype=np.float64)
+    places = [_ds((along[:3, 3] + d * along[:3, 2]) * (-1, -1, 1) + 0.0) for d in distances]
+    orientation = _ds(((axes / steps).T[:2] * (-1, -1, 1) + 0.0).ravel())
+    measures = dataset(
+        PixelSpacing=_ds(steps[1::-1]),  # between rows first
+        SliceThickness=_ds(steps[2] if thickness is None else thickness),
+        SpacingBetweenSlices=_ds(steps[2]),
+    )
+    common = _common(modality, description, study_uid, series_uid, frame_uid)
+    common.Rows, common.Columns, common.PixelRepresentation = array.shape[1], array.shape[0], int(signed)
+    present = [k for k in range(count) if k not in drop]
+
+    def rescale(k: int) -> Dataset:
+        if intercept is None:
+            return Dataset()
+        unit = "HU" if modality == "CT" else "US"
+        return dataset(RescaleSlope=_ds(slopes[k]), RescaleIntercept=_ds(intercepts[k]), RescaleType=unit)
 
     def stored(k: int) -> np.ndarray:
-        offset = 0.0 if intercepts is None else intercepts[k]
-        values = np.round((array[:, :, k].T - offset) / slopes[k])
+        values = np.round((array[:, :, k].T - intercepts[k]) / slopes[k])
         limits = np.iinfo(kind)
         assert limits.min <= values.min() and values.max() <= limits.max, "the stored values do not fit into 16 bits"
         return values.astype(kind)
 
-    common = _common(modality, description, study_uid, series_uid, frame_uid)
-    common.Rows, common.Columns = array.shape[1], array.shape[0]
-    common.PixelRepresentation = int(signed)
+    def tags_of(k: int) -> dict[str, Any]:
+        return {name: value[k] if isinstance(value, list) else value for name, value in (tags or {}).items()}
 
     if multi_frame:
-        order = kept if frame_order is None else list(frame_order)
-        data = _copy(common)
-        data.NumberOfFrames = len(order)
-        data.InstanceNumber = 1
-        data.SharedFunctionalGroupsSequence = [Dataset()]
-        shared = data.SharedFunctionalGroupsSequence[0]
-        shared.PixelMeasuresSequence = [_measures(steps, thickness)]
-        shared.PlaneOrientationSequence = [_with(ImageOrientationPatient=_ds(orientation))]
-        data.PerFrameFunctionalGroupsSequence = []
-        same = intercepts is None or (len(set(slopes)) == 1 and len(set(intercepts)) == 1)
-        if intercepts is not None and same:
-            shared.PixelValueTransformationSequence = [_rescale(slopes[0], intercepts[0], modality)]
+        order = present if frame_order is None else list(frame_order)
+        is_same = len(set(zip(slopes, intercepts, strict=True))) == 1
+        plane = dataset(ImageOrientationPatient=orientation)
+        shared = dataset(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[plane])
+        if is_same and intercept is not None:
+            shared.PixelValueTransformationSequence = [rescale(0)]
+        frames = []
         for k in order:
-            content = _with(FrameAcquisitionNumber=1, StackID="1", InStackPositionNumber=kept.index(k) + 1)
-            frame = _with(FrameContentSequence=[content])
-            frame.PlanePositionSequence = [_with(ImagePositionPatient=_ds(places[k]))]
-            if not same:
-                frame.PixelValueTransformationSequence = [_rescale(slopes[k], intercepts[k], modality)]
-            data.PerFrameFunctionalGroupsSequence.append(frame)
-        _set(data, tags, 0)
-        path = folder / f"{prefix}_0000.dcm"
-        return [_save(data, np.stack([stored(k) for k in order]), path, STORAGE[modality][1], transfer_syntax)]
+            content = dataset(FrameAcquisitionNumber=1, StackID="1", InStackPositionNumber=present.index(k) + 1)
+            position = dataset(ImagePositionPatient=places[k])
+            frames.append(dataset(FrameContentSequence=[content], PlanePositionSequence=[position]))
+            if not is_same:
+                frames[-1].PixelValueTransformationSequence = [rescale(k)]
+        data = dataset(common, NumberOfFrames=len(order), InstanceNumber=1)
+        data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+        pixels, path = np.stack([stored(k) for k in order]), folder / f"{prefix}_0000.dcm"
+        return [_save(set_tags(data, tags_of(0)), pixels, path, STORAGE[modality][1], transfer_syntax)]
 
-    count = len(kept) + len(duplicates) + int(localizer)
-    numbers = iter(np.random.default_rng(seed).permutation(count).tolist())
-    paths = []
-
-    def save(data: Dataset, pixels: np.ndarray) -> None:
-        path = folder / f"{prefix}_{next(numbers):04d}.dcm"
-        paths.append(_save(data, pixels, path, STORAGE[modality][0], transfer_syntax))
-
-    for copy, k in [(False, k) for k in kept] + [(True, k) for k in duplicates]:
-        data = _copy(common)
-        data.InstanceNumber = len(paths) + 1
-        data.AcquisitionNumber = 1
-        data.ImagePositionPatient, data.ImageOrientationPatient = _ds(places[k]), _ds(orientation)
-        data.update(_measures(steps, thickness))
-        data.SliceLocation = _ds([distances[k]])[0]
-        if intercepts is not None:
-            data.update(_rescale(slopes[k], intercepts[k], modality))
-        _set(data, tags, k)
-        _set(data, duplicate_tags if copy else None, k)
-        save(data, stored(k) + kind(duplicate_offset if copy else 0))
+    images = [(k, 0, {}) for k in present] + [(k, duplicate_offset, duplicate_tags or {}) for k in duplicates]
     if localizer:
-        data = _copy(common)
-        data.InstanceNumber = len(paths) + 1
-        data.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-        data.ImagePositionPatient, data.ImageOrientationPatient = _ds(places[0]), _ds([1, 0, 0, 0, 0, -1])
-        data.update(_measures(steps, thickness))
-        if intercepts is not None:
-            data.update(_rescale(slopes[0], intercepts[0], modality))
-        save(data, stored(0))
+        images.append((0, 0, LOCALIZER))
+    paths = []
+    for number, (k, offset, changes) in zip(np.random.default_rng(0).permutation(len(images)), images, strict=True):
+        data = dataset(common, measures, rescale(k), InstanceNumber=len(paths) + 1, AcquisitionNumber=1)
+        data.ImagePositionPatient, data.ImageOrientationPatient = places[k], orientation
+        data.SliceLocation = _ds(distances[k])
+        set_tags(data, {**tags_of(k), **changes})
+        path = folder / f"{prefix}_{number:04d}.dcm"
+        paths.append(_save(data, stored(k) + kind.type(offset), path, STORAGE[modality][0], transfer_syntax))
     return paths
 
 
@@ -206,45 +221,9 @@ def _common(modality: str, description: str, study: str | None, series: str | No
     return data
 
 
-def _measures(steps: np.ndarray, thickness: float) -> Dataset:
-    between_columns, between_rows, between_slices = steps
-    return _with(
-        PixelSpacing=_ds([between_rows, between_columns]),
-        SliceThickness=_ds([thickness])[0],
-        SpacingBetweenSlices=_ds([between_slices])[0],
-    )
-
-
-def _rescale(slope: float, intercept: float, modality: str) -> Dataset:
-    kind = "HU" if modality == "CT" else "US"
-    return _with(RescaleSlope=_ds([slope])[0], RescaleIntercept=_ds([intercept])[0], RescaleType=kind)
-
-
-def _ds(values: Sequence[float] | np.ndarray) -> list[str]:
+def _ds(values: float | np.ndarray) -> str | list[str]:
     """Decimal strings, which have 16 characters at most."""
-    return [format_number_as_ds(float(value)) for value in values]
-
-
-def _with(**tags: Any) -> Dataset:
-    data = Dataset()
-    for keyword, value in tags.items():
-        setattr(data, keyword, value)
-    return data
-
-
-def _copy(common: Dataset) -> Dataset:
-    data = Dataset()
-    data.update(common)
-    return data
-
-
-def _set(data: Dataset, tags: Mapping[str, Any] | None, k: int) -> None:
-    for keyword, value in (tags or {}).items():
-        value = value[k] if isinstance(value, list) else value
-        if value is None:
-            delattr(data, keyword)
-        else:
-            setattr(data, keyword, list(value) if isinstance(value, tuple) else value)
+    return [_ds(value) for value in values] if np.ndim(values) else format_number_as_ds(float(values))
 
 
 def _save(data: Dataset, pixels: np.ndarray, path: Path, storage: str, syntax: str) -> Path:

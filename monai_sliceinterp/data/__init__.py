@@ -9,12 +9,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The embedded phantom, and volumes on disk."""
+"""Volumes to work with: the embedded phantoms, and lists of volumes on disk."""
 
 from __future__ import annotations
 
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, make_phantom, phantom_intensity, write_phantoms
 from monai_sliceinterp.data.volumes import (
+    BODY_PARTS,
     find_volumes,
     split_volumes,
     training_volumes,

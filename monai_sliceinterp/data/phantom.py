@@ -8,7 +8,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Anatomy-like volumes that need no download: continuous functions of position, sampled at any spacing and thickness.
+
+"""Sample anatomy-like phantoms, continuous functions of position, at any spacing and slice thickness.
 
 A thick-slice volume and its thin-slice truth come from the same object, so the truth between two slices is known
 exactly. ``heart`` and ``head`` are MR-like (about 0 to 1000, air is 0), ``torso`` is CT in HU. World axes are RAS.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import operator
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,11 +28,14 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_sliceinterp.checks import not_negative, one_of, positive, positive_integer, positive_integers
 from monai_sliceinterp.data.phantom_anatomy import anatomy
 from monai_sliceinterp.data.phantom_shapes import EDGE_MM
 from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.geometry import spatial_affine
 
 __all__ = ["PHANTOM_KINDS", "make_phantom", "phantom_intensity", "write_phantoms"]
 
@@ -44,59 +47,22 @@ _POINTS_AT_ONCE = 2**15
 
 
 def _check_individual(kind: str, seed: int) -> int:
-    if kind not in PHANTOM_KINDS:
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(map(repr, PHANTOM_KINDS))}.")
-    return _integer("seed", seed, 0)
+    one_of("kind", kind, PHANTOM_KINDS)
+    return positive_integer("seed", seed, least=0)
 
 
-def _integer(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}.")
-    return int(value)
-
-
-def _not_negative(name: str, value: Any, unit: str) -> float:
-    if isinstance(value, (int, float, np.number)) and 0 <= value < math.inf:
-        return float(value)
-    raise ValueError(f"{name} is {value!r}; it must be a finite number of at least 0 ({unit}).")
-
-
-def _check_shape(shape: Any) -> tuple[int, int, int]:
-    try:
-        numbers = [operator.index(n) for n in shape]
-    except TypeError:
-        numbers = []
-    if len(numbers) != 3 or min(numbers) < 1:
-        raise ValueError(f"shape is {shape!r}; it must be three positive integers (H, W, N).")
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _check_affine(affine: Any, spacing: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    if affine is None:
-        try:
-            steps = np.asarray(spacing, dtype=np.float64)
-        except (TypeError, ValueError):
-            steps = np.zeros(0)
-        if steps.shape != (3,) or not np.isfinite(steps).all() or steps.min() <= 0:
-            raise ValueError(f"spacing is {spacing!r}; it must be three positive finite numbers in mm.")
-        matrix = np.diag([*steps, 1.0])
-        matrix[:3, 3] = -steps * (np.asarray(shape) - 1) / 2
-        return matrix
-    try:
-        matrix = np.array(affine.detach().cpu().numpy() if isinstance(affine, Tensor) else affine, dtype=np.float64)
-    except (TypeError, ValueError):
-        matrix = np.zeros(0)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise ValueError(f"affine has shape {matrix.shape}; it must be a 4x4 matrix of finite numbers.")
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    volume = abs(float(np.linalg.det(matrix[:3, :3])))
-    if volume <= 1e-6 * float(np.prod(lengths)) or not np.array_equal(matrix[3], [0, 0, 0, 1]):
-        raise ValueError(f"affine {matrix.tolist()} is singular; it must be invertible with last row 0 0 0 1.")
+def _centered_affine(spacing: Sequence[float], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Build the affine of a grid that is centered on the phantom."""
+    if np.shape(spacing) != (3,):
+        raise ValueError(f"spacing must be three numbers in mm, got {spacing!r}.")
+    steps = np.array([positive("spacing", step, "mm") for step in spacing])
+    matrix = np.diag([*steps, 1.0])
+    matrix[:3, 3] = -steps * (np.asarray(shape) - 1) / 2
     return matrix
 
 
 def _slab(count: int, step: float, thickness: float, profile: str) -> tuple[np.ndarray, np.ndarray]:
-    # Nodes (M,) in slices and weights (count, M); slices share nodes, so thickness costs nothing.
+    """Compute nodes ``(M,)`` in slices and weights ``(count, M)``; slices share nodes, so thickness costs nothing."""
     if thickness == 0:
         return np.arange(count, dtype=np.float64), np.eye(count)
     wide = float(np.clip(thickness / 7.5, EDGE_MM / 4, EDGE_MM * 3 / 8))  # thick slabs need less
@@ -119,7 +85,7 @@ def _slab(count: int, step: float, thickness: float, profile: str) -> tuple[np.n
 
 @torch.no_grad()
 def phantom_intensity(points: Tensor, kind: str, seed: int = 0, time: float = 0.0) -> Tensor:
-    """Noise-free intensity of a phantom at any points.
+    """Compute the noise-free intensity of a phantom at any points.
 
     Pure: the same arguments give the same values. Edges are 1.6 mm wide (0.97 mm from 10 % to 90 %).
 
@@ -137,16 +103,14 @@ def phantom_intensity(points: Tensor, kind: str, seed: int = 0, time: float = 0.
         ValueError: for an unknown kind, a negative seed, a time that is not finite, or points that do not end in 3.
 
     Example:
-        >>> import torch
-        >>> from monai_sliceinterp.data.phantom import phantom_intensity
         >>> phantom_intensity(torch.zeros(5, 7, 3), "torso", seed=1).shape
         torch.Size([5, 7])
     """
     seed = _check_individual(kind, seed)
     if points.ndim < 1 or points.shape[-1] != 3 or points.is_complex():
-        raise ValueError(f"points has shape {tuple(points.shape)} and {points.dtype}; it must be real, shape (..., 3).")
+        raise ValueError(f"points must be real, of shape (..., 3), got {points.dtype} of shape {tuple(points.shape)}.")
     if not math.isfinite(time):
-        raise ValueError(f"time is {time!r}; it must be a finite fraction of the cardiac cycle.")
+        raise ValueError(f"time must be a finite fraction of the cardiac cycle, got {time!r}.")
     field = anatomy(kind, seed)
     flat = points.reshape(-1, 3).to(torch.float32)
     result = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
@@ -167,7 +131,7 @@ def make_phantom(
     num_frames: int = 1,
     affine: Any | None = None,
 ) -> MetaTensor:
-    """One phantom volume, sampled at a spacing and slice thickness of choice.
+    """Sample a phantom volume at a spacing and slice thickness of choice.
 
     The volume is centered on the phantom; a field of view that is smaller than the anatomy crops it, a larger one adds
     background. Slabs are integrated by quadrature with nodes at most 0.4 mm apart, 0.6 mm from 4.5 mm up (box:
@@ -198,19 +162,17 @@ def make_phantom(
             4x4 matrix.
 
     Example:
-        >>> from monai_sliceinterp.data.phantom import make_phantom
         >>> thick = make_phantom("heart", seed=3, shape=(48, 48, 9), spacing=(4, 4, 8), slice_thickness=8)
         >>> tuple(thick.shape), thick.affine[2, 2].item()
         ((1, 48, 48, 9), 8.0)
     """
     seed = _check_individual(kind, seed)
-    rows, cols, count = _check_shape(shape)
-    matrix = _check_affine(affine, spacing, (rows, cols, count))
-    thickness = _not_negative("slice_thickness", slice_thickness, "mm")
-    sigma = _not_negative("noise", noise, "a fraction of the intensity range") * NOISE_RANGE[kind]
-    num_frames = _integer("num_frames", num_frames, 1)
-    if profile not in _PROFILES:
-        raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(map(repr, _PROFILES))}.")
+    rows, cols, count = positive_integers("shape", shape, count=3)
+    matrix = _centered_affine(spacing, (rows, cols, count)) if affine is None else spatial_affine(affine).copy()
+    thickness = not_negative("slice_thickness", slice_thickness, "mm")
+    sigma = not_negative("noise", noise) * NOISE_RANGE[kind]
+    num_frames = positive_integer("num_frames", num_frames)
+    one_of("profile", profile, _PROFILES)
 
     nodes, weights = _slab(count, float(np.linalg.norm(matrix[:3, 2])), thickness, profile)
     columns = torch.from_numpy(matrix)[:3].unbind(1)
@@ -224,8 +186,8 @@ def make_phantom(
             continue
         slices = torch.zeros(count, rows * cols)
         for start in range(0, len(nodes), batch):
-            here = torch.from_numpy(nodes[start : start + batch])
-            values = phantom_intensity(plane + here.view(-1, 1, 1) * columns[2], kind, seed, frame / num_frames)
+            centers = torch.from_numpy(nodes[start : start + batch])
+            values = phantom_intensity(plane + centers.view(-1, 1, 1) * columns[2], kind, seed, frame / num_frames)
             for node, value in enumerate(values, start):
                 for index in np.flatnonzero(weights[:, node]):
                     slices[index].add_(value, alpha=float(weights[index, node]))
@@ -274,14 +236,13 @@ def write_phantoms(
 
     Example:
         >>> import tempfile
-        >>> from monai_sliceinterp.data.phantom import write_phantoms
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     [p.name for p in write_phantoms(folder, "head", range(2), shape=(16, 16, 4), spacing=(12, 12, 24))]
         ['head_000.nii.gz', 'head_001.nii.gz']
     """
-    chosen = [kinds] if isinstance(kinds, str) else list(kinds)
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     individuals = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-    wanted = sorted({(kind, _check_individual(kind, seed)) for kind in chosen for seed in individuals})
+    wanted = sorted({(kind, _check_individual(kind, seed)) for kind in kinds for seed in individuals})
     target = Path(folder)
     paths = []
     for kind, seed in wanted:

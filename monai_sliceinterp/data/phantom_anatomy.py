@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """The three anatomies behind :mod:`monai_sliceinterp.data.phantom`, as continuous functions of position in mm.
 
 Every structure is a depth function (mm, positive inside) turned into a cover fraction by a cubic smoothstep that is
@@ -201,7 +202,7 @@ def head_field(rng: np.random.Generator) -> Field:
 
 @lru_cache(maxsize=64)
 def anatomy(kind: str, seed: int) -> Field:
-    """Intensity function of one phantom.
+    """Build the intensity function of one phantom.
 
     Args:
         kind: "heart", "head" or "torso".

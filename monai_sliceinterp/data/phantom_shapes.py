@@ -8,10 +8,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Shapes the phantom is painted with, as continuous functions of position in mm.
 
-A depth function tells how many mm a position lies inside a structure; :func:`cover_fraction` makes a fraction of
-it.
+"""Shapes that the phantom is painted with, as continuous functions of position in mm.
+
+A depth function gives how many mm a position lies inside a structure; :func:`cover_fraction` makes a fraction of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Number = float | Tensor
 
 
 def cover_fraction(depth: Tensor) -> Tensor:
-    """Cover fraction in [0, 1] of a depth in mm."""
+    """Compute the cover fraction in [0, 1] of a depth in mm."""
     t = (depth / EDGE_MM + 0.5).clamp_(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -42,7 +42,7 @@ def paint(image: Tensor, depth: Tensor, value: Number, mask: Tensor | None = Non
 
 
 def ellipsoid(x: Tensor, y: Tensor, z: Tensor | None, a: float, b: float, c: Number = 1.0) -> Tensor:
-    """First-order depth inside an ellipsoid (``z`` None: an elliptic cylinder) of semi-axes a, b, c in mm."""
+    """Compute the first-order depth in an ellipsoid (``z`` None: an elliptic cylinder) of semi-axes a, b, c in mm."""
     u, v = x / a, y / b
     norm2, grad2 = u * u + v * v, (u / a).square() + (v / b).square()
     if z is not None:
@@ -53,17 +53,17 @@ def ellipsoid(x: Tensor, y: Tensor, z: Tensor | None, a: float, b: float, c: Num
 
 
 def split_at(z: Tensor, below: float, above: float) -> Tensor:
-    """Semi-axis that differs below and above zero: an egg instead of an ellipsoid."""
+    """Choose a semi-axis that differs below and above zero: an egg instead of an ellipsoid."""
     return torch.where(z < 0, below, above)
 
 
 def fold_axis(z: Tensor, period: float) -> Tensor:
-    """Distance to the nearest multiple of ``period``: repeats a symmetric structure along an axis."""
+    """Compute the distance to the nearest multiple of ``period``: repeats a symmetric structure along an axis."""
     return (torch.remainder(z, period) - period / 2).abs().neg_().add_(period / 2)
 
 
 def random_pose(rng: np.random.Generator, degrees: float, shift: float) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """A small random rotation and shift of the whole anatomy."""
+    """Draw a small rotation and shift of the whole anatomy."""
     ca, cb, cc = np.cos(angles := np.deg2rad(rng.uniform(-degrees, degrees, 3)))
     sa, sb, sc = np.sin(angles)
     turn = (
@@ -81,7 +81,7 @@ def random_pose(rng: np.random.Generator, degrees: float, shift: float) -> Calla
 
 
 class Waves:
-    """A smooth random field of unit variance: a sum of plane waves with wavelengths in mm."""
+    """Smooth random field of unit variance: a sum of plane waves with wavelengths in mm."""
 
     def __init__(self, rng: np.random.Generator, count: int, shortest: float, longest: float) -> None:
         direction = rng.normal(size=(count, 3))
@@ -91,14 +91,14 @@ class Waves:
         self.scale = math.sqrt(2.0 / count)
 
     def __call__(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Value of the field at positions in mm."""
+        """Compute the field at positions in mm."""
         total = torch.zeros_like(x)
         for kx, ky, kz, phase in self.waves:
             total += (kx * x + ky * y + kz * z + phase).sin_()
         return total * self.scale
 
     def sheet(self, x: Tensor, y: Tensor, z: Tensor, normal: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Distance in mm to the zero surface, measured across the direction ``normal`` (unit vectors)."""
+        """Compute the distance in mm to the zero surface, measured across the direction ``normal`` (unit vectors)."""
         total, gx, gy, gz = (torch.zeros_like(x) for _ in range(4))
         for kx, ky, kz, phase in self.waves:
             angle = kx * x + ky * y + kz * z + phase
@@ -112,12 +112,12 @@ class Waves:
         return total.abs() / (grad2 + (0.4 * self.mean_k()) ** 2).sqrt()
 
     def mean_k(self) -> float:
-        """Mean wave number in rad/mm."""
+        """Compute the mean wave number in rad/mm."""
         return float(np.mean([math.hypot(*w[:3]) for w in self.waves]))
 
 
 class Tubes:
-    """Many round cones at once: rows of (start xyz, end xyz, start radius, end radius) in mm."""
+    """Union of round cones: rows of (start xyz, end xyz, start radius, end radius) in mm."""
 
     def __init__(self, rows: Sequence[tuple[float, ...]]) -> None:
         self.rows = torch.tensor(rows, dtype=torch.float32)
@@ -126,7 +126,7 @@ class Tubes:
         self.high = torch.maximum(self.rows[:, :3], self.rows[:, 3:6]) + reach
 
     def __call__(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Depth inside the union; -100 where no tube is near."""
+        """Compute the depth inside the union; -100 where no tube is near."""
         low = torch.stack([x.amin(), y.amin(), z.amin()]).cpu()
         high = torch.stack([x.amax(), y.amax(), z.amax()]).cpu()
         rows = self.rows[((self.low <= high) & (self.high >= low)).all(1)].tolist()

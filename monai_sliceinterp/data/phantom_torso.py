@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """The torso of :mod:`monai_sliceinterp.data.phantom`, in HU."""
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from monai_sliceinterp.data.phantom_shapes import (
 
 
 def _branches(rng: np.random.Generator, side: float, root: np.ndarray) -> list[tuple[float, ...]]:
-    """A branching tree of lung vessels on one side, from the hilum outwards."""
+    """Draw a branching tree of lung vessels on one side, from the hilum outwards."""
     rows: list[tuple[float, ...]] = []
 
     def grow(start: np.ndarray, heading: np.ndarray, length: float, radius: float, level: int) -> None:

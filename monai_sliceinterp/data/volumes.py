@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Find volumes on disk and split them by subject."""
+"""Find volumes on disk, split them by subject, and note which part of the body they show."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
 from monai_sliceinterp.dicom.series import has_dicom
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
-from monai_sliceinterp.transforms.conditioning import BODY_PARTS
 
-__all__ = ["find_volumes", "split_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
+__all__ = ["BODY_PARTS", "find_volumes", "split_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
+
+BODY_PARTS = ("head", "chest", "abdomen", "leg")
+"""Parts of the body that a volume can show, in the order of Virtual Thin Slice's condition."""
 
 
 def find_volumes(
@@ -39,8 +42,8 @@ def find_volumes(
         distinct: refuse files whose outputs would get the same name.
 
     Returns:
-        Paths of image files and DICOM folders, sorted within each folder. Of what is missing in a list, the path as it
-        is: one of a thousand scans shall not keep the others from being read.
+        Paths of image files and DICOM folders, sorted within each folder. A missing entry of a list is kept as it is,
+        so that one of a thousand scans does not keep the others from being read.
 
     Raises:
         ValueError: if a path is missing, a folder holds no image, or, with ``distinct``, two files would give the same
@@ -55,16 +58,16 @@ def find_volumes(
     if not isinstance(source, str | Path):
         if not source:
             raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
-        found = [path for item in source for path in find_volumes(item, recursive, distinct)]
-        return _distinct(found) if distinct else found
+        volumes = [path for item in source for path in find_volumes(item, recursive, distinct)]
+        return _distinct(volumes) if distinct else volumes
     path = Path(source)
     if not str(source).strip():
         raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
     if path.is_file():
-        found = _listed_volumes(path, recursive) if path.suffix.lower() == ".txt" else [str(path)]
-        return _distinct(found) if distinct else found
+        volumes = _listed_volumes(path, recursive) if path.suffix.lower() == ".txt" else [str(path)]
+        return _distinct(volumes) if distinct else volumes
     entries = sorted(path.rglob("*") if recursive else path.iterdir())
     files = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
     folders = [path, *(e for e in entries if recursive and e.is_dir())]
@@ -81,17 +84,17 @@ def _listed_volumes(path: Path, recursive: bool) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text; expected one path on every line.") from error
+        raise ValueError(f"{path}: is not a text file; expected one path on every line.") from error
     items = [line for line in lines if line and not line.startswith("#")]
     if not items:
         raise ValueError(f"{path}: lists nothing; expected one path on every line.")
-    found = []
+    volumes = []
     for item in items:
         try:
-            found += [item] if item.lower().endswith(".txt") else find_volumes(item, recursive, distinct=False)
-        except ValueError:  # whoever reads it tells what is wrong with it
-            found.append(item)
-    return list(dict.fromkeys(found))  # each scan once
+            volumes += [item] if item.lower().endswith(".txt") else find_volumes(item, recursive, distinct=False)
+        except ValueError:  # the reader reports what is wrong with it
+            volumes.append(item)
+    return list(dict.fromkeys(volumes))  # each scan once
 
 
 def split_volumes(
@@ -136,9 +139,9 @@ def split_volumes(
             raise ValueError(f"validation_fraction must be between 0 and 1, got {validation_fraction!r}.")
         count = max(1, round(validation_fraction * len(rest)))
         validation = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
-    both = sorted(set(validation) & set(test))
-    if both:
-        raise ValueError(f"{both[0]}: named for validation and for testing; expected one of them.")
+    overlap = sorted(set(validation) & set(test))
+    if overlap:
+        raise ValueError(f"{overlap[0]}: named for validation and for testing; expected one of them.")
     training = [file for file in files if file not in set(validation) | set(test)]
     training_subjects = tuple(training_subjects)
     if training_subjects:
@@ -161,7 +164,7 @@ def training_volumes(
     seed: int = 0,
     **phantom_settings: object,
 ) -> list[str]:
-    """Volumes to train on: those of a dataset, or the embedded phantoms where none is given.
+    """List the volumes to train on: those of a dataset, or the embedded phantoms where none is given.
 
     Args:
         dataset_dir: folder of volumes, looked through recursively, or several of them; empty for the phantoms.
@@ -187,7 +190,7 @@ def training_volumes(
 
 
 def volumes_per_batch(batch_size: int, samples_per_volume: int) -> int:
-    """Number of volumes whose samples make up a batch.
+    """Compute the number of volumes whose samples make up a batch.
 
     Args:
         batch_size: samples in a batch.
@@ -208,7 +211,7 @@ def volumes_per_batch(batch_size: int, samples_per_volume: int) -> int:
 
 
 def with_body_parts(items: Iterable[Mapping[str, str]], body_parts: Mapping[str, str]) -> list[dict[str, str]]:
-    """Tell the body part of each volume of a data list.
+    """Add the body part of each volume to a data list.
 
     Args:
         items: data list, see :func:`split_volumes`.
@@ -224,9 +227,8 @@ def with_body_parts(items: Iterable[Mapping[str, str]], body_parts: Mapping[str,
         >>> with_body_parts([{"image": "scans/lidc_1.nii"}], {"lidc": "chest"})
         [{'image': 'scans/lidc_1.nii', 'body_part': 'chest'}]
     """
-    unknown = sorted(set(body_parts.values()) - set(BODY_PARTS), key=str)
-    if unknown:
-        raise ValueError(f"unknown body part {unknown[0]!r}; expected one of {', '.join(BODY_PARTS)}.")
+    for part in body_parts.values():
+        one_of("body part", part, BODY_PARTS)
     result = []
     for item in items:
         fitting = [start for start in body_parts if Path(item["image"]).name.startswith(start)]
@@ -235,7 +237,7 @@ def with_body_parts(items: Iterable[Mapping[str, str]], body_parts: Mapping[str,
 
 
 def _distinct(files: list[str]) -> list[str]:
-    """Refuse files whose outputs would overwrite each other."""
+    """Check that no two files give outputs of the same name."""
     seen: dict[str, str] = {}
     for file in files:
         other = seen.setdefault(file_stem(file), file)

@@ -83,7 +83,7 @@ class PixelEncoding:
 
     @property
     def is_identity(self) -> bool:
-        """Whether pixels are the intensities themselves."""
+        """Pixels are the intensities themselves."""
         return self.slope == 1.0 and self.intercept == 0.0
 
     def encode(self, image: NDArray[Any]) -> NDArray[Any]:

@@ -119,7 +119,7 @@ def read_protocols(settings: Sequence[Mapping[str, Any] | Protocol]) -> list[Pro
 def _slabs(title: str, settings: dict[str, Any]) -> Protocol:
     """Make a protocol that averages slices over slabs of one width, or takes them as they are."""
     transform = FWHMDownsample(**settings)
-    phase = int(transform.phase)
+    phase = transform.phase
     note = _NOTES["subsample" if transform.fwhm == 0 else "fwhm"]
 
     def degrade(thin: MetaTensor, number: int) -> tuple[MetaTensor, int]:

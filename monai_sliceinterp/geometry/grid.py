@@ -68,7 +68,7 @@ class OutputGrid:
 
     @classmethod
     def from_factor(cls, num_slices: int, factor: int, slice_positions: Sequence[float] | None = None) -> OutputGrid:
-        """Grid with ``factor`` output gaps per input gap: ``factor * (num_slices - 1) + 1`` slices.
+        """Create the grid with ``factor`` output gaps per input gap: ``factor * (num_slices - 1) + 1`` slices.
 
         Args:
             num_slices: number of input slices, at least 2.
@@ -97,7 +97,7 @@ class OutputGrid:
         target_spacing: float,
         slice_positions: Sequence[float] | None = None,
     ) -> OutputGrid:
-        """Grid with a given distance of the output slices.
+        """Create the grid with a given distance of the output slices.
 
         Slices lie at ``i * target_spacing / slice_spacing`` for every i inside the observed range. When the spacing
         divides the input's to within float32 rounding, this is the grid of :meth:`from_factor`.
@@ -161,7 +161,7 @@ class OutputGrid:
         default_spacing: float | None = None,
         slice_positions: Sequence[float] | None = None,
     ) -> OutputGrid:
-        """Grid from a factor, from a target spacing, or, with neither, isotropic.
+        """Create the grid from a factor, from a target spacing, or, with neither, isotropic.
 
         Isotropic means the smaller in-plane spacing, unless another default is given. A stack whose slice spacing is
         already within 1 % of it, or finer, keeps its grid.

@@ -44,7 +44,7 @@ DISAGREEMENT = "disagreement"
 
 @dataclass(frozen=True)
 class GridMetadata:
-    """Where the slices of an interpolated volume come from.
+    """Output grid of an interpolated volume, and how it came about.
 
     Attributes:
         grid: the output grid.

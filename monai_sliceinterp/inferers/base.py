@@ -187,7 +187,7 @@ class SliceInterpolationInferer(Inferer):
                 images = images.clamp(*self.value_range)
             output[indices.to(output.device)] = images.to(output.dtype)
             bar.update(len(indices))
-            del images  # not kept in memory while the next ones are computed
+            del indices, images  # not kept in memory while the next ones are computed
 
 
 def _limited(slices: Tensor, low: float, high: float) -> Tensor:

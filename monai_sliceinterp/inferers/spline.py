@@ -24,11 +24,11 @@ from monai_sliceinterp.resampling import INTERPOLATION_MODES, apply_to_slices, i
 
 __all__ = ["SplineSliceInferer"]
 
-_SLICES_AT_ONCE = 64  # output slices per step: bounds the copies, keeps the matrix products large
+_SLICES_AT_ONCE = 32  # output slices per step: bounds the copies, keeps the matrix products large
 
 
 class SplineSliceInferer(SliceInterpolationInferer):
-    """Interpolate along the slice axis by a fixed kernel, aligned on slice centers.
+    """Inferer that interpolates along the slice axis by a fixed kernel, aligned on slice centers.
 
     Args:
         factor: upsampling factor; or

@@ -13,48 +13,25 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.transforms.blocks import (
-    RandSliceBlocks,
-    RandSliceBlocksD,
-    RandSliceBlocksd,
-    RandSliceBlocksDict,
-    slice_block,
-)
 from monai_sliceinterp.transforms.conditioning import (
-    BODY_PARTS,
     DegradationConditionD,
     DegradationConditiond,
     DegradationConditionDict,
     condition_vector,
 )
 from monai_sliceinterp.transforms.degradation import (
+    Degradation,
+    Degrader,
+    DegraderD,
+    Degraderd,
+    DegraderDict,
     FWHMDownsample,
     FWHMDownsampleD,
     FWHMDownsampled,
     FWHMDownsampleDict,
-    fwhm_downsample,
-)
-from monai_sliceinterp.transforms.degrader import Degradation, Degrader, RandDegrader, degrade
-from monai_sliceinterp.transforms.degrader_dict import (
-    DegraderD,
-    Degraderd,
-    DegraderDict,
-    RandDegraderD,
-    RandDegraderd,
-    RandDegraderDict,
+    degrade,
 )
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesD, SaveDicomSeriesd, SaveDicomSeriesDict
-from monai_sliceinterp.transforms.groups import (
-    RandSliceGroup,
-    RandSliceGroupD,
-    RandSliceGroupd,
-    RandSliceGroupDict,
-    RandSliceGroups,
-    RandSliceGroupsD,
-    RandSliceGroupsd,
-    RandSliceGroupsDict,
-    slice_group,
-)
 from monai_sliceinterp.transforms.intensity import (
     InvertibleScaleIntensityRange,
     InvertibleScaleIntensityRangeD,
@@ -111,6 +88,12 @@ from monai_sliceinterp.transforms.quality import (
     LeaveOneOutQualityDict,
     leave_one_out_quality,
 )
+from monai_sliceinterp.transforms.random_degradation import (
+    RandDegrader,
+    RandDegraderD,
+    RandDegraderd,
+    RandDegraderDict,
+)
 from monai_sliceinterp.transforms.restoring import (
     DisagreementMapD,
     DisagreementMapd,
@@ -121,15 +104,22 @@ from monai_sliceinterp.transforms.restoring import (
     cast_to,
 )
 from monai_sliceinterp.transforms.sampling import (
-    RandSlicePair,
-    RandSlicePairD,
-    RandSlicePaird,
-    RandSlicePairDict,
+    RandSliceGroups,
+    RandSliceGroupsD,
+    RandSliceGroupsd,
+    RandSliceGroupsDict,
     RandSlicePairs,
     RandSlicePairsD,
     RandSlicePairsd,
     RandSlicePairsDict,
-    slice_pair,
+    slice_group,
 )
 from monai_sliceinterp.transforms.save_interpolated import SaveInterpolatedD, SaveInterpolatedd, SaveInterpolatedDict
 from monai_sliceinterp.transforms.saving import SaveVolumeD, SaveVolumed, SaveVolumeDict, save_nifti
+from monai_sliceinterp.transforms.slice_blocks import (
+    RandSliceBlocks,
+    RandSliceBlocksD,
+    RandSliceBlocksd,
+    RandSliceBlocksDict,
+    slice_block,
+)

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The condition that Virtual Thin Slice tells its discriminator: body part, slice interval, slab width."""
+"""Encode the condition of Virtual Thin Slice's discriminator: body part, slice interval, slab width."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from monai_sliceinterp.checks import not_negative, one_of
+from monai_sliceinterp.data import BODY_PARTS
+
 __all__ = [
-    "BODY_PARTS",
     "DegradationConditionD",
     "DegradationConditionDict",
     "DegradationConditiond",
     "condition_vector",
 ]
-
-BODY_PARTS = ("head", "chest", "abdomen", "leg")
 
 
 def condition_vector(
@@ -40,11 +40,11 @@ def condition_vector(
     factors: Sequence[float] = (4, 8),
     sigma_threshold: float = 1.6,
 ) -> Tensor:
-    """Tell a degradation as a vector of zeros and ones (Virtual Thin Slice, section 3.4).
+    """Encode a degradation as a vector of zeros and ones (Virtual Thin Slice, section 3.4).
 
     Args:
         body_part: "head", "chest", "abdomen" or "leg"; None or "": unknown, all zeros.
-        factor: how many thin slices make the interval of the thick ones. At the paper's 1 mm, 4 is 4 mm.
+        factor: number of thin slices in the interval of the thick ones. At the paper's 1 mm, 4 is 4 mm.
         sigma: standard deviation of the slab in voxels.
         factors: the factors there are, one channel each; one that is named several times counts once.
         sigma_threshold: slabs up to this are narrow, others wide. The paper names two scales but not where they part;
@@ -60,26 +60,23 @@ def condition_vector(
         >>> condition_vector("chest", factor=8, sigma=0.5).tolist()
         [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]
     """
-    if body_part and body_part not in BODY_PARTS:
-        raise ValueError(
-            f"unknown body part {body_part!r}; expected one of {', '.join(BODY_PARTS)}, or nothing if unknown."
-        )
+    if body_part:
+        one_of("body part", body_part, BODY_PARTS)
     factors = list(dict.fromkeys(factors))
     known = [math.isclose(factor, value, rel_tol=1e-6) for value in factors]
     if sum(known) != 1:
         raise ValueError(f"no condition for a factor of {factor!r}; expected one of {', '.join(map(str, factors))}.")
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"sigma must be zero or a positive number, got {sigma!r}.")
+    narrow = not_negative("sigma", float(sigma)) <= sigma_threshold
     parts = [name == body_part for name in BODY_PARTS]
-    return torch.tensor([*parts, *known, sigma <= sigma_threshold, sigma > sigma_threshold], dtype=torch.float32)
+    return torch.tensor([*parts, *known, narrow, not narrow], dtype=torch.float32)
 
 
 class DegradationConditiond(MapTransform):
-    """Make the condition vector from the parameters of a degradation, see :func:`condition_vector`.
+    """Transform that encodes the parameters of a degradation, see :func:`condition_vector`.
 
     Args:
         keys: parameters as :class:`monai_sliceinterp.transforms.RandDegraderd` keeps them.
-        body_part_key: where the data list tells the body part; where it does not, the part is unknown.
+        body_part_key: entry of the data list with the body part; where it is missing, the part is unknown.
         condition_key: where the vector goes.
         factors: see :func:`condition_vector`.
         sigma_threshold: see :func:`condition_vector`.
@@ -113,9 +110,9 @@ class DegradationConditiond(MapTransform):
         """Add the condition."""
         result = dict(data)
         for key in self.key_iterator(result):
-            used = result[key]
+            factor, sigma = result[key]["factor"], result[key]["sigma"]
             result[self.condition_key] = condition_vector(
-                result.get(self.body_part_key), used["factor"], used["sigma"], self.factors, self.sigma_threshold
+                result.get(self.body_part_key), factor, sigma, self.factors, self.sigma_threshold
             )
         return result
 

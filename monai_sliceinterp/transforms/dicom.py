@@ -32,7 +32,7 @@ __all__ = ["SaveDicomSeriesD", "SaveDicomSeriesDict", "SaveDicomSeriesd"]
 
 
 class SaveDicomSeriesd(MapTransform):
-    """Write volumes that were read from DICOM to ``<output_dir>/<stem>_<postfix>/0001.dcm`` and so on.
+    """Transform that writes volumes read from DICOM to ``<output_dir>/<stem>_<postfix>/0001.dcm`` and so on.
 
     It stands in for :class:`monai_sliceinterp.transforms.SaveVolumed`. The content of the series is described in
     :func:`monai_sliceinterp.dicom.writing.write_dicom_series`.
@@ -84,7 +84,7 @@ class SaveDicomSeriesd(MapTransform):
 
     @cached_property
     def derivation(self) -> str:
-        """How the volumes are made."""
+        """Description of how the volumes are made."""
         from monai_sliceinterp import __version__  # known once the whole package is imported
 
         weights = f", weights SHA-256 {file_sha256(self.weights)[:16]}" if self.weights else ""

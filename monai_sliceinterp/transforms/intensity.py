@@ -9,22 +9,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Intensity scaling that remembers the original units, and a random intensity curve."""
+"""Scale intensities invertibly, and change their contrast at random."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
+from monai.transforms import InvertibleTransform, RandomizableTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
-from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
+from monai_sliceinterp.checks import switch
+from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys, RandApplyToKeys
 
 __all__ = [
     "InvertibleScaleIntensityRange",
@@ -47,7 +47,7 @@ __all__ = [
 
 
 def percentile_range(image: Tensor, lower: float, upper: float) -> tuple[float, float]:
-    """Intensities at two percentiles of an image; its minimum and maximum where these coincide.
+    """Compute the intensities at two percentiles of an image; its minimum and maximum where these coincide.
 
     Args:
         image: tensor of any shape and size.
@@ -63,7 +63,7 @@ def percentile_range(image: Tensor, lower: float, upper: float) -> tuple[float, 
     """
     values = np.asarray(image.detach().cpu())
     low, high = np.percentile(values, [lower, upper])
-    if high <= low:  # nearly everything is background: the percentiles tell nothing about the foreground
+    if high <= low:  # nearly everything is background: the percentiles are no range of the foreground
         low, high = values.min(), values.max()
     if not np.isfinite([low, high]).all():
         raise ValueError(f"the image has NaN or infinite intensities ({low:g} to {high:g}); expected finite ones.")
@@ -83,7 +83,7 @@ def unscale_from_unit(image: Tensor, low: float, high: float) -> Tensor:
 
 
 class InvertibleScaleIntensityRange(InvertibleTransform):
-    """Scale a fixed intensity window to [0, 1], with an inverse that restores the original units.
+    """Transform that scales a fixed intensity window to [0, 1], with an inverse that restores the original units.
 
     Args:
         a_min: intensity that becomes 0, for instance in HU.
@@ -105,7 +105,7 @@ class InvertibleScaleIntensityRange(InvertibleTransform):
     def __init__(self, a_min: float, a_max: float, clip: bool = False) -> None:
         if not a_min < a_max:
             raise ValueError(f"the intensity window needs a_min < a_max, got {a_min} and {a_max}.")
-        self.a_min, self.a_max, self.clip = float(a_min), float(a_max), clip
+        self.a_min, self.a_max, self.clip = float(a_min), float(a_max), switch("clip", clip)
 
     def range_of(self, img: Tensor) -> tuple[float, float]:
         """Return the intensities that become 0 and 1."""
@@ -124,7 +124,7 @@ class InvertibleScaleIntensityRange(InvertibleTransform):
 
 
 class InvertibleScaleIntensityRangePercentiles(InvertibleScaleIntensityRange):
-    """Scale the range between two percentiles of each volume to [0, 1], with an inverse.
+    """Transform that scales the range between two percentiles of each volume to [0, 1], with an inverse.
 
     The percentiles are those of the whole tensor, so that the frames of a cine share one scaling. A constant image
     becomes 0 and is restored exactly.
@@ -147,7 +147,7 @@ class InvertibleScaleIntensityRangePercentiles(InvertibleScaleIntensityRange):
     def __init__(self, lower: float = 1.0, upper: float = 99.0, clip: bool = False) -> None:
         if not 0 <= lower < upper <= 100:
             raise ValueError(f"percentiles need 0 <= lower < upper <= 100, got {lower} and {upper}.")
-        self.lower, self.upper, self.clip = lower, upper, clip
+        self.lower, self.upper, self.clip = lower, upper, switch("clip", clip)
 
     def range_of(self, img: Tensor) -> tuple[float, float]:
         """Return the intensities that become 0 and 1."""
@@ -193,7 +193,7 @@ class InvertibleScaleIntensityRangePercentilesd(InvertiblyApplyToKeys):
 
 
 def sigmoid_curve(image: Tensor, gain: float, cutoff: float) -> Tensor:
-    """Sigmoid intensity curve through (0, 0) and (1, 1).
+    """Apply a sigmoid intensity curve through (0, 0) and (1, 1).
 
     Args:
         image: intensities in [0, 1].
@@ -209,7 +209,7 @@ def sigmoid_curve(image: Tensor, gain: float, cutoff: float) -> Tensor:
 
 
 class RandSigmoidContrast(RandomizableTransform):
-    """Random monotone intensity curve, the contrast augmentation of ASI ("random intensity changes", section IV).
+    """Random transform that applies a monotone intensity curve, ASI's augmentation of contrast (section IV).
 
     Args:
         prob: probability of applying a curve.
@@ -231,21 +231,21 @@ class RandSigmoidContrast(RandomizableTransform):
         if not (0 < gain[0] <= gain[1] and 0 <= cutoff[0] <= cutoff[1] <= 1):
             raise ValueError(f"need 0 < gain and cutoff within [0, 1], both ascending, got {gain} and {cutoff}.")
         self.gain, self.cutoff = gain, cutoff
-        self.drawn = (gain[0], cutoff[0])
+        self.curve = (gain[0], cutoff[0])
 
     def randomize(self, data: Any = None) -> None:
         """Draw whether a curve is applied, and which."""
         super().randomize(data)
-        self.drawn = (float(self.R.uniform(*self.gain)), float(self.R.uniform(*self.cutoff)))
+        self.curve = (float(self.R.uniform(*self.gain)), float(self.R.uniform(*self.cutoff)))
 
     def __call__(self, img: Tensor, randomize: bool = True) -> Tensor:
         """Apply the transform to ``img``, of any shape, with intensities in [0, 1]."""
         if randomize:
             self.randomize()
-        return sigmoid_curve(img, *self.drawn) if self._do_transform else img
+        return sigmoid_curve(img, *self.curve) if self._do_transform else img
 
 
-class RandSigmoidContrastd(MapTransform, RandomizableTransform):
+class RandSigmoidContrastd(RandApplyToKeys):
     """Dictionary version of :class:`RandSigmoidContrast`: one curve for all keys.
 
     Example:
@@ -265,25 +265,7 @@ class RandSigmoidContrastd(MapTransform, RandomizableTransform):
         cutoff: tuple[float, float] = (0.25, 0.75),
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.transform = RandSigmoidContrast(prob, gain, cutoff)
-
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandSigmoidContrastd:
-        """Set the random state of the transform behind."""
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply one curve to every key."""
-        result = dict(data)
-        self.transform.randomize()
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key], randomize=False)
-        return result
+        super().__init__(keys, RandSigmoidContrast(prob, gain, cutoff), allow_missing_keys)
 
 
 InvertibleScaleIntensityRangeD = InvertibleScaleIntensityRangeDict = InvertibleScaleIntensityRanged

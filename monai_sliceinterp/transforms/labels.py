@@ -188,7 +188,7 @@ def _find_label(label: Path, image: str) -> Path:
 
 
 class LoadLabeld(MapTransform):
-    """Add the label of a volume, loaded from a file and checked to be one of that volume.
+    """Transform that adds the label of a volume, loaded from a file and checked to be one of that volume.
 
     It belongs into the preprocessing, before the volume's axes are moved, so that a label that does not fit is refused
     before anything is computed.
@@ -256,7 +256,7 @@ def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str)
 
 
 class InterpolateLabeld(MapTransform):
-    """Interpolate labels onto the output grid of the volume they belong to, see :func:`interpolate_labels`.
+    """Transform that interpolates labels onto the output grid of their volume, see :func:`interpolate_labels`.
 
     It belongs into the postprocessing, after :class:`monai_sliceinterp.transforms.RestoreVolumed`.
 

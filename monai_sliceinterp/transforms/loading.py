@@ -60,7 +60,7 @@ class _Unusable(ValueError):
 
 
 class LoadVolume(Transform):
-    """Load a volume with its affine, in the type it is stored in, and check that its slices can be interpolated.
+    """Transform that loads a volume with its affine, in its stored type, and checks that it can be interpolated.
 
     NIfTI files are read by MONAI's ``NibabelReader``, others by SimpleITK; a folder is read as one DICOM series and a
     multi-frame DICOM file as one volume, see :func:`monai_sliceinterp.dicom.read_dicom`. The affine is in mm (RAS),

@@ -9,21 +9,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Base of dictionary transforms that apply one array transform to every key."""
+"""Bases of dictionary transforms: apply one array transform to every key, and name the file in errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from monai.config import KeysCollection
-from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms import InvertibleTransform, MapTransform, Randomizable
+from typing_extensions import Self
 
-__all__ = ["ApplyToKeys", "InvertiblyApplyToKeys"]
+__all__ = ["ApplyToKeys", "InvertiblyApplyToKeys", "RandApplyToKeys", "name_in_errors"]
 
 
 class ApplyToKeys(MapTransform):
-    """Apply an array transform to every key.
+    """Dictionary transform that applies an array transform to every key.
 
     Args:
         keys: entries to transform.
@@ -48,7 +51,7 @@ class ApplyToKeys(MapTransform):
 
 
 class InvertiblyApplyToKeys(ApplyToKeys, InvertibleTransform):
-    """Apply an invertible array transform to every key.
+    """Dictionary transform that applies an invertible array transform to every key.
 
     Example:
         >>> import torch
@@ -64,3 +67,47 @@ class InvertiblyApplyToKeys(ApplyToKeys, InvertibleTransform):
         for key in self.key_iterator(result):
             result[key] = self.transform.inverse(result[key])
         return result
+
+
+class RandApplyToKeys(Randomizable, ApplyToKeys):
+    """Base of random dictionary transforms: an array transform draws for the first key and treats the others alike.
+
+    Example:
+        >>> import torch
+        >>> from monai_sliceinterp.transforms import RandSigmoidContrast
+        >>> augment = RandApplyToKeys(["a", "b"], RandSigmoidContrast(prob=1.0)).set_random_state(seed=0)
+        >>> result = augment({"a": torch.tensor([0.3]), "b": torch.tensor([0.3])})
+        >>> bool(result["a"] == result["b"])
+        True
+    """
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
+        """Set the random state, that of the array transform included."""
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Any:
+        """Transform every key."""
+        result = dict(data)
+        for number, key in enumerate(self.key_iterator(result)):
+            result[key] = self.transform(result[key], randomize=number == 0)
+        return result
+
+
+@contextmanager
+def name_in_errors(image: Any, key: Hashable) -> Iterator[None]:
+    """Begin the message of a ValueError with the file that an image comes from, or with its key.
+
+    Example:
+        >>> with name_in_errors(image=None, key="label"):
+        ...     raise ValueError("the volume is empty.")
+        Traceback (most recent call last):
+        ...
+        ValueError: label: the volume is empty.
+    """
+    try:
+        yield
+    except ValueError as error:
+        name = getattr(image, "meta", {}).get("filename_or_obj", key)
+        raise ValueError(f"{name}: {error}") from error

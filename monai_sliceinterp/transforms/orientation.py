@@ -9,24 +9,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Move the through-plane axis to the end and back, or draw which axis is to be it."""
+"""Move the through-plane axis to the end and back; or a random thin axis, to train along it."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
+from monai.transforms import InvertibleTransform, RandomizableTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
 from monai_sliceinterp.geometry import axis_spacing, slice_geometry, slice_positions
-from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys
+from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys, RandApplyToKeys
 
 __all__ = [
     "RandThinAxisLast",
@@ -80,7 +78,7 @@ def moved_axis(image: MetaTensor) -> int:
 
 
 class ThroughPlaneLast(InvertibleTransform):
-    """Permute a volume so that its slices are stacked along the last axis; the affine follows.
+    """Transform that permutes a volume so that its slices are stacked along the last axis; the affine follows.
 
     The inverse moves the last axis back to where it came from, whatever its length by then, so that it also applies
     to a volume interpolated in between.
@@ -176,7 +174,7 @@ def thin_axes(image: MetaTensor, max_ratio: float = 2.0) -> list[int]:
 
 
 class RandThinAxisLast(RandomizableTransform):
-    """Move one of a volume's thin axes to the end, where the slice axis is.
+    """Random transform that moves one of a volume's thin axes to the end, where the slice axis is.
 
     A scan has thin "slices" along its rows and columns as well, thick-slice scans too. All of them can teach what is
     lost when slices are thick.
@@ -221,8 +219,8 @@ class RandThinAxisLast(RandomizableTransform):
         return MetaTensor(moved, affine=torch.as_tensor(image.affine) @ matrix.to(image.affine), meta=dict(image.meta))
 
 
-class RandThinAxisLastd(RandomizableTransform, MapTransform):
-    """Dictionary version of :class:`RandThinAxisLast`: the axis is drawn for the first key, the others follow.
+class RandThinAxisLastd(RandApplyToKeys):
+    """Dictionary version of :class:`RandThinAxisLast`: the axis is chosen for the first key, the others follow.
 
     Args:
         keys: volumes of one grid.
@@ -241,24 +239,7 @@ class RandThinAxisLastd(RandomizableTransform, MapTransform):
     def __init__(
         self, keys: KeysCollection, max_ratio: float = 2.0, prob: float = 1.0, allow_missing_keys: bool = False
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.rand_axis = RandThinAxisLast(max_ratio, prob)
-
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandThinAxisLastd:
-        """Set the random state of the transform behind."""
-        super().set_random_state(seed, state)
-        self.rand_axis.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply the transform to every key."""
-        result = dict(data)
-        for number, key in enumerate(self.key_iterator(result)):
-            result[key] = self.rand_axis(result[key], randomize=number == 0)
-        return result
+        super().__init__(keys, RandThinAxisLast(max_ratio, prob), allow_missing_keys)
 
 
 RandThinAxisLastD = RandThinAxisLastDict = RandThinAxisLastd

@@ -63,7 +63,7 @@ def provenance_labels(image: MetaTensor, mask: Tensor, axis: int) -> MetaTensor:
 
 
 class SaveProvenanced(MapTransform):
-    """Write, beside a saved volume, which of its slices are synthesized and how it was made.
+    """Transform that writes, beside a saved volume, which of its slices are synthesized and how it was made.
 
     For ``scan_interp.nii.gz`` (or the folder ``scan_interp`` of a DICOM series) these are
     ``scan_interp_provenance.nii.gz``, a label volume on the output's grid with 0 = observed and 1 = synthesized, and

@@ -39,7 +39,7 @@ __all__ = [
     "cast_to",
 ]
 
-_SLICES_AT_ONCE = 8  # bounds the copies in types on the way
+_SLICES_AT_ONCE = 4  # bounds the copies in types on the way
 
 
 def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,10 +58,10 @@ def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class RestoreVolumed(MapTransform):
-    """Undo the preprocessing of an interpolated volume: original units, type and axis order, observed slices pasted.
+    """Transform that undoes the preprocessing of an interpolated volume: original units, type and axis order.
 
-    Slices are restored a few at a time, so that memory does not hold the volume in further types. Voxels become NaN
-    where the input slices beside them are NaN. The result has the metadata of the
+    Observed slices are pasted bit for bit. Slices are restored a few at a time, so that memory does not hold the volume
+    in further types. Voxels become NaN where the input slices beside them are NaN. The result has the metadata of the
     original, its own affine, and the grid that the interpolated volume carries.
 
     Args:
@@ -168,7 +168,7 @@ def _like(volume: MetaTensor, voxels: Tensor) -> MetaTensor:
 
 
 def _own_memory(volume: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """Reuse a volume's memory for another one whose slices are not larger, or return None if that is impossible.
+    """Reuse a volume's memory for another one whose slices are not larger; None if that is impossible.
 
     Written from the first slice to the last, the other volume overwrites only slices that have been read.
     """
@@ -179,7 +179,7 @@ def _own_memory(volume: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Te
 
 
 class DisagreementMapd(MapTransform):
-    """Add the map of how much the views of an interpolated volume disagree, in the input's units and axis order.
+    """Transform that adds the map of how much the views of a volume disagree, in the input's units and axis order.
 
     It has to come before :class:`RestoreVolumed`, whose input's metadata it reads.
 

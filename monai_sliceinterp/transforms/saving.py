@@ -65,7 +65,7 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
 
 
 class SaveVolumed(MapTransform):
-    """Write volumes to ``<output_dir>/<stem>_<postfix>.nii.gz``, the stem being that of the file they came from.
+    """Transform that writes volumes to ``<output_dir>/<stem>_<postfix>.nii.gz``, the stem being that of their source.
 
     Args:
         keys: volumes ``(C, X, Y, Z)`` with their affine and ``filename_or_obj`` in the metadata.

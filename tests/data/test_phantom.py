@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Tests of the embedded phantom."""
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, make_phantom, phantom_intensity, write_phantoms
+from tests.transforms.volumes import check_error
 
 SMALL = {"shape": (40, 36, 9), "spacing": (4.0, 4.0, 9.0)}
 SPAN = {"heart": 1000.0, "head": 1000.0, "torso": 2000.0}
@@ -33,14 +35,6 @@ kinds = pytest.mark.parametrize("kind", PHANTOM_KINDS)
 
 def scatter(count: int = 4000, seed: int = 0) -> torch.Tensor:
     return (torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)) - 0.5) * torch.tensor([170, 150, 90])
-
-
-@kinds
-def test_same_arguments_give_identical_volumes(kind: str) -> None:
-    first, second = (make_phantom(kind, seed=3, slice_thickness=5, **SMALL) for _ in range(2))
-    assert isinstance(first, MetaTensor) and first.dtype == torch.float32 and first.shape == (1, 40, 36, 9)
-    assert torch.equal(first, second) and torch.equal(first.affine, second.affine)
-    assert torch.isfinite(first).all() and first.is_contiguous()
 
 
 @kinds
@@ -56,33 +50,21 @@ def test_kinds_differ_and_noise_depends_on_seed() -> None:
     assert not torch.equal(phantom_intensity(scatter(), "head"), phantom_intensity(scatter(), "heart"))
 
 
-def test_global_random_state_is_untouched_and_unused() -> None:
-    torch.manual_seed(5)
-    np.random.seed(5)
-    random.seed(5)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    one = make_phantom("torso", seed=11, **SMALL)
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1]) and before[2] == random.getstate()
-    torch.manual_seed(99)
-    np.random.seed(99)
-    assert torch.equal(one, make_phantom("torso", seed=11, **SMALL))
-
-
 @kinds
-@pytest.mark.parametrize("seed", [0, 4])
-def test_intensity_is_continuous(kind: str, seed: int) -> None:
-    points = scatter(20000, seed)
-    start = phantom_intensity(points, kind, seed)
-    for axis in range(3):
-        step = torch.zeros(3)
-        changes = []
-        for size in (0.05, 0.005):
-            step[axis] = size
-            changes.append((phantom_intensity(points + step, kind, seed) - start).abs().max().item())
-        # a jump would not shrink with the step; the bound is a few times the steepest edge of 1.6 mm
-        assert changes[1] < 0.25 * changes[0]
-        assert changes[1] < 0.005 * 6 * SPAN[kind] / 1.6
+def test_global_random_state_is_untouched_and_unused(kind: str) -> None:
+    volumes = []
+    for seed in (5, 99):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        volumes.append(make_phantom(kind, seed=11, slice_thickness=5, **SMALL))
+        assert torch.equal(before[0], torch.get_rng_state())
+        assert np.array_equal(before[1], np.random.get_state()[1]) and before[2] == random.getstate()
+    volume, again = volumes
+    assert torch.equal(volume, again) and torch.equal(volume.affine, again.affine)
+    assert isinstance(volume, MetaTensor) and volume.dtype == torch.float32 and volume.shape == (1, 40, 36, 9)
+    assert torch.isfinite(volume).all() and volume.is_contiguous()
 
 
 @kinds
@@ -103,22 +85,9 @@ def test_intensity_ignores_how_points_are_arranged(kind: str) -> None:
     torch.testing.assert_close(phantom_intensity(points[:7], kind, 2), whole[:7], rtol=0, atol=0.02)
     torch.testing.assert_close(phantom_intensity(points.flip(0), kind, 2).flip(0), whole, rtol=0, atol=0.02)
     torch.testing.assert_close(phantom_intensity(points.double().view(10, 100, 100, 3), kind, 2).flatten(), whole)
+    assert torch.equal(points, scatter(100_000))  # not modified
     assert phantom_intensity(torch.zeros(0, 3), kind).shape == (0,)
     assert phantom_intensity(torch.zeros(3, dtype=torch.int64), kind).shape == ()
-
-
-def test_points_are_not_modified() -> None:
-    points = scatter(500)
-    copy = points.clone()
-    phantom_intensity(points, "torso")
-    assert torch.equal(points, copy)
-
-
-@kinds
-def test_two_spacings_agree_on_shared_points(kind: str) -> None:
-    fine = make_phantom(kind, 1, shape=(41, 37, 17), spacing=(2, 2, 3), noise=0)
-    coarse = make_phantom(kind, 1, shape=(21, 19, 9), spacing=(4, 4, 6), noise=0)
-    torch.testing.assert_close(fine[:, ::2, ::2, ::2].as_tensor(), coarse.as_tensor(), rtol=0, atol=0.02)
 
 
 @kinds
@@ -161,12 +130,6 @@ def test_slab_is_the_dense_average_along_the_normal(kind: str, profile: str, thi
     assert error.mean() < 0.0003 * SPAN[kind]
 
 
-def test_thick_slices_blur_and_thin_ones_do_not() -> None:
-    point, thin, thick = (make_phantom("head", 0, slice_thickness=t, noise=0, **SMALL) for t in (0, 0.01, 12))
-    torch.testing.assert_close(point.as_tensor(), thin.as_tensor(), rtol=0, atol=1.0)
-    assert thick[0].diff(dim=-1).abs().mean() < 0.8 * point[0].diff(dim=-1).abs().mean()
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_torso_is_plausible_ct(seed: int) -> None:
     volume = make_phantom("torso", seed, shape=(110, 90, 12), spacing=(3, 3, 8), noise=0.02)
@@ -190,12 +153,6 @@ def test_mr_values_and_background(kind: str) -> None:
     assert volume.min() >= 0 and 600 < volume.max() < 1500
     assert (volume[0, :3, :3] == 0).all()
     assert volume.std() > 100
-
-
-@kinds
-def test_structures_change_through_plane(kind: str) -> None:
-    volume = make_phantom(kind, 0, noise=0, shape=(48, 48, 13), spacing=(4, 4, 7))
-    assert volume.diff(dim=-1).abs().mean() > 0.015 * SPAN[kind]
 
 
 def test_heart_beats_and_returns() -> None:
@@ -228,13 +185,6 @@ def test_noise_level_and_frames(kind: str) -> None:
     assert not torch.equal((noisy - clean)[0], (noisy - clean)[1])
 
 
-def test_field_of_view_crops_or_pads() -> None:
-    crop = make_phantom("torso", 0, shape=(8, 8, 3), spacing=(1, 1, 1), noise=0)
-    assert (crop > -900).all()
-    wide = make_phantom("torso", 0, shape=(21, 21, 3), spacing=(40, 40, 4), noise=0)
-    assert (wide[0, :5] == -1000).all() and (wide[0, 8:13, 9:12] > -950).any()
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     kind=st.sampled_from(PHANTOM_KINDS),
@@ -245,7 +195,7 @@ def test_field_of_view_crops_or_pads() -> None:
     profile=st.sampled_from(["gaussian", "box"]),
     frames=st.integers(1, 2),
 )
-def test_shape_and_affine_for_any_grid(kind, seed, shape, spacing, thickness, profile, frames) -> None:  # type: ignore[no-untyped-def]
+def test_shape_and_affine_for_any_grid(kind, seed, shape, spacing, thickness, profile, frames) -> None:
     volume = make_phantom(kind, seed, shape, spacing, thickness, profile, num_frames=frames)
     assert volume.shape == (frames, *shape) and torch.isfinite(volume).all()
     affine = volume.affine.numpy()
@@ -254,7 +204,7 @@ def test_shape_and_affine_for_any_grid(kind, seed, shape, spacing, thickness, pr
     np.testing.assert_allclose(center[:3], 0, atol=1e-9)
 
 
-def test_write_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_write_round_trip(tmp_path) -> None:
     grid = {"shape": (14, 12, 5), "spacing": (9.0, 8.0, 12.5), "slice_thickness": 10.0, "noise": 0.02}
     folder = tmp_path / "new" / "folder"
     paths = write_phantoms(folder, ("torso", "head"), (12, 3), **grid)
@@ -269,7 +219,7 @@ def test_write_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
     np.testing.assert_array_equal(np.asarray(image.dataobj), np.rint(expected[0].numpy()))
 
 
-def test_write_is_deterministic_replaces_and_makes_4d(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_write_is_deterministic_replaces_and_makes_4d(tmp_path) -> None:
     (path,) = write_phantoms(tmp_path, "heart", 7, shape=(8, 8, 3), spacing=(20, 20, 30))
     first = path.read_bytes()
     path.write_bytes(b"broken")
@@ -282,7 +232,7 @@ def test_write_is_deterministic_replaces_and_makes_4d(tmp_path) -> None:  # type
     np.testing.assert_array_equal(np.moveaxis(np.asarray(image.dataobj), -1, 0), np.rint(expected.numpy()))
 
 
-def test_write_leaves_nothing_when_it_fails(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_write_leaves_nothing_when_it_fails(tmp_path, monkeypatch) -> None:
     def fail(*args: object) -> None:
         raise OSError("disk full")
 
@@ -293,47 +243,40 @@ def test_write_leaves_nothing_when_it_fails(tmp_path, monkeypatch) -> None:  # t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "pattern"),
     [
-        ({"kind": "knee"}, r"kind is 'knee'; it must be one of 'heart', 'head', 'torso'"),
-        ({"seed": -1}, r"seed is -1; it must be an integer of at least 0"),
-        ({"seed": 1.5}, r"seed is 1.5"),
-        ({"shape": (4, 4)}, r"shape is \(4, 4\); it must be three positive integers"),
-        ({"shape": (4, 0, 4)}, r"shape is \(4, 0, 4\)"),
-        ({"shape": (4, 4.5, 4)}, r"shape is \(4, 4.5, 4\)"),
-        ({"shape": 4}, r"shape is 4;"),
-        ({"spacing": (1, 1, 0)}, r"spacing is \(1, 1, 0\); it must be three positive finite numbers in mm"),
-        ({"spacing": (1, 1, float("nan"))}, r"spacing is \(1, 1, nan\)"),
-        ({"spacing": 2.0}, r"spacing is 2.0"),
-        ({"spacing": "abc"}, r"spacing is 'abc'"),
-        ({"slice_thickness": -1}, r"slice_thickness is -1; it must be a finite number of at least 0"),
-        ({"slice_thickness": None}, r"slice_thickness is None"),
-        ({"noise": -0.1}, r"noise is -0.1; it must be a finite number of at least 0"),
-        ({"noise": float("inf")}, r"noise is inf"),
-        ({"profile": "sinc"}, r"profile is 'sinc'; it must be one of 'gaussian', 'box'"),
-        ({"num_frames": 0}, r"num_frames is 0; it must be an integer of at least 1"),
-        ({"affine": np.eye(3)}, r"affine has shape \(3, 3\); it must be a 4x4 matrix"),
-        ({"affine": np.full((4, 4), np.nan)}, r"affine .*must be a 4x4 matrix of finite numbers"),
-        ({"affine": "eye"}, r"affine .*must be a 4x4 matrix"),
-        ({"affine": np.diag([1, 1, 0, 1])}, r"affine .* is singular"),
-        ({"affine": np.ones((4, 4))}, r"affine .* is singular"),
+        ({"kind": "knee"}, "unknown kind 'knee'; expected one of heart, head, torso"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
+        ({"shape": (4, 4)}, r"shape must be 3 positive integers, got \(4, 4\)"),
+        ({"shape": (4, 0, 4)}, "shape must be"),
+        ({"shape": (4, 4.5, 4)}, "shape must be"),
+        ({"shape": 4}, "shape must be"),
+        ({"spacing": (1, 1, 0)}, "spacing must be a positive number of mm, got"),
+        ({"spacing": (1, 1, float("nan"))}, "spacing must be a positive number of mm, got"),
+        ({"spacing": 2.0}, "spacing must be three numbers in mm, got 2.0"),
+        ({"spacing": "abc"}, "spacing must be three numbers in mm, got 'abc'"),
+        ({"slice_thickness": -1}, "slice_thickness must be zero or a positive number of mm, got -1"),
+        ({"slice_thickness": None}, "slice_thickness must be zero or a positive number of mm, got None"),
+        ({"noise": -0.1}, "noise must be zero or a positive number, got -0.1"),
+        ({"noise": float("inf")}, "noise must be"),
+        ({"profile": "sinc"}, "unknown profile 'sinc'; expected one of gaussian, box"),
+        ({"num_frames": 0}, "num_frames must be a positive integer, got 0"),
+        ({"affine": np.eye(3)}, r"affine must be one 4x4 matrix, got shape \(3, 3\)"),
+        ({"affine": np.full((4, 4), np.nan)}, "affine has NaN or infinite entries"),
+        ({"affine": "eye"}, "could not convert string to float: 'eye'"),
+        ({"affine": np.diag([1, 1, 0, 1])}, "spacing is zero or missing"),
+        ({"affine": np.ones((4, 4))}, "affine is singular"),
     ],
 )
-def test_bad_input_is_one_clear_line(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        make_phantom(**{"kind": "heart", **SMALL, **arguments})
-    assert "\n" not in str(caught.value)
+def test_bad_input_is_one_clear_line(arguments: dict, pattern: str) -> None:
+    check_error(pattern, make_phantom, **{"kind": "heart", **SMALL, **arguments})
 
 
-def test_bad_input_to_the_other_functions(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=r"points has shape \(4, 2\)"):
-        phantom_intensity(torch.zeros(4, 2), "heart")
-    with pytest.raises(ValueError, match="kind is 'knee'"):
-        phantom_intensity(torch.zeros(4, 3), "knee")
-    with pytest.raises(ValueError, match="time is nan"):
-        phantom_intensity(torch.zeros(4, 3), "heart", time=float("nan"))
-    with pytest.raises(ValueError, match="kind is 'knee'"):
-        write_phantoms(tmp_path / "out", ("head", "knee"), 0)
-    with pytest.raises(ValueError, match="seed is -2"):
-        write_phantoms(tmp_path / "out", "head", (0, -2))
+def test_bad_input_to_the_other_functions(tmp_path) -> None:
+    check_error(r"points must be real, of shape \(..., 3\), got", phantom_intensity, torch.zeros(4, 2), "heart")
+    check_error("unknown kind 'knee'", phantom_intensity, torch.zeros(4, 3), "knee")
+    check_error("time must be a finite fraction", phantom_intensity, torch.zeros(4, 3), "heart", time=math.nan)
+    check_error("unknown kind 'knee'", write_phantoms, tmp_path / "out", ("head", "knee"), 0)
+    check_error("seed must be an integer of at least 0, got -2", write_phantoms, tmp_path / "out", "head", (0, -2))
     assert not (tmp_path / "out").exists()

@@ -11,13 +11,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
-from monai_sliceinterp.data import find_volumes, split_volumes, training_volumes, volumes_per_batch
+from monai_sliceinterp.data import (
+    BODY_PARTS,
+    find_volumes,
+    split_volumes,
+    training_volumes,
+    volumes_per_batch,
+    with_body_parts,
+)
 from tests.dicom_series import write_series
+from tests.transforms.volumes import check_error
 
 
 def touch(folder, *names):
@@ -27,44 +36,19 @@ def touch(folder, *names):
     return [str(folder / name) for name in names]
 
 
-def write_dicom(folder, uid="1.2.3.4", num_slices=3):
+def write_dicom(folder):
     """A small DICOM series, one file a slice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in range(num_slices):
-        image = sitk.GetImageFromArray(np.full((1, 6, 7), k, np.int16))
-        tags = {"0020|000e": uid, "0020|0013": str(k), "0020|0032": f"0\\0\\{4 * k}", "0008|0060": "MR"}
-        tags |= {"0008|0018": f"{uid}.{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{k}.dcm"))
-        writer.Execute(image)
-
-
-def check_error(named, function, *args, **kwargs):
-    with pytest.raises(ValueError, match=named) as caught:
-        function(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    write_series(folder, np.zeros((6, 7, 3)), np.diag([1, 1, 4, 1.0]))
 
 
 class TestFindVolumes:
-    def test_file(self, tmp_path):
-        (path,) = touch(tmp_path, "a.nii.gz")
-        assert find_volumes(path) == [path]
-        assert find_volumes(tmp_path / "a.nii.gz") == [path]
-
-    def test_folder(self, tmp_path):
+    def test_files_and_folders(self, tmp_path):
         touch(tmp_path, "b.nii", "a.NII.GZ", "c.mha", "d.mhd", "d.raw", "e.nrrd", "f.nhdr", "notes.txt", "g.png")
         touch(tmp_path, ".b_interp.part-x1.nii.gz", "below/z.nii")
-        found = find_volumes(tmp_path)
-        assert found == [str(tmp_path / n) for n in ("a.NII.GZ", "b.nii", "c.mha", "d.mhd", "e.nrrd", "f.nhdr")]
-
-    def test_folder_named_like_an_image(self, tmp_path):
-        touch(tmp_path, "b.nii")
-        (tmp_path / "a.nii").mkdir()
-        assert find_volumes(tmp_path) == [str(tmp_path / "b.nii")]
+        (tmp_path / "folder.nii").mkdir()
+        expected = [str(tmp_path / n) for n in ("a.NII.GZ", "b.nii", "c.mha", "d.mhd", "e.nrrd", "f.nhdr")]
+        assert find_volumes(tmp_path) == expected
+        assert find_volumes(expected[0]) == find_volumes(Path(expected[0])) == expected[:1]
 
     def test_recursive(self, tmp_path):
         files = touch(tmp_path, "a/1.nii", "a/deep/er/2.nii.gz", "b/3.mha", "4.nii")
@@ -72,19 +56,10 @@ class TestFindVolumes:
         assert find_volumes(tmp_path, recursive=True) == sorted(files)
         assert find_volumes(tmp_path) == [files[3]]
 
-    def test_nested_only(self, tmp_path):
-        touch(tmp_path, "a/1.nii")
-        check_error("no image in this folder; expected .nii, .nii.gz", find_volumes, tmp_path)
-
-    def test_dicom_folder(self, tmp_path):
-        write_dicom(tmp_path / "series")
-        (tmp_path / "series" / "README.txt").write_text("hello")
-        assert find_volumes(tmp_path / "series") == [str(tmp_path / "series")]
-
     def test_dicom_folders_below(self, tmp_path):
         """Each folder with a series is a volume; one with image files beside it is not."""
         write_dicom(tmp_path / "a" / "ct")
-        write_dicom(tmp_path / "a" / "mr", uid="1.2.5")
+        write_dicom(tmp_path / "a" / "mr")
         write_dicom(tmp_path / "c")
         files = touch(tmp_path, "b.nii", "c/z.nii", "a/notes.txt")
         expected = [str(tmp_path / "a" / name) for name in ("ct", "mr")] + files[:2]
@@ -94,14 +69,12 @@ class TestFindVolumes:
         check_error("no image in this folder", find_volumes, tmp_path / "a")
         assert training_volumes(tmp_path, tmp_path / "phantoms") == expected
 
-    def test_multi_frame_file(self, tmp_path):
-        (path,) = write_series(tmp_path, np.zeros((6, 7, 3)), np.diag([1, 1, 4, 1.0]), multi_frame=True)
-        assert find_volumes(path) == [str(path)]
-        assert find_volumes(tmp_path) == [str(tmp_path)]
-
     def test_list(self, tmp_path):
         touch(tmp_path, "folder/b.nii", "folder/a.nii", "z.mha")
         write_dicom(tmp_path / "series")
+        touch(tmp_path, "series/README.txt")
+        (frames,) = write_series(tmp_path / "mf", np.zeros((6, 7, 3)), np.diag([1, 1, 4, 1.0]), multi_frame=True)
+        assert find_volumes(frames) == [str(frames)] and find_volumes(tmp_path / "mf") == [str(tmp_path / "mf")]
         sources = [tmp_path / "z.mha", str(tmp_path / "folder"), tmp_path / "series"]
         expected = ["z.mha", "folder/a.nii", "folder/b.nii", "series"]
         assert find_volumes(sources) == [str(tmp_path / name) for name in expected]
@@ -134,13 +107,7 @@ class TestFindVolumes:
             listed.write_bytes(content)
             check_error("scans.txt: lists nothing; expected one path on every line.", find_volumes, listed)
         listed.write_bytes(b"\xff\xfe\x00a")
-        check_error("scans.txt: is no text; expected one path on every line.", find_volumes, listed)
-
-    def test_text_file_with_the_same_output_name_twice(self, tmp_path):
-        files = touch(tmp_path, "one/a.nii", "two/a.nii.gz")
-        (tmp_path / "scans.txt").write_text("\n".join(files))
-        check_error("a_interp|same", find_volumes, tmp_path / "scans.txt")
-        assert find_volumes(tmp_path / "scans.txt", distinct=False) == files
+        check_error("scans.txt: is not a text file; expected one path on every line.", find_volumes, listed)
 
     @pytest.mark.parametrize("source", ["", "  ", [], (), ["a", ""]])
     def test_nothing_given(self, source, tmp_path, monkeypatch):
@@ -154,8 +121,10 @@ class TestFindVolumes:
         touch(tmp_path, "a.nii")
         check_error("no.nii: no such file", find_volumes, [tmp_path / "a.nii", tmp_path / "no.nii"])
 
-    @pytest.mark.parametrize("names", [[], ["notes.txt"], [".a.part-1.nii.gz"]])
-    @pytest.mark.parametrize("recursive", [True, False])
+    @pytest.mark.parametrize(
+        ("names", "recursive"),
+        [([], True), (["notes.txt"], True), ([".a.part-1.nii.gz"], True), ([], False), (["a/1.nii"], False)],
+    )
     def test_no_image(self, tmp_path, names, recursive):
         touch(tmp_path, *names)
         message = check_error("no image in this folder", find_volumes, tmp_path, recursive=recursive)
@@ -170,9 +139,11 @@ class TestFindVolumes:
         message = check_error("would get the same output name", find_volumes, tmp_path, recursive=recursive)
         assert all(file in message for file in files)
         check_error("would get the same output name", find_volumes, files)
-        # where nothing is written that is no matter
         assert find_volumes(tmp_path, recursive=recursive, distinct=False) == files
-        assert find_volumes(files, distinct=False) == files
+        (tmp_path / "scans.txt").write_text("\n".join(files))
+        check_error("would get the same output name", find_volumes, tmp_path / "scans.txt")
+        # where nothing is written that is no matter
+        assert find_volumes(tmp_path / "scans.txt", distinct=False) == find_volumes(files, distinct=False) == files
 
 
 FILES = ["d/s1_a.nii", "d/s1_b.nii", "e/s2_a.nii", "e/s3_a.nii", "e/s3_b.nii", "e/s4.nii"]
@@ -192,6 +163,8 @@ class TestSplit:
     def test_beginning_of_the_name_not_of_the_path(self):
         split = split_volumes(["s1/x.nii", "t/s1.nii"], validation_subjects=("s1",))
         assert names(split, "training") == ["s1/x.nii"] and names(split, "validation") == ["t/s1.nii"]
+        split = split_volumes(["s1/x.nii", "t/s1.nii", "v.nii"], ["v"], training_subjects=["s1"])
+        assert names(split, "training") == ["t/s1.nii"]
 
     def test_without_test_subjects(self):
         split = split_volumes(FILES, validation_subjects=["s3"])
@@ -230,14 +203,10 @@ class TestSplit:
 
 
 class TestTrainingSubjects:
-    def test_only_these(self):
-        split = split_volumes(FILES, validation_subjects=["s4"], training_subjects=["s1", "s3"])
-        assert names(split, "training") == ["d/s1_a.nii", "d/s1_b.nii", "e/s3_a.nii", "e/s3_b.nii"]
-        assert names(split, "validation") == names(split, "test") == ["e/s4.nii"]
-
     @pytest.mark.parametrize(
         ("subjects", "expected"),
         [
+            (["s1", "s3"], [1, 2, 4, 5]),
             (["s3", "s1"], [4, 5, 1, 2]),  # in the order named
             (["s2", "s2", "s2"], [3, 3, 3]),
             (["s1", "s2", "s1"], [1, 2, 3, 1, 2]),
@@ -245,15 +214,13 @@ class TestTrainingSubjects:
             (("s2",), [3]),
             (["s2", "unknown"], [3]),
             (iter(["s3", "s2"]), [4, 5, 3]),
+            (iter(()), [1, 2, 3, 4, 5]),  # all
         ],
     )
     def test_repeated_as_named(self, subjects, expected):
         split = split_volumes(FILES, validation_subjects=["s4"], training_subjects=subjects)
         assert names(split, "training") == [FILES[k - 1] for k in expected]
-
-    def test_beginning_of_the_name_not_of_the_path(self):
-        split = split_volumes(["s1/x.nii", "t/s1.nii", "v.nii"], ["v"], training_subjects=["s1"])
-        assert names(split, "training") == ["t/s1.nii"]
+        assert names(split, "validation") == names(split, "test") == ["e/s4.nii"]
 
     def test_never_those_of_validation_or_test(self):
         subjects = ["s1", "s2", "s2", "s3", "s4"]
@@ -271,11 +238,6 @@ class TestTrainingSubjects:
         left = names(drawn, "training")
         assert names(split, "training") == [f for part in ("s1", "s3", "s3") for f in left if f"/{part}" in f]
 
-    @pytest.mark.parametrize("subjects", [(), [], iter(())])
-    def test_not_given(self, subjects):
-        split = split_volumes(FILES, ["s1"], ["s2"], training_subjects=subjects)
-        assert names(split, "training") == FILES[3:]
-
     @pytest.mark.parametrize("subjects", [["unknown"], ["s1"], ["s2", "s1_a"]])
     def test_none_left(self, subjects):
         named = "no volume is left for training of 6; expected at least one for each"
@@ -292,10 +254,7 @@ class TestTrainingVolumes:
         assert image.shape == (12, 14, 3)
         np.testing.assert_allclose(image.header.get_zooms(), (8, 8, 20))
         assert np.asarray(image.dataobj).std() > 10
-
-    def test_all_kinds_by_default(self, tmp_path):
-        files = training_volumes("", tmp_path, num_phantoms=1, shape=(8, 8, 2), spacing=(9, 9, 20), slice_thickness=0)
-        assert len(files) == 3
+        assert len(training_volumes("", tmp_path / "all", num_phantoms=1, shape=(8, 8, 2), spacing=(9, 9, 20))) == 3
 
     def test_dataset(self, tmp_path):
         """Files of one name in several folders are fine: every patient may have an image.nii.gz."""
@@ -320,3 +279,45 @@ class TestVolumesPerBatch:
     def test_errors(self, batch, samples):
         named = f"batch_size {batch} must be a positive multiple of samples_per_volume {samples}"
         check_error(named, volumes_per_batch, batch, samples)
+
+
+class TestBodyParts:
+    @staticmethod
+    def parts(names, body_parts):
+        return [item["body_part"] for item in with_body_parts([{"image": name} for name in names], body_parts)]
+
+    @pytest.mark.parametrize(
+        ("names", "body_parts", "expected"),
+        [
+            # the longest beginning wins, of the file's or the DICOM folder's own name
+            (["ct_leg_1.nii", "ct_l.nii", "ct1.nii", "x_ct.nii", "CT_1.nii", "c.nii"],
+             {"ct": "chest", "ct_leg": "leg", "ct_l": "abdomen"}, ["leg", "abdomen", "chest", "", "", ""]),
+            (["leg/a.nii", "a/leg.nii", "/x/leg_series", "leg/b/", Path("x") / "leg_1.nii"],
+             {"leg": "leg"}, ["", "leg", "leg", "", "leg"]),
+            ([f"{part}_1.nii" for part in BODY_PARTS], {part: part for part in BODY_PARTS}, list(BODY_PARTS)),
+            (["a.nii", "b.nii"], {"": "chest", "b": "head"}, ["chest", "head"]),
+            (["a.nii", "b.nii"], {}, ["", ""]),
+            ([], {"a": "head"}, []),
+        ],
+    )  # fmt: skip
+    def test_longest_beginning_wins(self, names, body_parts, expected):
+        assert self.parts(names, body_parts) == expected
+        assert self.parts(names, dict(reversed(body_parts.items()))) == expected
+
+    def test_items_stay(self):
+        """Other entries and the order are kept; neither the items nor the settings are modified."""
+        items = [{"image": "b.nii", "label": "y"}, {"image": "a.nii", "body_part": "leg"}, {"image": "b.nii"}]
+        body_parts = {"a": "head"}
+        assert with_body_parts(iter(items), body_parts) == [
+            {"image": "b.nii", "label": "y", "body_part": ""},
+            {"image": "a.nii", "body_part": "head"},
+            {"image": "b.nii", "body_part": ""},
+        ]
+        assert items[0] == {"image": "b.nii", "label": "y"} and items[1]["body_part"] == "leg" and len(items[2]) == 1
+        assert body_parts == {"a": "head"}
+
+    @pytest.mark.parametrize("part", ["thorax", "Head", "", None])
+    def test_unknown_part(self, part):
+        """Refused even where no file has such a name."""
+        pattern = f"unknown body part {part!r}; expected one of head, chest, abdomen, leg"
+        check_error(pattern, with_body_parts, [{"image": "a.nii"}], {"b": "head", "c": part})

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,7 +23,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import ITKReader, MetaTensor
-from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, PositronEmissionTomographyImageStorage
 from scipy.spatial.transform import Rotation
@@ -35,7 +35,7 @@ from monai_sliceinterp.dicom.planes import SlicePlanes
 from monai_sliceinterp.dicom.writing import write_dicom_series
 from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.transforms import save_nifti
-from tests.dicom_series import PATIENT_ID, PATIENT_NAME, stack_affine, write_series
+from tests.dicom_series import PATIENT_ID, PATIENT_NAME, STORAGE, dataset, retag, stack_affine, write_series
 
 SHAPE = (9, 7, 4)
 DIAGONAL = np.array([[0.7, 0, 0, -100], [0, 0.8, 0, -50], [0, 0, 4, 30], [0, 0, 0, 1.0]])
@@ -45,8 +45,8 @@ OBLIQUE[:3, 3] = (-120.123456, 20, 300)
 MEASURED = "slice interpolation by x"
 
 
-def voxels(shape=SHAPE, dtype=np.int16, seed=0):
-    return np.random.default_rng(seed).integers(-1000, 3000, shape).astype(dtype)
+def voxels(shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).integers(-1000, 3000, shape).astype(np.int16)
 
 
 def flipped(affine, *axes):
@@ -68,18 +68,25 @@ def interpolated(affine, factor=2, axis=2, array=None, **meta):
     return image, grid.is_observed.tolist()
 
 
+def make_series(folder, affine=DIAGONAL, **options):
+    return write_series(folder / "scan", voxels(), affine, **options)
+
+
 @pytest.fixture
 def series(tmp_path):
-    return write_series(tmp_path / "scan", voxels(), DIAGONAL)
+    return make_series(tmp_path)
 
 
-def written(tmp_path, affine=DIAGONAL, files=None, axis=2, factor=2, array=None, name="out", **options):
-    """Write a series derived from one that is made here, and read the headers."""
-    files = write_series(tmp_path / "scan", voxels(), affine) if files is None else files
+def written(files, affine=DIAGONAL, axis=2, factor=2, array=None, name="out", **options):
+    """Write a series derived from another, beside its folder; returns the volume and the data sets in the files."""
     image, observed = interpolated(affine, factor, axis, array)
     options = {"observed": observed, "derivation": MEASURED, **options}
-    paths = write_dicom_series(image, files, tmp_path / name, axis=axis, **options)
-    return image, paths, [pydicom.dcmread(path) for path in paths]
+    paths = write_dicom_series(image, files, files[0].parents[1] / name, axis=axis, **options)
+    return image, [pydicom.dcmread(path) for path in paths]
+
+
+def headers(files, **options):
+    return written(files, **options)[1]
 
 
 def by_simpleitk(folder):
@@ -148,23 +155,19 @@ class TestRoundTrip:
         ids=["plain", "x", "xy", "xyz", "oblique 0", "oblique 1", "oblique 2", "oblique y"],
     )
     def test_equals_nifti(self, tmp_path, affine, axis):
-        image, _, _ = written(tmp_path, affine, axis=axis)
+        image, _ = written(make_series(tmp_path, affine), affine, axis=axis)
         save_nifti(image, tmp_path / "a.nii.gz")
         saved = nib.load(tmp_path / "a.nii.gz")
         for reader in READERS:
             assert_same_space(reader(tmp_path / "out"), (saved.get_fdata(), saved.affine))
-
-    def test_readers_see_integers(self, tmp_path):
-        written(tmp_path)
-        assert by_simpleitk(tmp_path / "out")[0].dtype == np.int16
+        assert by_simpleitk(tmp_path / "out")[0].dtype == np.int16  # others see integers
 
     @pytest.mark.parametrize("modality", ["CT", "MR"])
     def test_floating_point(self, tmp_path, modality):
         """All readers apply the slope and intercept, also of an MR image."""
         array = np.random.default_rng(0).normal(3e-4, 1e-4, (9, 7, 7)).astype(np.float32)
         array[0, 0, 0] = 0.01
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, modality=modality)
-        written(tmp_path, files=files, array=array)
+        written(make_series(tmp_path, modality=modality), array=array)
         step = (float(array.max()) - float(array.min())) / 65535
         for reader in READERS:
             found, _ = reader(tmp_path / "out")
@@ -172,9 +175,7 @@ class TestRoundTrip:
 
     def test_tilted(self, tmp_path):
         """Each slice is where the sheared affine puts it, the spacing is that of the planes."""
-        affine = stack_affine(DIAGONAL, tilt=20)
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tilt=20)
-        image, _, data = written(tmp_path, affine, files=files)
+        image, data = written(make_series(tmp_path, tilt=20), stack_affine(DIAGONAL, tilt=20))
         for k, item in enumerate(data):
             shift = np.tan(np.radians(20)) * 2 * k
             np.testing.assert_allclose(item.ImagePositionPatient, (100, 50 - shift, 30 + 2 * k), rtol=0, atol=1e-6)
@@ -182,12 +183,6 @@ class TestRoundTrip:
             assert item.SliceLocation == pytest.approx(30 + 2 * k, abs=1e-6)
         for reader in (by_pydicom, by_this_package):
             assert_same_space(reader(tmp_path / "out"), (image[0].numpy(), image.affine.numpy()))
-
-    @pytest.mark.parametrize(
-        ("count", "first", "last"), [(7, "0001", "0007"), (9999, "0001", "9999"), (10000, "00001", "10000")]
-    )
-    def test_names(self, count, first, last):
-        assert module._file_name(1, count) == f"{first}.dcm" and module._file_name(count, count) == f"{last}.dcm"
 
 
 class TestPlanes:
@@ -202,22 +197,21 @@ class TestPlanes:
         assert planes.order.tolist() == [2, 1, 0]
         assert planes.positions.tolist() == [[-10, -26, 30], [-10, -23, 30], [-10, -20, 30]]
 
-    def test_ascending(self):
-        for axis in range(3):
-            for flips in ((), (0,), (1,), (2,), (0, 2)):
-                planes = SlicePlanes.create(flipped(OBLIQUE, *flips), axis, 4)
-                assert (np.diff(planes.positions @ planes.normal) > 0).all()
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("flips", [(), (0,), (1,), (2,), (0, 2)])
+    def test_ascending(self, axis, flips):
+        planes = SlicePlanes.create(flipped(OBLIQUE, *flips), axis, 4)
+        assert (np.diff(planes.positions @ planes.normal) > 0).all()
 
-    @pytest.mark.parametrize(("degrees", "good"), [(0.004, True), (0.01, False), (5, False)])
-    def test_perpendicular(self, degrees, good):
+    def test_perpendicular(self):
         affine = np.eye(4)
-        affine[0, 1] = np.tan(np.radians(degrees))
-        if good:
-            SlicePlanes.create(affine, 2, 2)
-        else:
+        affine[0, 1] = np.tan(np.radians(0.004))
+        SlicePlanes.create(affine, 2, 2)
+        for degrees in (0.01, 5):
+            affine[0, 1] = np.tan(np.radians(degrees))
             with pytest.raises(ValueError, match=r"rows and columns meet at \d+\.\d\d degrees along axis 2"):
                 SlicePlanes.create(affine, 2, 2)
-        SlicePlanes.create(affine, 0, 2)  # from slice to slice a shear is fine
+            SlicePlanes.create(affine, 0, 2)  # from slice to slice a shear is fine
 
 
 class TestEncoding:
@@ -261,12 +255,12 @@ class TestEncoding:
         step = (array.max() - array.min()) / 65535
         assert abs(pixels * encoding.slope + encoding.intercept - array).max() <= 0.501 * step
 
-    def test_never_wraps_around(self):
+    @pytest.mark.parametrize("shift", [0.0, 5e-6])
+    def test_never_wraps_around(self, shift):
         """The ends may not fit where the decimal strings have too few digits."""
-        for shift in (0.0, 5e-6):
-            array = (1e9 + shift + np.array([1.23e-5, 4.23e-5])).reshape(1, 1, 2)
-            low, high = PixelEncoding.create(array).encode(array).ravel().tolist()
-            assert low < 10000 and high > 55000
+        array = (1e9 + shift + np.array([1.23e-5, 4.23e-5])).reshape(1, 1, 2)
+        low, high = PixelEncoding.create(array).encode(array).ravel().tolist()
+        assert low < 10000 and high > 55000
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_not_finite(self, bad):
@@ -275,33 +269,26 @@ class TestEncoding:
         with pytest.raises(ValueError, match="NaN or infinite"):
             PixelEncoding.create(array)
 
-    def test_decimal_string(self):
-        for value in (1 / 3, -1 / 3, 1e-9 / 7, -123.45678901234567, 1e30 / 3, 2):
-            assert len(decimal_string(value)) <= 16 and float(decimal_string(value)) == pytest.approx(value, rel=1e-9)
+    @pytest.mark.parametrize("value", [1 / 3, -1 / 3, 1e-9 / 7, -123.45678901234567, 1e30 / 3, 2])
+    def test_decimal_string(self, value):
+        assert len(decimal_string(value)) <= 16 and float(decimal_string(value)) == pytest.approx(value, rel=1e-9)
 
 
-REQUIRED = {
-    "CT": {
-        *("ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
-        *("RescaleIntercept", "RescaleSlope", "RescaleType"),
-    },
-    "MR": {
-        *("ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
-        *("ScanningSequence", "SequenceVariant"),
-    },
-}
-FOR_BOTH = {
+# of the image modules of the standard: what needs a value, and what may be empty
+FILLED = [
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality", "FrameOfReferenceUID"),
     *("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "PixelRepresentation"),
-    *("PixelData", "SliceThickness", "KVP"),
-}
-MAY_BE_EMPTY = {
+    *("PixelData", "SliceThickness", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
+    *("BitsStored", "HighBit"),
+]
+PRESENT = [
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
     *("ReferringPhysicianName", "AccessionNumber", "SeriesNumber", "PatientPosition", "PositionReferenceIndicator"),
     *("Manufacturer", "InstanceNumber", "AcquisitionNumber"),
-}
-EMPTY_IN = {"CT": {"KVP"}, "MR": {"ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime", "EchoTrainLength"}}
-STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
+]
+FILLED_IN = {"CT": ["RescaleIntercept", "RescaleSlope", "RescaleType"], "MR": ["ScanningSequence", "SequenceVariant"]}
+MR_TIMING = ["ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime", "EchoTrainLength"]
+PRESENT_IN = {"CT": ["KVP"], "MR": MR_TIMING}
 
 
 class TestHeader:
@@ -309,18 +296,14 @@ class TestHeader:
     @pytest.mark.parametrize("modality", ["CT", "MR"])
     def test_whole_image(self, tmp_path, modality, multi_frame):
         tags = {"PatientComments": "kept", "ProtocolName": "protocol"}
-        files = write_series(
-            tmp_path / "scan", voxels(), DIAGONAL, modality=modality, multi_frame=multi_frame, tags=tags
-        )
-        source = pydicom.dcmread(files[0])
-        _, _, data = written(tmp_path, files=files)
-        assert len(data) == 7
+        files = make_series(tmp_path, modality=modality, multi_frame=multi_frame, tags=tags)
+        source, data = pydicom.dcmread(files[0]), headers(files)
         for item in data:
-            for keyword in (REQUIRED[modality] | FOR_BOTH) - {"KVP"}:
+            for keyword in FILLED + FILLED_IN[modality]:
                 assert item.get(keyword) not in (None, ""), keyword
-            for keyword in MAY_BE_EMPTY | EMPTY_IN[modality]:
+            for keyword in PRESENT + PRESENT_IN[modality]:
                 assert keyword in item, keyword
-            assert item.SOPClassUID == item.file_meta.MediaStorageSOPClassUID == STORAGE[modality]
+            assert item.SOPClassUID == item.file_meta.MediaStorageSOPClassUID == STORAGE[modality][0]
             assert item.file_meta.MediaStorageSOPInstanceUID == item.SOPInstanceUID
             assert item.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
             assert item.Modality == modality
@@ -330,7 +313,7 @@ class TestHeader:
             assert [float(x) for x in item.PixelSpacing] == [0.8, 0.7]
             assert item.SpacingBetweenSlices == 2 and item.SliceThickness == 4
             assert (item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation) == (16, 16, 15, 1)
-            assert item.PixelData is not None and len(item.PixelData) == 126
+            assert len(item.PixelData) == 126
             assert "NumberOfFrames" not in item and "PerFrameFunctionalGroupsSequence" not in item
             assert item.SeriesNumber == 1003 and item.SeriesDescription == "phantom interpolated"
         assert [item.InstanceNumber for item in data] == list(range(1, 8))
@@ -339,43 +322,36 @@ class TestHeader:
         else:
             assert data[0].EchoTime == 80 and data[0].ScanningSequence == "SE" and "RescaleSlope" not in data[0]
 
-    def test_uids(self, tmp_path, series):
-        _, _, data = written(tmp_path, files=series)
-        source = [pydicom.dcmread(path) for path in series]
+    def test_uids(self, series):
+        source, data = [pydicom.dcmread(path) for path in series], headers(series)
         instances = [item.SOPInstanceUID for item in data]
         assert len({*instances, *(item.SOPInstanceUID for item in source)}) == 7 + 4
-        assert len({item.SeriesInstanceUID for item in data}) == 1
-        assert data[0].SeriesInstanceUID != source[0].SeriesInstanceUID
-        for uid in (*instances, data[0].SeriesInstanceUID):
-            assert UID(uid).is_valid
-        _, _, again = written(tmp_path, files=series, name="again")
-        assert again[0].SeriesInstanceUID != data[0].SeriesInstanceUID
+        (uid,) = {item.SeriesInstanceUID for item in data}
+        assert all(UID(x).is_valid for x in (*instances, uid))
+        assert uid not in {source[0].SeriesInstanceUID, headers(series, name="again")[0].SeriesInstanceUID}
 
     def test_source_lacks_what_is_required(self, tmp_path):
         tags = dict.fromkeys(("PatientBirthDate", "FrameOfReferenceUID", "ScanningSequence", "SequenceVariant"))
         tags |= {"EchoTime": None, "SeriesNumber": None, "SeriesDescription": None, "PatientPosition": None}
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, modality="MR", tags=tags)
-        _, _, data = written(tmp_path, files=files)
-        assert len({item.FrameOfReferenceUID for item in data}) == 1 and UID(data[0].FrameOfReferenceUID).is_valid
-        assert (data[0].ScanningSequence, data[0].SequenceVariant) == ("RM", "NONE")
+        data = headers(make_series(tmp_path, modality="MR", tags=tags))
+        (uid,) = {item.FrameOfReferenceUID for item in data}
+        assert UID(uid).is_valid and (data[0].ScanningSequence, data[0].SequenceVariant) == ("RM", "NONE")
         assert data[0].EchoTime is None and data[0].PatientBirthDate == "" and data[0].SeriesNumber == 1000
-        assert data[0].PatientPosition == ""
-        assert data[0].SeriesDescription == "interpolated"
+        assert data[0].PatientPosition == "" and data[0].SeriesDescription == "interpolated"
 
     def test_enhanced_mr(self, tmp_path):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, modality="MR", multi_frame=True)
-        (path,) = files
+        (path,) = make_series(tmp_path, modality="MR", multi_frame=True)
         source = pydicom.dcmread(path)
         for name in ("EchoTime", "RepetitionTime", "EchoTrainLength", "ScanningSequence", "SequenceVariant"):
             delattr(source, name)
         source.EchoPulseSequence = "BOTH"
-        shared, frames = source.SharedFunctionalGroupsSequence[0], source.PerFrameFunctionalGroupsSequence
-        shared.MRTimingAndRelatedParametersSequence = [item(RepetitionTime=2500, FlipAngle=12, EchoTrainLength=7)]
-        for k, frame in enumerate(frames):
-            frame.MREchoSequence = [item(EffectiveEchoTime=30)]
-            frame.FrameVOILUTSequence = [item(WindowCenter=10 * k, WindowWidth=100)]
+        timing = dataset(RepetitionTime=2500, FlipAngle=12, EchoTrainLength=7)
+        source.SharedFunctionalGroupsSequence[0].MRTimingAndRelatedParametersSequence = [timing]
+        for k, frame in enumerate(source.PerFrameFunctionalGroupsSequence):
+            frame.MREchoSequence = [dataset(EffectiveEchoTime=30)]
+            frame.FrameVOILUTSequence = [dataset(WindowCenter=10 * k, WindowWidth=100)]
         source.save_as(path)
-        _, _, data = written(tmp_path, files=files)
+        data = headers([path])
         first = data[0]
         assert (first.EchoTime, first.RepetitionTime, first.FlipAngle, first.EchoTrainLength) == (30, 2500, 12, 7)
         assert list(first.ScanningSequence) == ["SE", "GR"]
@@ -383,174 +359,133 @@ class TestHeader:
 
     @pytest.mark.parametrize("length", [0, 10, 51, 52, 64])
     def test_description_fits(self, tmp_path, length):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, description="d" * length)
-        _, _, data = written(tmp_path, files=files)
+        data = headers(make_series(tmp_path, description="d" * length))
         assert data[0].SeriesDescription == f"{'d' * min(length, 51)} interpolated".strip()
 
     def test_times(self, tmp_path):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags={"TimezoneOffsetFromUTC": "+1345"})
-        _, _, data = written(tmp_path, files=files)
-        found = datetime.strptime(f"{data[0].ContentDate}{data[0].ContentTime}+1345", "%Y%m%d%H%M%S.%f%z")
+        first, *_ = headers(make_series(tmp_path, tags={"TimezoneOffsetFromUTC": "+1345"}))
+        found = datetime.strptime(f"{first.ContentDate}{first.ContentTime}+1345", "%Y%m%d%H%M%S.%f%z")
         assert abs(found - datetime.now(timezone.utc)) < timedelta(minutes=1)
-        assert data[0].StudyTime == "030405" and data[0].SeriesTime == data[0].ContentTime
-        files = write_series(tmp_path / "odd", voxels(), DIAGONAL, tags={"TimezoneOffsetFromUTC": "odd"})
-        written(tmp_path, files=files, name="odd_out")
+        assert first.StudyTime == "030405" and first.SeriesTime == first.ContentTime
+        headers(make_series(tmp_path / "odd", tags={"TimezoneOffsetFromUTC": "odd"}))
 
-    def test_texts_of_other_scripts(self, tmp_path):
-        tags = {
-            "SpecificCharacterSet": "ISO_IR 192",
-            "PatientName": "Wang^XiaoDong=王^小东",
-            "StudyDescription": "Übung",
-        }
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags=tags)
-        _, _, data = written(tmp_path, files=files)
-        assert str(data[0].PatientName) == tags["PatientName"] and data[0].StudyDescription == "Übung"
-
-    def test_character_set_that_differs(self, tmp_path):
-        """The texts are the same in all slices, only encoded otherwise."""
-        tags = {"SpecificCharacterSet": ["ISO_IR 192", "GB18030", "GB18030", "ISO_IR 192"], "StudyDescription": "小东"}
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags=tags)
-        _, _, data = written(tmp_path, files=files)
-        assert {found.StudyDescription for found in data} == {"小东"}
+    @pytest.mark.parametrize(
+        ("character_set", "texts"),
+        [
+            ("ISO_IR 192", {"PatientName": "Wang^XiaoDong=王^小东", "StudyDescription": "Übung"}),
+            (["ISO_IR 192", "GB18030", "GB18030", "ISO_IR 192"], {"StudyDescription": "小东"}),
+        ],
+    )
+    def test_texts_of_other_scripts(self, tmp_path, character_set, texts):
+        """Also where the texts are the same in all slices, only encoded otherwise."""
+        data = headers(make_series(tmp_path, tags={"SpecificCharacterSet": character_set, **texts}))
+        for keyword, text in texts.items():
+            assert {str(item[keyword].value) for item in data} == {text}
 
     def test_contributing_equipment(self, tmp_path):
-        before = item(Manufacturer="Earlier")
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags={"ContributingEquipmentSequence": (before,)})
-        _, _, data = written(tmp_path, files=files)
-        first, second = data[3].ContributingEquipmentSequence
+        tags = {"ContributingEquipmentSequence": (dataset(Manufacturer="Earlier"),)}
+        first, second = headers(make_series(tmp_path, tags=tags))[3].ContributingEquipmentSequence
         assert first.Manufacturer == "Earlier" and second.ManufacturerModelName == "monai_sliceinterp"
         assert second.PurposeOfReferenceCodeSequence[0].CodeValue == "109102" and second.SoftwareVersions
 
 
-def item(**tags):
-    data = Dataset()
-    for keyword, value in tags.items():
-        setattr(data, keyword, value)
-    return data
-
-
 class TestWhatIsKept:
     def test_same_in_all_slices(self, tmp_path):
-        tags = {
-            "AcquisitionTime": ["1", "2", "3", "4"],
-            "XRayTubeCurrent": [100, 100, 100, 101],
-            "ContrastBolusAgent": "a",
-            "BodyPartExamined": "CHEST",
-            "AcquisitionDate": "20200102",
-        }
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags=tags)
-        lacking = pydicom.dcmread(files[2])
-        del lacking.ContrastBolusAgent
-        lacking.save_as(files[2])
-        _, _, data = written(tmp_path, files=files)
-        for found in data:
-            assert found.BodyPartExamined == "CHEST" and found.AcquisitionDate == "20200102"
-            assert not {"AcquisitionTime", "XRayTubeCurrent", "ContrastBolusAgent"} & {e.keyword for e in found}
+        differing = {"AcquisitionTime": ["1", "2", "3", "4"], "XRayTubeCurrent": [100, 100, 100, 101]}
+        tags = {"BodyPartExamined": "CHEST", "AcquisitionDate": "20200102", "ContrastBolusAgent": "a", **differing}
+        files = make_series(tmp_path, tags=tags)
+        retag(files[2], ContrastBolusAgent=None)
+        for item in headers(files):
+            assert item.BodyPartExamined == "CHEST" and item.AcquisitionDate == "20200102"
+            assert not {"ContrastBolusAgent", *differing} & {e.keyword for e in item}
 
     def test_removed(self, tmp_path):
-        inner = item(Manufacturer="x")
+        inner = dataset(Manufacturer="x")
         inner.add_new(Tag(0x00110010), "LO", "PRIVATE")
-        tags = {
+        removed = {
             "LargestImagePixelValue": 5,
             "SmallestImagePixelValue": 1,
             "PixelPaddingValue": 3,
-            "IconImageSequence": (item(Rows=1),),
-            "ReferencedImageSequence": (item(ReferencedSOPInstanceUID="1.2"),),
-            "RealWorldValueMappingSequence": (item(LUTLabel="x"),),
+            "IconImageSequence": (dataset(Rows=1),),
+            "ReferencedImageSequence": (dataset(ReferencedSOPInstanceUID="1.2"),),
+            "RealWorldValueMappingSequence": (dataset(LUTLabel="x"),),
             "TemporalPositionIdentifier": 1,
             "ImagesInAcquisition": 4,
             "InstanceCreatorUID": "1.2.3",
-            "DigitalSignaturesSequence": (item(MACIDNumber=1),),
-            "ContributingEquipmentSequence": (inner,),
-            "LossyImageCompression": ["00", "00", "01", "00"],
+            "DigitalSignaturesSequence": (dataset(MACIDNumber=1),),
         }
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags=tags)
+        tags = {"ContributingEquipmentSequence": (inner,), "LossyImageCompression": ["00", "00", "01", "00"], **removed}
+        files = make_series(tmp_path, tags=tags)
         for path in files:
             data = pydicom.dcmread(path)
             data.add_new(Tag(0x00110010), "LO", "PRIVATE")
             data.add_new(Tag(0x00111001), "LO", "secret")
             data.add_new(Tag(0x60000010), "US", 5)
             data.save_as(path)
-        _, paths, found = written(tmp_path, files=files)
-        for data, path in zip(found, paths, strict=True):
-            kept = {element.keyword for element in data}
-            assert not kept & (set(tags) - {"ContributingEquipmentSequence", "LossyImageCompression"})
-            assert not any(
-                element.tag.is_private or element.tag.group >= 0x6000
-                for element in data.iterall()
-                if element.tag.group != 0x7FE0
-            )
-            assert b"secret" not in path.read_bytes() and b"PRIVATE" not in path.read_bytes()
+        for data in headers(files):
+            assert not {element.keyword for element in data} & set(removed)
+            groups = {element.tag.group for element in data.iterall()}
+            assert all(group % 2 == 0 for group in groups) and max(groups - {0x7FE0}) < 0x6000
+            content = Path(data.filename).read_bytes()
+            assert b"secret" not in content and b"PRIVATE" not in content
             assert data.LossyImageCompression == "01"
 
     def test_may_hold(self):
-        for keyword in ("PatientName", "StudyInstanceUID", "KVP", "EchoTime", "StudyDate", "SpecificCharacterSet"):
-            assert may_hold(Tag(keyword)), keyword
-        for keyword in (
-            "SeriesInstanceUID",
-            "Rows",
-            "WindowCenter",
-            "PixelData",
-            "SliceLocation",
-            "SourceImageSequence",
-        ):
-            assert not may_hold(Tag(keyword)), keyword
+        taken = ("PatientName", "StudyInstanceUID", "KVP", "EchoTime", "StudyDate", "SpecificCharacterSet")
+        own = ("SeriesInstanceUID", "Rows", "WindowCenter", "PixelData", "SliceLocation", "SourceImageSequence")
+        assert [name for name in (*taken, *own) if may_hold(Tag(name))] == list(taken)
 
     def test_window_and_thickness_of_the_nearest_slice(self, tmp_path):
         tags = {"WindowCenter": [10, 20, 30, 40], "WindowWidth": 400, "SliceThickness": ["5", "6", "7", "8"]}
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, tags=tags)
-        _, _, data = written(tmp_path, files=files, factor=4)
+        data = headers(make_series(tmp_path, tags=tags), factor=4)
         nearest = [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
         assert [float(x.WindowCenter) for x in data] == [10.0 * (k + 1) for k in nearest]
         assert [float(x.SliceThickness) for x in data] == [5.0 + k for k in nearest]
         assert {float(x.WindowWidth) for x in data} == {400}
 
-    def test_thickness(self, tmp_path):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, thickness=7.5)
-        assert {float(x.SliceThickness) for x in written(tmp_path, files=files)[2]} == {7.5}
-        given = written(tmp_path, files=files, thickness=2.0, name="thin")[2]
-        assert {float(x.SliceThickness) for x in given} == {2.0}
-        other = written(tmp_path, files=files, axis=0, name="other")[2]
-        assert {x.SliceThickness for x in other} == {None}  # across the source's slices nothing is known
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [({}, 7.5), ({"thickness": 2.0}, 2.0), ({"axis": 0}, None)],  # across the source's slices nothing is known
+    )
+    def test_thickness(self, tmp_path, options, expected):
+        data = headers(make_series(tmp_path, thickness=7.5), **options)
+        assert {x.SliceThickness for x in data} == {expected}
 
-    def test_odd_values_are_not_told(self, tmp_path):
+    @pytest.mark.parametrize("multi_frame", [False, True])
+    def test_odd_values_are_not_told(self, tmp_path, multi_frame):
         """Values against the standard are taken over; no warning shows a patient's data."""
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL)
-        for path in files:
+        files = make_series(tmp_path, multi_frame=multi_frame)
+        if multi_frame:
+            source = pydicom.dcmread(files[0])
+            with pydicom.config.disable_value_validation():
+                anatomy = dataset(FrameLaterality="Miller99, the left side")  # too long, and not in capitals
+                source.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+                source.save_as(files[0])
+        for path in files if not multi_frame else ():
             text = path.read_bytes().replace(b"19000101", b"Miller99").replace(b"ACC-001 ", b"ACC\\001 ")
             path.write_bytes(text.replace(b"IS\x02\x003 ", b"IS\x02\x00x "))
         with warnings.catch_warnings(record=True) as shown:
             warnings.simplefilter("always")
-            _, paths, _ = written(tmp_path, files=files)
+            data = headers(files)
         assert not [w for w in shown if "Miller" in str(w.message) or PATIENT_ID in str(w.message)]
-        assert b"Miller99" in paths[0].read_bytes()
+        assert b"Miller99" in Path(data[0].filename).read_bytes()
 
-    def test_odd_values_of_frames_are_not_told(self, tmp_path):
-        (path,) = write_series(tmp_path / "scan", voxels(), DIAGONAL, multi_frame=True)
-        source = pydicom.dcmread(path)
-        with pydicom.config.disable_value_validation():
-            anatomy = item(FrameLaterality="Miller, the left side")  # too long, and not in capitals
-            source.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
-            source.save_as(path)
-        with warnings.catch_warnings(record=True) as shown:
-            warnings.simplefilter("always")
-            _, paths, _ = written(tmp_path, files=[path])
-        assert not [w for w in shown if "Miller" in str(w.message)]
-        assert b"Miller" in paths[0].read_bytes()
+
+def sources(data, files):
+    """Which of the files every slice is said to come from."""
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in files]
+    return [[uids.index(ref.ReferencedSOPInstanceUID) for ref in item.SourceImageSequence] for item in data]
 
 
 class TestOrigin:
-    def test_observed_and_synthesized(self, tmp_path, series):
-        _, _, data = written(tmp_path, files=series, factor=4)
-        uids = [pydicom.dcmread(path).SOPInstanceUID for path in series]
+    def test_observed_and_synthesized(self, series):
+        data = headers(series, factor=4)
+        assert sources(data, series) == [[k // 4] if k % 4 == 0 else [k // 4, k // 4 + 1] for k in range(13)]
         for k, found in enumerate(data):
             lower, part = divmod(k, 4)
-            expected = [uids[lower]] if part == 0 else uids[lower : lower + 2]
-            assert [ref.ReferencedSOPInstanceUID for ref in found.SourceImageSequence] == expected
-            assert {ref.ReferencedSOPClassUID for ref in found.SourceImageSequence} == {STORAGE["CT"]}
             for ref in found.SourceImageSequence:
+                assert ref.ReferencedSOPClassUID == STORAGE["CT"][0] and "ReferencedFrameNumber" not in ref
                 assert ref.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
-                assert "ReferencedFrameNumber" not in ref
             assert list(found.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "SYNTHESIZED" if part else "OBSERVED"]
             assert found.ImageComments == ("synthesized slice" if part else "observed slice")
             place = f"computed at {part / 4:g} of the gap between instance {lower + 1} and instance {lower + 2}"
@@ -558,79 +493,57 @@ class TestOrigin:
             assert found.DerivationDescription == f"{MEASURED}; {found.ImageComments}, {place}"
             assert found.DerivationCodeSequence[0].CodeValue == "113085"
 
-    def test_restored(self, tmp_path, series):
-        """Where no slice is copied, those at the place of a source slice are synthesized, too."""
-        _, _, data = written(tmp_path, files=series, observed=[False] * 7)
+    @pytest.mark.parametrize("localizer", [False, True])
+    def test_restored(self, tmp_path, localizer):
+        """Where no slice is copied, those at the place of a source slice are synthesized; a localizer is no source."""
+        files = make_series(tmp_path, localizer=localizer)
+        data = headers(files, observed=[False] * 7)
         assert {found.ImageType[3] for found in data} == {"SYNTHESIZED"}
         assert data[2].DerivationDescription.endswith("computed at the place of instance 2")
-        assert [len(found.SourceImageSequence) for found in data] == [1, 2, 1, 2, 1, 2, 1]
+        assert sources(data, files) == [[0], [0, 1], [1], [1, 2], [2], [2, 3], [3]]
 
     def test_against_the_normal(self, tmp_path):
         """Instances are numbered along the normal, whichever way the array runs."""
         affine = flipped(DIAGONAL, 2)
-        files = write_series(tmp_path / "scan", voxels(), affine)
-        image, observed = interpolated(affine)
-        observed[0] = False  # the array's first slice is the last instance
-        paths = write_dicom_series(image, files, tmp_path / "out", axis=2, observed=observed, derivation="x")
-        data = [pydicom.dcmread(path) for path in paths]
+        files = make_series(tmp_path, affine)
+        observed = [False, False, True, False, True, False, True]  # the array's first slice is the last instance
+        image, data = written(files, affine, observed=observed)
         assert [x.InstanceNumber for x in data] == [1, 2, 3, 4, 5, 6, 7]
         assert (np.diff([float(x.SliceLocation) for x in data]) > 0).all()
-        assert [x.ImageType[3] == "OBSERVED" for x in data] == [True, False, True, False, True, False, False]
-        source = pydicom.dcmread(files[3])  # the array's last slice
-        assert data[0].SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert [x.ImageType[3] == "OBSERVED" for x in data] == observed[::-1]
+        assert sources(data, files)[0] == [3]  # the array's last slice
         np.testing.assert_array_equal(data[0].pixel_array, image[0, :, :, -1].numpy().T)
 
     def test_uneven(self, tmp_path):
         """Neighbors and fractions come from the positions."""
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, positions=[0, 2, 8, 12])
-        _, _, data = written(tmp_path, files=files, observed=[True, True, False, False, True, False, True])
-        uids = [pydicom.dcmread(path).SOPInstanceUID for path in files]
-        found = [[uids.index(ref.ReferencedSOPInstanceUID) for ref in x.SourceImageSequence] for x in data]
-        assert found == [[0], [1], [1, 2], [1, 2], [2], [2, 3], [3]]
+        files = make_series(tmp_path, positions=[0, 2, 8, 12])
+        data = headers(files, observed=[True, True, False, False, True, False, True])
+        assert sources(data, files) == [[0], [1], [1, 2], [1, 2], [2], [2, 3], [3]]
         assert "at 0.3333 of the gap between instance 2 and instance 3" in data[2].DerivationDescription
 
     @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
     def test_frames(self, tmp_path, order):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, multi_frame=True, frame_order=order)
-        _, _, data = written(tmp_path, files=files)
-        frames = [order.index(k) + 1 for k in range(4)]
+        files = make_series(tmp_path, multi_frame=True, frame_order=order)
+        data, frames = headers(files), [order.index(k) + 1 for k in range(4)]
         for k, found in enumerate(data):
             expected = frames[k // 2 : k // 2 + 1 + k % 2]
             assert [ref.ReferencedFrameNumber for ref in found.SourceImageSequence] == expected
-        uid = pydicom.dcmread(files[0]).SOPInstanceUID
-        assert {ref.ReferencedSOPInstanceUID for x in data for ref in x.SourceImageSequence} == {uid}
+        assert {number for numbers in sources(data, files) for number in numbers} == {0}
         assert f"between frame {frames[0]} and frame {frames[1]}" in data[1].DerivationDescription
         assert f"copied from frame {frames[1]}" in data[2].DerivationDescription
 
     @pytest.mark.parametrize("multi_frame", [False, True])
     def test_other_axis(self, tmp_path, multi_frame):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, multi_frame=multi_frame)
-        _, _, data = written(tmp_path, files=files, axis=1)
-        for found in data:
+        files = make_series(tmp_path, multi_frame=multi_frame)
+        for found in headers(files, axis=1):
             assert len(found.SourceImageSequence) == len(files)
             assert not any("ReferencedFrameNumber" in ref for ref in found.SourceImageSequence)
             assert found.DerivationDescription.endswith("from the whole series")
 
-    def test_localizer_is_no_source(self, tmp_path):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL, localizer=True)
-        _, _, data = written(tmp_path, files=files)
-        localizer = pydicom.dcmread(files[-1]).SOPInstanceUID
-        assert [len(found.SourceImageSequence) for found in data] == [1, 2, 1, 2, 1, 2, 1]
-        assert localizer not in {ref.ReferencedSOPInstanceUID for x in data for ref in x.SourceImageSequence}
-
-    def test_kind_of_mr_image(self, tmp_path):
-        files = write_series(
-            tmp_path / "scan",
-            voxels(),
-            DIAGONAL,
-            modality="MR",
-            tags={"ImageType": ("ORIGINAL", "PRIMARY", "PHASE MAP")},
-        )
-        assert list(written(tmp_path, files=files)[2][0].ImageType[2:]) == ["PHASE MAP", "OBSERVED"]
-        files = write_series(
-            tmp_path / "short", voxels(), DIAGONAL, modality="MR", tags={"ImageType": ("ORIGINAL", "PRIMARY")}
-        )
-        assert written(tmp_path, files=files, name="o2")[2][0].ImageType[2] == "OTHER"
+    @pytest.mark.parametrize(("kinds", "expected"), [(("PHASE MAP",), "PHASE MAP"), ((), "OTHER")])
+    def test_kind_of_mr_image(self, tmp_path, kinds, expected):
+        files = make_series(tmp_path, modality="MR", tags={"ImageType": ("ORIGINAL", "PRIMARY", *kinds)})
+        assert list(headers(files)[0].ImageType[2:]) == [expected, "OBSERVED"]
 
 
 class TestErrors:
@@ -640,104 +553,90 @@ class TestErrors:
             ({"files": []}, r"scan\.nii: is not DICOM; expected a DICOM input for output_format dicom"),
             ({"observed": [True]}, r"scan\.nii: expected 7 entries of observed, one a slice, got 1"),
             ({"channels": 2}, r"scan\.nii: has shape \(2, 9, 7, 7\); expected one 3D volume"),
-            ({"nan": True}, r"scan\.nii: there are NaN or infinite"),
-            ({"shear": True}, r"scan\.nii: rows and columns meet at 71\.57 degrees along axis 2; DICOM needs 90"),
+            ({"value": float("nan")}, r"scan\.nii: there are NaN or infinite"),
+            ({"shear": 0.8 / 3}, r"scan\.nii: rows and columns meet at 71\.57 degrees along axis 2; DICOM needs 90"),
         ],
     )
     def test_one_line(self, tmp_path, series, change, text):
         image, observed = interpolated(DIAGONAL, filename_or_obj="scan.nii")
-        if "channels" in change:
-            image = MetaTensor(image.expand(2, -1, -1, -1), affine=image.affine, meta=image.meta)
-        if "nan" in change:
-            image = image.to(torch.float32)
-            image[0, 1, 2, 3] = float("nan")
-        if "shear" in change:
-            affine = image.affine.clone()
-            affine[0, 1] = 0.8 / 3
-            image.affine = affine
-        files, observed = change.get("files", series), change.get("observed", observed)
+        affine, values = image.affine.clone(), image.as_tensor().float().expand(change.get("channels", 1), -1, -1, -1)
+        affine[0, 1] = change.get("shear", 0)
+        values[0, 1, 2, 3] = change.get("value", 7)
+        image = MetaTensor(values, affine=affine, meta=image.meta)
+        options = {"observed": change.get("observed", observed), "derivation": "x"}
         with pytest.raises(ValueError, match=text) as error:
-            write_dicom_series(image, files, tmp_path / "out", axis=2, observed=observed, derivation="x")
+            write_dicom_series(image, change.get("files", series), tmp_path / "out", axis=2, **options)
         assert "\n" not in str(error.value)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["scan"]
+        assert os.listdir(tmp_path) == ["scan"]
 
-    def test_source_of_another_kind(self, tmp_path, series):
+    def test_source_of_another_kind(self, series):
         for path in series:
-            data = pydicom.dcmread(path)
-            data.SOPClassUID = PositronEmissionTomographyImageStorage
-            data.save_as(path)
-        with pytest.raises(
-            ValueError, match=r"IM_\d+\.dcm: is Positron Emission .*; expected a CT or MR image"
-        ) as error:
-            written(tmp_path, files=series)
+            retag(path, SOPClassUID=PositronEmissionTomographyImageStorage)
+        text = r"IM_\d+\.dcm: is Positron Emission .*; expected a CT or MR image"
+        with pytest.raises(ValueError, match=text) as error:
+            written(series)
         assert PATIENT_NAME not in str(error.value)
 
     def test_source_that_is_no_image(self, tmp_path):
-        (tmp_path / "text.dcm").write_text("no DICOM at all")
+        path = tmp_path / "scan" / "text.dcm"
+        path.parent.mkdir()
+        path.write_text("no DICOM at all")
         with pytest.raises(ValueError, match=r"text\.dcm: "):
-            written(tmp_path, files=[tmp_path / "text.dcm"])
+            written([path])
         assert not (tmp_path / "out").exists()
 
-    def test_mixed_planes(self, tmp_path):
-        files = write_series(tmp_path / "scan", voxels(), DIAGONAL)
+    def test_mixed_planes(self, tmp_path, series):
         coronal = np.array([[0, 0, 4, 0], [0.8, 0, 0, 0], [0, 0.7, 0, 0], [0, 0, 0, 1.0]])
-        files += write_series(tmp_path / "scan", voxels(), coronal, prefix="B")
         with pytest.raises(ValueError, match=r"scan: .* expected one stack"):
-            written(tmp_path, files=files)
+            written(series + make_series(tmp_path, coronal, prefix="B"))
 
 
 class TestFolder:
-    def test_failure_leaves_nothing(self, tmp_path, series, monkeypatch):
-        save = module._save
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_failure_leaves_nothing(self, tmp_path, series, monkeypatch, overwrite):
+        """An older series stays as it was."""
+        out, save = tmp_path / "out", module._save
+
+        def content():
+            return {path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else None
 
         def fail(data, kind, path):
             if data.InstanceNumber == 4:
-                assert not (tmp_path / "out").exists()
-                assert sum(1 for _ in path.parent.iterdir()) == 3
+                assert content() == before and sum(1 for _ in path.parent.iterdir()) == 3
                 raise OSError("disk full")
             save(data, kind, path)
 
+        if overwrite:
+            written(series)
+        before, names = content(), sorted(os.listdir(tmp_path))
         monkeypatch.setattr(module, "_save", fail)
         with pytest.raises(OSError, match="disk full"):
-            written(tmp_path, files=series)
-        assert [path.name for path in tmp_path.iterdir()] == ["scan"]
-
-    def test_failure_leaves_the_older_series(self, tmp_path, series, monkeypatch):
-        written(tmp_path, files=series)
-        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-        monkeypatch.setattr(module, "_save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
-            written(tmp_path, files=series, overwrite=True)
-        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+            written(series, overwrite=overwrite)
+        assert content() == before and sorted(os.listdir(tmp_path)) == names
 
     def test_exists(self, tmp_path, series):
-        _, _, first = written(tmp_path, files=series, factor=4)
+        first, out = headers(series, factor=4), tmp_path / "out"
         with pytest.raises(ValueError, match=r"out: exists already; expected a new folder, or overwrite=True"):
-            written(tmp_path, files=series)
-        assert len(list((tmp_path / "out").iterdir())) == 13
-        _, _, second = written(tmp_path, files=series, overwrite=True)
-        assert len(list((tmp_path / "out").iterdir())) == 7
+            written(series)
+        assert len(os.listdir(out)) == 13
+        second = headers(series, overwrite=True)
+        assert sorted(os.listdir(out)) == [f"{k:04d}.dcm" for k in range(1, 8)]  # which tell no patient
+        assert [Path(item.filename) for item in second] == sorted(out.iterdir())
         assert first[0].SeriesInstanceUID != second[0].SeriesInstanceUID
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scan"]
-
-    @pytest.mark.parametrize("kind", ["file", "folder"])
-    def test_other_things_are_not_replaced(self, tmp_path, series, kind):
-        out = tmp_path / "out"
-        if kind == "file":
-            out.write_text("x")
-        else:
-            out.mkdir()
-            (out / "notes.txt").write_text("x")
-        with pytest.raises(ValueError, match="out: holds more than a DICOM series"):
-            written(tmp_path, files=series, overwrite=True)
-        assert out.exists()
-
-    def test_permissions(self, tmp_path, series):
-        written(tmp_path, files=series)
+        assert sorted(os.listdir(tmp_path)) == ["out", "scan"]
         (tmp_path / "plain").mkdir()
-        assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+        assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
-    def test_names_tell_no_patient(self, tmp_path, series):
-        _, paths, _ = written(tmp_path, files=series)
-        assert [path.name for path in paths] == [f"{k:04d}.dcm" for k in range(1, 8)]
-        assert all(path == Path(tmp_path / "out" / path.name) for path in paths)
+    @pytest.mark.parametrize(
+        ("count", "first", "last"), [(7, "0001", "0007"), (9999, "0001", "9999"), (10000, "00001", "10000")]
+    )
+    def test_names(self, count, first, last):
+        assert module._file_name(1, count) == f"{first}.dcm" and module._file_name(count, count) == f"{last}.dcm"
+
+    @pytest.mark.parametrize("name", ["out", "out/notes.txt"])
+    def test_other_things_are_not_replaced(self, tmp_path, series, name):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+        with pytest.raises(ValueError, match="out: holds more than a DICOM series"):
+            written(series, overwrite=True)
+        assert (tmp_path / name).read_text() == "x"

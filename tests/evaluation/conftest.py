@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from monai_sliceinterp.data import write_phantoms
 from monai_sliceinterp.networks.nets import ASIAutoencoder
@@ -58,3 +59,11 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "mr"
     write_phantoms(folder, "head", range(3), shape=(24, 22, 9), spacing=(8.0, 8.0, 9.0))
     return folder
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that would be written; they are not rendered."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: figures.append(figure))
+    return figures

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from monai_sliceinterp.evaluation import presentation
 from monai_sliceinterp.evaluation.__main__ import main, make_parser
 from monai_sliceinterp.evaluation.harness import Evaluation
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
+from tests.evaluation.tables import read_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--panels", "0", "--sweep", "0", "--device", "cpu"]
@@ -60,15 +60,14 @@ def settings_of(monkeypatch):
 
 
 def read(path):
-    with path.open(newline="") as file:
-        return {(row["volume"], row["protocol"], row["method"]): row for row in csv.DictReader(file)}
+    return {(row["volume"], row["protocol"], row["method"]): row for row in read_csv(path)}
 
 
 class TestOptions:
     def test_defaults(self, settings_of):
         """Those of the settings, but for the places of things."""
         found = settings_of("--data", "a", "b", "--methods", "linear", "asi")
-        assert found == EvaluationSettings(["a", "b"], ["linear", "asi"], "evaluation", **AS_LISTS)
+        assert found == EvaluationSettings(["a", "b"], ["linear", "asi"], "evaluation")
 
     def test_all(self, settings_of):
         options = (
@@ -114,15 +113,6 @@ class TestOptions:
             assert action.help
 
 
-AS_LISTS = {
-    "factors": [2, 4],
-    "protocols": ["subsample"],
-    "subjects": [],
-    "perceptual": [],
-    "baselines": ["linear", "cubic"],
-}
-
-
 class TestStatus:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -137,14 +127,14 @@ class TestStatus:
         with pytest.raises(SystemExit) as end:
             main(options.split())
         assert end.value.code == 2
-        assert capsys.readouterr().err == f"error: {message} (--help tells the options)\n"
+        assert capsys.readouterr().err == f"error: {message} (--help lists the options)\n"
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ("--data {data} --methods cubik", "unknown method 'cubik': expected .*did you mean 'cubic'"),
             ("--data {data} --methods linear --protocol fwmh", "unknown protocol 'fwmh'.*did you mean 'fwhm'"),
-            ("--data {data} --methods linear --factor 1", "a factor must be an integer of at least 2, got 1"),
+            ("--data {data} --methods linear --factor 1", "factor must be an integer of at least 2, got 1"),
             ("--data {data}/none --methods linear", "none: no such file or folder"),
             ("--data {data} --methods linear --device tpu9", "there is no device 'tpu9' here"),
         ],
@@ -208,6 +198,7 @@ def evaluate_bundle(bundle, overlays, data, out, **settings):
     parser = ConfigParser()
     folder = ROOT / "bundles" / bundle
     parser.read_config([folder / "train.json", folder / "evaluate.json", *overlays])
+    parser.read_meta(folder / "metadata.json")
     given = {
         "bundle_root": str(folder),
         "dataset_dir": str(data),

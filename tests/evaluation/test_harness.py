@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import math
 from dataclasses import replace
@@ -24,13 +23,14 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sliceinterp.evaluation import Score, harness, presentation
+from monai_sliceinterp.evaluation import harness, presentation, score_table
 from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, curve_points, settings_in_words
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
 from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
 from monai_sliceinterp.inferers import SplineSliceInferer
+from tests.evaluation.tables import read_csv, rows
 
 
 def save(path, seed=0, count=5, low=0.0, high=1000.0):
@@ -50,9 +50,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, []))
 
 
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+NAMES = ["volume", "protocol", "method"]
 
 
 class TestSettings:
@@ -63,12 +61,12 @@ class TestSettings:
             ({"window": (1.0, 1.0)}, "the window must be two ascending intensities"),
             ({"crop": 10}, r"crop must be 0 or at least 11 pixels \(SSIM's window\), got 10"),
             ({"crop": -1}, "crop must be 0 or at least 11"),
-            ({"workers": 0}, "workers must be at least 1, got 0"),
-            ({"panels": -1}, "panels must be 0 or more, sweep 0 or at least 2, got -1 and 0"),
-            ({"sweep": 1}, "panels must be 0 or more, sweep 0 or at least 2, got 0 and 1"),
+            ({"workers": 0}, "workers must be a positive integer, got 0"),
+            ({"panels": -1}, "panels must be an integer of at least 0, got -1"),
+            ({"sweep": 1}, "sweep must be an integer of at least 2, or 0 for none, got 1"),
             ({"axis": 3}, "axis must be 0, 1 or 2, got 3"),
-            ({"perceptual": ["lpips", "fid"]}, "unknown perceptual score 'fid'; expected some of lpips, niqe"),
-            ({"factors": [2, 1]}, "a factor must be an integer of at least 2, got 1"),
+            ({"perceptual": ["lpips", "fid"]}, "unknown perceptual score 'fid'; expected one of lpips, niqe"),
+            ({"factors": [2, 1]}, "factor must be an integer of at least 2, got 1"),
             ({"protocols": ["fwmh"]}, "unknown protocol 'fwmh'.*did you mean 'fwhm'"),
         ],
     )
@@ -77,12 +75,10 @@ class TestSettings:
             make_settings("data", "out", **setting)
 
     def test_limits_that_are_fine(self):
-        make_settings("data", "out", crop=11, workers=1, sweep=2, axis=0, window=(0.0, 0.1))
-
-    def test_seed_of_random_protocols(self):
-        settings = make_settings("data", "out", protocols=["random", "fwhm"], factors=[2, 4], seed=7)
-        assert [recipe.get("random", {}).get("seed") for recipe in settings.recipes] == [7, 7, None, None]
-        assert settings.titles == ["random x2", "random x4", "fwhm x2", "fwhm x4"]
+        settings = make_settings("data", "out", crop=11, workers=1, sweep=2, axis=0, window=(0.0, 0.1), seed=7)
+        assert "panels: volumes that panels are drawn of." in settings.__doc__
+        random, slabs = replace(settings, protocols=["random", "fwhm"]).make_protocols()
+        assert random.settings["random"]["seed"] == 7 and "seed" not in str(slabs.settings)
 
     @pytest.mark.parametrize("package", ["matplotlib", "jinja2", "psutil"])
     def test_missing_package(self, tmp_path, monkeypatch, package):
@@ -106,17 +102,9 @@ class TestVolumes:
             save(tmp_path / "data" / name)
         (tmp_path / "data" / "notes.txt").write_text("")
         assert self.names(tmp_path / "data") == [("x", "a"), ("y", "b"), ("z", "b"), ("c", "data")]
-        assert self.names(tmp_path / "data" / "c.nii", tmp_path / "data" / "b") == [
-            ("c", "data"),
-            ("y", "b"),
-            ("z", "b"),
-        ]
-        assert self.names(tmp_path / "data" / "b", tmp_path / "data") == [
-            ("y", "b"),
-            ("z", "b"),
-            ("x", "a"),
-            ("c", "data"),
-        ]
+        of_b, data = [("y", "b"), ("z", "b")], tmp_path / "data"
+        assert self.names(data / "c.nii", data / "b") == [("c", "data"), *of_b]
+        assert self.names(data / "b", data) == [*of_b, ("x", "a"), ("c", "data")]
 
     def test_subjects(self, tmp_path):
         for name in ("sub1_a.nii", "sub1_b.nii", "sub2.nii", "sub3.nii"):
@@ -161,21 +149,20 @@ class TestRun:
             "sweeps",
             "volumes",
         ]
-        order = [(row["volume"], row["protocol"], row["method"]) for row in read(out / "scores.csv")]
+        order = [(row["volume"], row["protocol"], row["method"]) for row in read_csv(out / "scores.csv")]
         names = [f"head_00{k}" for k in range(3)]
         titles, methods = ["subsample x2", "subsample x4"], ["linear", "cubic", "lanczos"]
         assert order == [(name, title, method) for name in names for title in titles for method in methods]
-        assert [float(row["psnr"]) for row in read(out / "scores.csv")] == [score.psnr for score in result.scores]
-        tests = read(out / "statistics.csv")
+        assert [float(row["psnr"]) for row in read_csv(out / "scores.csv")] == result.scores["psnr"].tolist()
+        tests = read_csv(out / "statistics.csv")
         assert {row["metric"] for row in tests} == {"psnr", "ssim", "psnr_body", "ssim_body"}
         assert {(row["method"], row["baseline"]) for row in tests} == {("lanczos", "linear"), ("lanczos", "cubic")}
-        means = {(r["metric"], r["protocol"], r["method"]): float(r["mean"]) for r in read(out / "summary.csv")}
+        means = {(r["metric"], r["protocol"], r["method"]): float(r["mean"]) for r in read_csv(out / "summary.csv")}
+        cubic = result.scores.query("protocol == 'subsample x4' and method == 'cubic'")
         for metric in ("psnr", "rmse_body", "ssim_volume", "seconds"):
-            values = [getattr(s, metric) for s in result.scores if (s.protocol, s.method) == ("subsample x4", "cubic")]
-            assert means[metric, "subsample x4", "cubic"] == pytest.approx(np.mean(values))
-        assert not any(
-            metric in ("lpips", "ssim_coronal") for metric, _, _ in means
-        )  # 9 slices are too few to cut across
+            assert means[metric, "subsample x4", "cubic"] == pytest.approx(cubic[metric].mean())
+        # 9 slices are too few to cut across
+        assert not any(metric in ("lpips", "ssim_coronal") for metric, _, _ in means)
         pictures = sorted(path.name for path in (out / "pictures").iterdir())
         panels = [f"panel_head_000_subsample_x{k}.png" for k in (2, 4)]
         boxes = [f"box_{metric}.png" for metric in ("psnr", "psnr_body", "ssim", "ssim_body")]
@@ -193,8 +180,7 @@ class TestRun:
         (tmp_path / "scores.csv").unlink()
         monkeypatch.setattr(Method, "interpolate", lambda *args: pytest.fail("computed"))
         again = run_evaluation(settings, progress=False)
-        assert again.scores and [s.psnr for s in again.scores] == [s.psnr for s in first.scores]
-        assert len(read(tmp_path / "scores.csv")) == 6
+        assert again.scores.equals(first.scores) and len(read_csv(tmp_path / "scores.csv")) == 6
 
     def test_failures(self, tmp_path, no_pictures, capsys):
         """Each is told in a line; the rest goes on, and the report knows."""
@@ -202,13 +188,10 @@ class TestRun:
             save(tmp_path / "data" / name, count=count)
         (tmp_path / "data" / "c.nii").write_bytes(b"nothing")
         result = run_evaluation(make_settings(tmp_path / "data", tmp_path / "out", factors=[2, 4]), progress=False)
-        assert [(s.volume, s.protocol, s.method) for s in result.scores] == [
-            ("a", "subsample x2", "linear"),
-            ("a", "subsample x2", "cubic"),
-            ("a", "subsample x4", "linear"),
-            ("a", "subsample x4", "cubic"),
-            ("d", "subsample x2", "linear"),
-            ("d", "subsample x2", "cubic"),
+        assert result.scores[NAMES].values.tolist() == [
+            [volume, f"subsample x{factor}", method]
+            for volume, factor in (("a", 2), ("a", 4), ("d", 2))
+            for method in ("linear", "cubic")
         ]
         assert len(result.failures) == 2
         assert result.failures[0] == f"{tmp_path}/data/b.nii: has 2 slices, too few for subsample x2, subsample x4."
@@ -247,7 +230,7 @@ class TestRun:
     def test_baselines(self, heads, tmp_path, no_pictures):
         settings = make_settings(heads, tmp_path, ["linear", "cubic", "lanczos"], baselines=["lanczos"])
         run_evaluation(settings, progress=False)
-        found = {(row["method"], row["baseline"]) for row in read(tmp_path / "statistics.csv")}
+        found = {(row["method"], row["baseline"]) for row in read_csv(tmp_path / "statistics.csv")}
         assert found == {("linear", "lanczos"), ("cubic", "lanczos")}
 
     def test_perceptual(self, heads, tmp_path, no_pictures, monkeypatch):
@@ -269,8 +252,8 @@ class TestRun:
         monkeypatch.setattr(harness, "PerceptualMetric", Metric)
         result = run_evaluation(make_settings(heads, tmp_path, perceptual=["niqe"]), progress=False)
         assert made == [("niqe", torch.device("cpu"))]
-        assert all(score.niqe == 0.25 and math.isnan(score.lpips) for score in result.scores)
-        assert "niqe" in {row["metric"] for row in read(tmp_path / "summary.csv")}
+        assert (result.scores["niqe"] == 0.25).all() and result.scores["lpips"].isna().all()
+        assert "niqe" in {row["metric"] for row in read_csv(tmp_path / "summary.csv")}
 
 
 class TestProcesses:
@@ -283,9 +266,9 @@ class TestProcesses:
         for item in items:
             expected = evaluate_volume(item, settings, methods)
             assert found[item.number].failures == expected.failures == [] and len(expected.scores) == 2
-            for one, two in zip(expected.scores, found[item.number].scores, strict=True):
-                assert (one.volume, one.protocol, one.method) == (two.volume, two.protocol, two.method)
-                assert (one.psnr, one.ssim) == pytest.approx((two.psnr, two.ssim), abs=1e-5)
+            one, two = score_table(expected.scores), score_table(found[item.number].scores)
+            assert one[NAMES].equals(two[NAMES])
+            np.testing.assert_allclose(one[["psnr", "ssim"]], two[["psnr", "ssim"]], rtol=0, atol=1e-5)
         assert len(list((tmp_path / "two" / "volumes").iterdir())) == 2
 
     def items(self, tmp_path, count=3):
@@ -306,8 +289,8 @@ class TestProcesses:
         monkeypatch.setattr(harness, "_in_pool", pool)
         several = run_evaluation(replace(settings, workers=8, output_dir=tmp_path / "several"), progress=False)
         assert calls == [(3, 3)]
-        found = [[(s.volume, s.method, s.psnr, s.ssim) for s in result.scores] for result in (one, several)]
-        assert len(found[0]) == 6 and found[0] == found[1]
+        found = [result.scores.drop(columns=["seconds", "memory"]) for result in (one, several)]
+        assert len(found[0]) == 6 and found[0].equals(found[1])
 
     def test_process_that_is_ended(self, tmp_path, monkeypatch):
         """The volume that ends processes is lost, and no other."""
@@ -326,7 +309,7 @@ class TestProcesses:
         assert [result.item.number for result in results] == [0, 1, 2, 3]
         assert calls == [([0, 1, 2, 3], 2), ([2], 1), ([3], 1)]
         failures = [line for result in results for line in result.failures]
-        assert failures == [f"{items[2].path}: its process was ended, probably for want of memory; try fewer workers."]
+        assert failures == [f"{items[2].path}: its process was ended, probably as memory ran out; try fewer workers."]
 
 
 class TestWords:
@@ -384,15 +367,13 @@ class TestPictures:
         settings = make_settings(tmp_path / "data", tmp_path / "out", panels=2, sweep=4, protocols=["leave_one_out"])
         (tmp_path / "out").mkdir()
         results = [evaluate_volume(item, settings, methods) for item in settings.volumes()]
-        scores = [replace(score, vif=0.5, niqe=math.inf) for result in results for score in result.scores]
+        scores = score_table(row for result in results for row in result.scores).assign(vif=0.5, niqe=math.inf)
         metrics = ["psnr", "vif", "niqe"]
         pictures, failures = presentation._draw(results, settings, methods, scores, metrics)
         assert [args[1] for args in drawn["box_plots"]] == ["psnr", "vif"]  # NIQE is infinite everywhere
-        assert [args[0] for args in drawn["cost_plot"]] == [scores]
+        assert [args[0] is scores for args in drawn["cost_plot"]] == [True]
         assert [args[2] for args in drawn["panel"]] == ["b, leave-one-out", "b, leave-one-out from 1"]
-        for arrays, *_ in drawn["panel"]:
-            shown = list(dict.fromkeys(name.split("|")[0] for name in arrays))
-            assert shown == ["aspect", "input", "linear", "lazy", "truth"]
+        assert [list(views) for views, *_ in drawn["panel"]] == [["input", "linear", "lazy", "truth"]] * 2
         ((slices, fractions, path, title, aspect),) = drawn["sweep_strip"]
         assert len(slices) == 5 and fractions == [0, 0.25, 0.5, 0.75, 1] and aspect == 1
         assert title == "b: linear between two slices" and path == tmp_path / "out" / "pictures" / "sweep_0.png"
@@ -406,48 +387,43 @@ class TestPictures:
     def test_metrics(self, heads, tmp_path, drawn, monkeypatch, metric, boxes):
         settings = make_settings(heads, tmp_path, perceptual=["niqe"])
         results = [evaluate_volume(item, settings, find_methods(["linear"])) for item in settings.volumes()]
-        for result in results:
-            result.scores = [replace(score, **{metric: 0.5}) for score in result.scores]
+        scores = score_table(row for result in results for row in result.scores).assign(**{metric: 0.5})
         monkeypatch.setattr("monai_sliceinterp.evaluation.report.write_report", lambda *args: (args[-1], args[-1]))
-        presentation.present(results, settings, find_methods(["linear"]))
+        presentation.present(results, scores, settings, find_methods(["linear"]))
         assert [args[1] for args in drawn["box_plots"]] == boxes
 
 
 class TestCurve:
-    def scores(self, protocols=("p",)):
-        return [
-            Score(volume, "g", protocol, f"{name}@{text}", value + shift, 0.9, 0.0)
-            for protocol, shift in zip(protocols, (0.0, 10.0), strict=False)
-            for name, text, value in (("asi", "10", 33.0), ("asi", "0.5", 30.0), ("b", "1e-2", 20.0), ("b", "-3", 21.0))
-            for volume, value in (("v", value), ("w", value + 1))
-        ]
+    METHODS = {"asi@10": 33.0, "asi@0.5": 30.0, "b@1e-2": 20.0, "b@-3": 21.0}
+
+    def points(self, scores):
+        methods = find_methods([f"{name}=linear" for name in dict.fromkeys(row["method"] for row in scores)])
+        return curve_points(score_table(scores), "psnr", methods)
 
     def test_points(self):
         """Means over volumes in the order of the parameter; methods that are on no curve do not count."""
-        others = [Score("v", "g", "p", name, 1.0, 0.9, 0.0) for name in ("linear", "asi", "asi@", "asi@x", "@1")]
-        assert curve_points([*self.scores(), *others], "psnr") == {
-            "asi": [(0.5, 30.5), (10.0, 33.5)],
-            "b": [(-3.0, 21.5), (0.01, 20.5)],
-        }
+        scores = rows({name: [value, value + 1] for name, value in self.METHODS.items()})
+        others = rows(dict.fromkeys(("linear", "asi", "asi@", "asi@x", "@1"), [1.0]))
+        assert self.points(scores + others) == {"asi": [(0.5, 30.5), (10.0, 33.5)], "b": [(-3.0, 21.5), (0.01, 20.5)]}
 
     def test_protocols_apart(self):
-        points = curve_points(self.scores(("p", "q")), "psnr")
-        assert list(points) == ["asi, p", "asi, q", "b, p", "b, q"]
-        assert points["asi, q"] == [(0.5, 40.5), (10.0, 43.5)]
+        scores = [
+            row
+            for protocol, shift in (("p", 0.0), ("q", 10.0))
+            for row in rows({name: [value + shift] for name, value in self.METHODS.items()}, protocol=protocol)
+        ]
+        points = self.points(scores)
+        assert list(points) == ["asi, p", "asi, q", "b, p", "b, q"] and points["asi, q"] == [(0.5, 40.0), (10.0, 43.0)]
 
     def test_values_that_are_not_finite(self):
-        rows = [Score("v", "g", "p", "a@1", value, 0.9, 0.0) for value in (math.inf, math.nan, 30.0)]
-        assert curve_points(rows, "psnr") == {"a": [(1.0, 30.0)]}
-        assert curve_points(rows[:2], "psnr") == {}
+        scores = rows({"a@1": [math.inf, math.nan, 30.0]})
+        assert self.points(scores) == {"a": [(1.0, 30.0)]} and self.points(scores[:2]) == {}
 
     def test_nothing_on_the_curve(self, heads, tmp_path):
         settings = make_settings(heads, tmp_path / "out", ["linear", "cubic"], curve="lambda")
-        with pytest.raises(
-            ValueError, match=r"no method lies on the curve over 'lambda'; name them SERIES@NUMBER=PATH"
-        ):
+        with pytest.raises(ValueError, match="no method lies on the curve over 'lambda'; name them SERIES@NUMBER=PATH"):
             run_evaluation(settings, progress=False)
-        method = Method("asi@0.25", "", torch.device("cpu"), lambda thick, factor: thick)
-        check_curve(settings, [method])
+        check_curve(settings, find_methods(["asi@0.25=linear"]))
         check_curve(replace(settings, curve=""), [])
 
     def test_drawn(self, heads, tmp_path, monkeypatch):

@@ -27,7 +27,14 @@ from monai_sliceinterp.data import make_phantom
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.evaluation import BASELINES
 from monai_sliceinterp.evaluation.bundles import BundlePipeline
-from monai_sliceinterp.evaluation.methods import Method, find_device, find_method, find_methods, parse_method
+from monai_sliceinterp.evaluation.methods import (
+    Method,
+    MethodText,
+    find_device,
+    find_method,
+    find_methods,
+    parse_method,
+)
 from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer, VolumetricSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LoadVolume, cast_to, save_nifti
@@ -50,6 +57,7 @@ def run_bundle(config, overlays, scan, folder, **settings):
     """What a user of a bundle gets: run its inference on a file."""
     parser = ConfigParser()
     parser.read_config([config, *overlays])
+    parser.read_meta(ROOT / "bundles" / "asi" / "metadata.json")
     given = {"input": str(scan), "output_dir": str(folder / "out"), "device": torch.device("cpu"), "progress": False}
     for key, value in {**given, **settings}.items():
         parser[key] = value
@@ -73,18 +81,29 @@ class TestText:
         ],
     )
     def test_parts(self, text, expected):
-        said = parse_method(text)
-        assert (said.name, said.source, said.overlays, said.ckpt) == expected
+        assert parse_method(text) == MethodText(*expected)
 
-    @pytest.mark.parametrize("text", ["", "=asi", "a=", "asi,", "asi,,small", ",small"])
-    def test_empty_part(self, text):
-        with pytest.raises(ValueError, match="has an empty part; expected"):
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            *((text, "has an empty part; expected") for text in ("", "=asi", "a=", "asi,", "asi,,small", ",small")),
+            ("asi,weights=a.pt", "cannot read 'weights=a.pt'; expected config=FILE"),
+            ("asi,ckpt=", "cannot read 'ckpt='; expected config=FILE"),
+            ("asi,config=", "cannot read 'config='; expected config=FILE"),
+            ("asi,ckpt=a.pt,ckpt=b.pt", "cannot read 'ckpt=b.pt'; expected config=FILE"),
+        ],
+    )
+    def test_misuse(self, text, message):
+        with pytest.raises(ValueError, match=message):
             parse_method(text)
 
-    @pytest.mark.parametrize("option", ["weights=a.pt", "ckpt=", "config=", "ckpt=a.pt,ckpt=b.pt"])
-    def test_unknown_option(self, option):
-        with pytest.raises(ValueError, match=rf"cannot read '{option.split(',')[-1]}'; expected config=FILE"):
-            parse_method(f"asi,{option}")
+    @pytest.mark.parametrize(
+        ("name", "point"),
+        [("asi@0.25", ("asi", 0.25)), ("a@b@-1e-2", ("a@b", -0.01)), ("asi@", ("", 0)), ("a", ("", 0))],
+    )
+    def test_point_on_a_curve(self, name, point):
+        method = find_method(f"{name}=linear")
+        assert (method.name, method.series, method.number) == (name, *point)
 
 
 class TestClassical:
@@ -109,20 +128,20 @@ class TestClassical:
 
 
 class TestMethod:
-    def make(self, result):
-        return Method("mine", "", torch.device("cpu"), lambda thick, factor: result)
-
-    @pytest.mark.parametrize("count", [6, 8])
-    def test_wrong_shape(self, thick, count):
-        with pytest.raises(ValueError, match=rf"mine: made a volume of shape \(1, 24, 22, {count}\); expected .* 7\)"):
-            self.make(torch.zeros(1, 24, 22, count)).interpolate(thick, 2)
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_not_finite(self, thick, value):
-        result = torch.zeros(1, 24, 22, 7)
+    @pytest.mark.parametrize(
+        ("count", "value", "message"),
+        [
+            (6, 0.0, r"made a volume of shape \(1, 24, 22, 6\); expected \(1, 24, 22, 7\)"),
+            (8, 0.0, r"made a volume of shape \(1, 24, 22, 8\); expected .* 7\)"),
+            (7, np.nan, "made NaN or infinite intensities"),
+            (7, np.inf, "made NaN or infinite intensities"),
+        ],
+    )
+    def test_unusable_result(self, thick, count, value, message):
+        result = torch.zeros(1, 24, 22, count)
         result[0, 3, 4, 5] = value
-        with pytest.raises(ValueError, match="mine: made NaN or infinite intensities"):
-            self.make(result).interpolate(thick, 2)
+        with pytest.raises(ValueError, match=f"mine: {message}"):
+            Method("mine", "", torch.device("cpu"), lambda thick, factor: result).interpolate(thick, 2)
 
     def test_device(self):
         assert find_device("cpu") == torch.device("cpu")
@@ -191,12 +210,6 @@ class TestBundle:
         assert len(loads) == 1 and not method.run.network.training
         assert torch.equal(results[0].as_tensor(), results[2].as_tensor())
 
-    def test_slices_stay_last(self, tiny_bundle):
-        """Also where the slices are finer than the pixels."""
-        thick = make_thick(spacing=(4.0, 3.0, 2.0))
-        result = find_method(str(tiny_bundle)).interpolate(thick, 2)
-        assert result.shape == (1, 24, 22, 7) and torch.equal(result[..., ::2].as_tensor(), thick.as_tensor())
-
     def test_stored_type_does_not_limit(self, tiny_bundle, tmp_path):
         """A scan of unsigned integers, read by the package and computed on in floating point."""
         scan = cast_to(make_thick() / 4 + 30, torch.uint8)
@@ -208,9 +221,12 @@ class TestBundle:
         result = find_method(str(tiny_bundle)).interpolate(thick, 2)
         assert result[..., 1::2].min() < 0 and thick.meta["stored_dtype"] == "uint8"
 
-    def test_input_is_not_changed(self, tiny_bundle, thick):
+    def test_input_is_not_changed(self, tiny_bundle):
+        """Slices stay last, also where they are finer than the pixels."""
+        thick = make_thick(spacing=(4.0, 3.0, 2.0))
         before, affine = thick.as_tensor().clone(), thick.affine.clone()
-        find_method(str(tiny_bundle)).interpolate(thick, 2)
+        result = find_method(str(tiny_bundle)).interpolate(thick, 2)
+        assert result.shape == (1, 24, 22, 7) and torch.equal(result[..., ::2].as_tensor(), before)
         assert torch.equal(thick.as_tensor(), before) and torch.equal(thick.affine, affine)
         assert thick.applied_operations == []
 
@@ -254,7 +270,7 @@ class TestWhereBundlesAre:
 
     def test_overlays(self, tiny_bundle, make_bundle, tmp_path, thick):
         """By name from beside the inference config, by path from anywhere, the last one wins."""
-        folder = make_bundle(tmp_path / "tiny")
+        folder = make_bundle(tmp_path / "tiny", spacing=1.0)  # the factor comes before a spacing
         for name, percentiles in (("narrow", [20.0, 80.0]), ("wide", [0.0, 100.0])):
             (folder / f"{name}.json").write_text(json.dumps({"percentiles": percentiles}))
         texts = [f"{folder},narrow", f"{folder},config={folder}/narrow.json", f"{folder},wide,narrow"]
@@ -269,10 +285,6 @@ class TestWhereBundlesAre:
         (tmp_path / "wide").write_text("no config")
         monkeypatch.chdir(tmp_path)
         assert torch.equal(find_method(f"{folder},wide").interpolate(thick, 2).as_tensor(), expected)
-
-    def test_factor_comes_before_a_spacing(self, make_bundle, tmp_path, thick):
-        folder = make_bundle(tmp_path / "tiny", spacing=1.0)
-        assert find_method(str(folder)).interpolate(thick, 2).shape == (1, 24, 22, 7)
 
     def test_fingerprint(self, make_bundle, tmp_path):
         folder = make_bundle(tmp_path / "a")
@@ -327,7 +339,7 @@ class TestZip:
     def test_no_bundle_inside(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
             archive.writestr("readme.txt", "hello")
-        with pytest.raises(ValueError, match="a.zip: holds no bundle; expected a folder with configs/inference.json"):
+        with pytest.raises(ValueError, match="a.zip: contains no bundle; expected a folder with configs/"):
             find_method(str(tmp_path / "a.zip"))
 
     def test_damaged(self, tiny_bundle, tmp_path):
@@ -361,9 +373,9 @@ class TestErrors:
             find_method("cubik")
 
     def test_folder_without_a_bundle(self, tmp_path):
-        with pytest.raises(ValueError, match=r"is no bundle; expected a folder with inference.json or configs/"):
+        with pytest.raises(ValueError, match=r"is not a bundle; expected a folder with inference.json or configs/"):
             find_method(str(tmp_path))
-        with pytest.raises(ValueError, match=r"is no bundle; expected a folder with inference.json or configs/"):
+        with pytest.raises(ValueError, match=r"is not a bundle; expected a folder with inference.json or configs/"):
             BundlePipeline(tmp_path)
 
     def test_without_weights(self, make_bundle, tmp_path):
@@ -402,16 +414,16 @@ class TestErrors:
         with pytest.raises(ValueError, match=rf"tiny: inference.json lacks '{key}'; expected a bundle of this package"):
             find_method(str(folder))
 
-    def test_config_without_an_inferer(self, make_bundle, tmp_path, thick):
-        folder = make_bundle(tmp_path / "tiny", inferer="$1 / 0")
-        with pytest.raises(ValueError, match=r"tiny: cannot make 'inferer': division by zero"):
-            find_method(str(folder)).interpolate(thick, 2)
-
-    def test_wrong_setting(self, make_bundle, tmp_path, thick):
-        """Configs end the program where a setting is wrong; here it is one method of several."""
-        folder = make_bundle(tmp_path / "tiny", keep_observed="maybe")
-        with pytest.raises(ValueError, match=r"tiny: keep_observed must be true or false, got 'maybe'"):
-            find_method(str(folder)).interpolate(thick, 2)
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"inferer": "$1 / 0"}, "cannot make 'inferer': division by zero"),
+            ({"keep_observed": "maybe"}, "cannot make 'inferer': keep_observed must be true or false, got 'maybe'"),
+        ],
+    )
+    def test_wrong_setting(self, make_bundle, tmp_path, thick, change, message):
+        with pytest.raises(ValueError, match=f"tiny: {message}"):
+            find_method(str(make_bundle(tmp_path / "tiny", **change))).interpolate(thick, 2)
 
     def test_other_loading(self, make_bundle, tmp_path):
         steps = {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image"}]}

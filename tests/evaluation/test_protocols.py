@@ -9,153 +9,326 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""Protocols: their names, what they make of a volume, and that draws are the same for every method."""
+
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from skimage.metrics import structural_similarity
 
-from monai_sliceinterp.evaluation import compare
-from monai_sliceinterp.evaluation.protocols import (
-    PROTOCOLS,
-    can_score,
-    closest,
-    degrade_by_protocol,
-    make_protocols,
-    protocol_titles,
-)
+from monai_sliceinterp.evaluation import BASELINES, compare, make_protocols, read_protocols
+from monai_sliceinterp.evaluation.protocols import PROTOCOLS
+from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.metrics import body_mask, score_volume
+from monai_sliceinterp.transforms import Degrader, RandDegrader
 
-
-def make_thin(count=9):
-    generator = torch.Generator().manual_seed(0)
-    return MetaTensor(
-        torch.rand(1, 12, 12, count, generator=generator), affine=torch.diag(torch.tensor([1, 1, 2.0, 1]))
-    )
+RANDOM = {"factor": 4, "random": {"sigma_range": [0, 3.2], "noise_range": [0, 0.005], "seed": 3}}
 
 
-class TestMakeProtocols:
+def make_volume(num_slices=23, channels=1, seed=0, spacing=1.5):
+    affine = torch.diag(torch.tensor([1.0, 1.0, spacing, 1.0]))
+    values = torch.rand(channels, 14, 13, num_slices, generator=torch.Generator().manual_seed(seed))
+    return {"image": MetaTensor(0.1 + 0.8 * values, affine=affine, meta={"filename_or_obj": f"group/{seed}.nii.gz"})}
+
+
+def constant(value, size=64, num_slices=9):
+    return {"image": MetaTensor(torch.full((1, size, size, num_slices), value))}
+
+
+def titles(protocols):
+    return [protocol.title for protocol in protocols]
+
+
+class TestByName:
     def test_names_then_factors(self):
-        protocols = make_protocols(["fwhm", "subsample", "leave_one_out", "random"], [4, 2])
-        assert protocols == [
-            {"factor": 4},
-            {"factor": 2},
-            {"factor": 4, "fwhm": 0},
-            {"factor": 2, "fwhm": 0},
-            {"factor": 2, "fwhm": 0, "phase": 0, "title": "leave-one-out"},
-            {"factor": 2, "fwhm": 0, "phase": 1, "title": "leave-one-out from 1"},
-            {"factor": 4, "random": {"sigma_range": [0.0, 3.2], "noise_range": [0.0, 0.005]}},
-            {"factor": 2, "random": {"sigma_range": [0.0, 3.2], "noise_range": [0.0, 0.005]}},
-        ]
-        assert protocol_titles(protocols) == [
-            "fwhm x4",
-            "fwhm x2",
-            "subsample x4",
-            "subsample x2",
-            "leave-one-out",
-            "leave-one-out from 1",
-            "random x4",
-            "random x2",
-        ]
+        protocols = make_protocols(["fwhm", "subsample", "leave_one_out", "random"], [4, 2], seed=7)
+        slabs = {"sigma_range": [0.0, 3.2], "noise_range": [0.0, 0.005], "seed": 7}
+        assert {protocol.title: dict(protocol.settings) for protocol in protocols} == {
+            "fwhm x4": {"factor": 4},
+            "fwhm x2": {"factor": 2},
+            "subsample x4": {"factor": 4, "fwhm": 0},
+            "subsample x2": {"factor": 2, "fwhm": 0},
+            "leave-one-out": {"protocol": "leave_one_out", "phase": 0},
+            "leave-one-out from 1": {"protocol": "leave_one_out", "phase": 1},
+            "random x4": {"factor": 4, "random": slabs},
+            "random x2": {"factor": 2, "random": slabs},
+        }
+        assert [p.factor for p in protocols] == [4, 2, 4, 2, 2, 2, 4, 2]
+        assert [p.include_observed for p in protocols] == [False] * 6 + [True] * 2
+        assert [p.identity(5).get("number") for p in protocols] == [None] * 6 + [5] * 2
 
     def test_leave_one_out_needs_no_factor(self):
-        assert len(make_protocols(["leave_one_out"], [])) == 2
-        assert make_protocols(["leave_one_out"], [8]) == make_protocols(["leave_one_out"], [2, 3])
-        with pytest.raises(ValueError, match="nothing to evaluate; expected at least one protocol and one factor"):
-            make_protocols(["leave_one_out", "subsample"], [])
-        with pytest.raises(ValueError, match="nothing to evaluate"):
-            make_protocols([], [2])
+        assert make_protocols(["leave_one_out"], []) == make_protocols(["leave_one_out"], [2, 3])
 
-    def test_made_anew(self):
-        """Settings of one are not those of another."""
-        first, second = make_protocols(["random"], [4, 8])
-        first["random"]["seed"] = 3
-        assert "seed" not in second["random"] and "seed" not in make_protocols(["random"], [4])[0]["random"]
+    @pytest.mark.parametrize(
+        ("names", "factors", "message"),
+        [
+            *(
+                (["subsample"], [2, k], f"factor must be an integer of at least 2, got {k!r}")
+                for k in (1, 0, -2, "2", True)
+            ),
+            (["subsampel"], [2], "unknown protocol 'subsampel'; .*leave_one_out; did you mean 'subsample'?"),
+            (["leave_one_out", "subsample"], [], "nothing to evaluate; expected at least one protocol and one factor"),
+            ([], [2], "nothing to evaluate"),
+            (["fwhm", "subsample", "fwhm"], [2], "protocol 'fwhm' is given twice; expected different ones"),
+            (["fwhm"], [4, 2, 4], "factor 4 is given twice; expected different ones"),
+        ],
+    )
+    def test_misuse(self, names, factors, message):
+        with pytest.raises(ValueError, match=message):
+            make_protocols(names, factors)
 
-    @pytest.mark.parametrize("factor", [1, 0, -2, 2.0, "2", True])
-    def test_bad_factor(self, factor):
-        with pytest.raises(ValueError, match=rf"a factor must be an integer of at least 2, got {factor!r}"):
-            make_protocols(["subsample"], [2, factor])
-
-    def test_unknown(self):
-        with pytest.raises(ValueError) as error:
-            make_protocols(["subsample", "subsampel"], [2])
-        known = "subsample, fwhm, random, leave_one_out"
-        assert str(error.value) == f"unknown protocol 'subsampel'; expected one of {known}; did you mean 'subsample'?"
-        with pytest.raises(ValueError, match=r"unknown protocol 'x'; expected one of .*leave_one_out\.$"):
-            make_protocols(["x"], [2])
-
-    def test_twice(self):
-        with pytest.raises(ValueError, match="protocol 'fwhm' is given twice; expected different ones"):
-            make_protocols(["fwhm", "subsample", "fwhm"], [2])
-        with pytest.raises(ValueError, match="factor 4 is given twice; expected different ones"):
-            make_protocols(["fwhm"], [4, 2, 4])
-
-    def test_closest(self):
-        assert closest("liner", ["linear", "cubic", "lines"]) == "; did you mean 'linear' or 'lines'?"
-        assert closest("zzz", ["linear"]) == ""
-
-
-class TestLeaveOneOut:
-    @pytest.mark.parametrize("count", [4, 5, 8, 9])
-    def test_both_phases(self, count):
-        """Every slice but those at the ends is synthesized once; a method that knows the truth is perfect."""
-        thin = make_thin(count)
-        recipes = make_protocols(["leave_one_out"], [])
-        left_out = []
-        for recipe in recipes:
-            thick, first = degrade_by_protocol(thin, recipe)
-            assert first == recipe["phase"]
-            assert torch.equal(thick.as_tensor(), thin.as_tensor()[..., first::2]) and thick.affine[2, 2] == 4
-            left_out += range(first + 1, first + 2 * (thick.shape[-1] - 1), 2)
-        assert sorted(left_out) == list(range(1, count - 1))
-
-    def test_in_compare(self):
-        """Titles are kept, and the truth of each phase starts where its thick volume does."""
-        thin, recipes = make_thin(), make_protocols(["leave_one_out"], [])
-        calls = []
-
-        def make(factor):
-            def interpolate(thick):
-                calls.append(thick)
-                first = int((thick.affine[2, 3] - thin.affine[2, 3]) / 2)
-                return thin[None, ..., first : first + factor * (thick.shape[-1] - 1) + 1]
-
-            return interpolate
-
-        scores = compare([{"image": thin}], {"oracle": make}, recipes, progress=False)
-        found = {score.protocol: score.psnr for score in scores if score.method == "oracle"}
-        assert found == {"leave-one-out": math.inf, "leave-one-out from 1": math.inf}
-        assert [thick.shape[-1] for thick in calls] == [5, 4]
-
-
-class TestCanScore:
     @pytest.mark.parametrize("count", range(2, 11))
     @pytest.mark.parametrize("name", PROTOCOLS)
-    def test_agrees_with_degradation(self, name, count):
-        for recipe in make_protocols([name], [2, 4, 7]):
+    def test_enough_slices(self, name, count):
+        """As many as degrading takes, whatever is drawn."""
+        for protocol in make_protocols([name], [2, 4, 7]):
             possible = True
             for number in range(4 if name == "random" else 1):
                 try:
-                    thick, _ = degrade_by_protocol(make_thin(count), recipe, number)
-                    possible &= thick.shape[-1] >= 2
+                    possible &= protocol.trial(make_volume(count)["image"], number).thick.shape[-1] >= 2
                 except ValueError:
                     possible = False
-            assert can_score(count, recipe) == possible
+            assert protocol.can_score(count) == possible
 
 
-class TestTitle:
-    def test_does_not_change_what_is_done(self):
-        for recipe in make_protocols(["subsample", "fwhm", "random"], [2]):
-            first, _ = degrade_by_protocol(make_thin(), recipe, 3)
-            second, _ = degrade_by_protocol(make_thin(), {**recipe, "title": "mine"}, 3)
-            assert torch.equal(first.as_tensor(), second.as_tensor())
-            assert protocol_titles([{**recipe, "title": "mine"}]) == ["mine"]
+class TestSettings:
+    def test_titles(self):
+        """Different protocols differ in name; one that has a title keeps it, and is what it was."""
+        settings = [
+            {"factor": 2, "fwhm": 3.5},
+            {"factor": 2, "fwhm": 0, "phase": 1},
+            RANDOM,
+            {**RANDOM, "title": "mine"},
+        ]
+        protocols = read_protocols(settings)
+        assert titles(protocols) == ["fwhm 3.5 mm x2", "subsample x2 from 1", "random x4", "mine"]
+        assert protocols[2].settings == protocols[3].settings and read_protocols(protocols) == protocols
+        thin = make_volume()["image"]
+        assert torch.equal(*(protocol.trial(thin, 3).thick.as_tensor() for protocol in protocols[2:]))
+        weak, strong = ({"factor": 4, "random": {"sigma_range": [k, k]}} for k in (0.2, 3))
+        assert RANDOM["random"]["seed"] == 3, "the settings are left alone"
+        assert titles(read_protocols([weak, strong])) == [f"random x4 (sigma_range {[k, k]})" for k in (0.2, 3)]
 
     @pytest.mark.parametrize("setting", ["fwhm", "phase", "factors"])
     def test_other_settings_of_random_ones_are_refused(self, setting):
-        recipe = {"factor": 4, "random": {}, "title": "mine"}
-        (recipe["random"] if setting == "factors" else recipe)[setting] = 0
+        settings = {"factor": 4, "random": {}, "title": "mine"}
+        (settings["random"] if setting == "factors" else settings)[setting] = 0
         with pytest.raises(ValueError, match=f"a random protocol takes no '{setting}'; expected a factor, and ranges"):
-            degrade_by_protocol(make_thin(), recipe)
+            read_protocols([settings])
+
+    @pytest.mark.parametrize("settings", [{"factor": 4, "random": {"blurriness": 3}}, {"factor": 4, "blurriness": 3}])
+    def test_unknown(self, settings):
+        with pytest.raises(TypeError, match="blurriness"):
+            read_protocols([settings])
+
+
+def spy(calls, result=None):
+    """Methods that note what they are given, and answer with a spline or ``result(thick, factor)``."""
+
+    def make(factor):
+        def interpolate(thick):
+            calls.append(thick)
+            return (result or (lambda x, k: SplineSliceInferer(factor=k, mode="linear")(x)))(thick, factor)
+
+        return interpolate
+
+    return make
+
+
+def oracle(thin):
+    """A method that knows the thin volume; it reads from the affine which slices are asked for."""
+
+    def result(thick, factor):
+        first = round(float(np.linalg.solve(np.asarray(thin.affine), np.asarray(thick.affine[:, 3]))[2]))
+        return thin[None, ..., first : first + factor * (thick.shape[-1] - 1) + 1]
+
+    return result
+
+
+def given(volumes, protocols, number_of_methods=1, **options):
+    """Volumes that methods are given, and the scores."""
+    calls: list = []
+    methods = {f"spy {k}": spy(calls) for k in range(number_of_methods)}
+    return calls, compare(volumes, methods, protocols, progress=False, **options)
+
+
+def phase_of(thick):
+    return round(float(thick.affine[2, 3]) / 1.5)
+
+
+def same(first, second):
+    return torch.equal(first.as_tensor(), second.as_tensor()) and torch.equal(first.affine, second.affine)
+
+
+class TestDraws:
+    def test_same_for_every_method(self):
+        calls, scores = given([make_volume()], [RANDOM], 3)
+        assert scores["method"].tolist() == [*BASELINES, "spy 0", "spy 1", "spy 2"]
+        assert len(calls) == 3 and same(calls[0], calls[1]) and same(calls[0], calls[2])
+        found = scores.set_index("method")["psnr"]
+        assert found["linear"] == found["spy 0"] == found["spy 2"]  # the baselines get it too
+        assert set(scores["protocol"]) == {"random x4"}
+
+    def test_reproducible_and_without_global_state(self):
+        volumes = [make_volume(seed=k) for k in range(3)]
+        first, scores = given(volumes, [RANDOM])
+        np.random.seed(7)
+        torch.manual_seed(7)
+        state = np.random.get_state()[1].copy(), torch.get_rng_state()
+        second, again = given(volumes, [RANDOM])
+        assert all(same(*pair) for pair in zip(first, second, strict=True)) and scores.equals(again)
+        assert (np.random.get_state()[1] == state[0]).all() and torch.equal(torch.get_rng_state(), state[1])
+
+    def test_order_of_protocols(self):
+        """Nor does it matter which others there are, or how many methods."""
+        volumes = [make_volume(33, seed=k) for k in range(3)]
+        others = [{"factor": 2, "fwhm": 0}, {**RANDOM, "factor": 8}]
+        alone, _ = given(volumes, [RANDOM])
+        for protocols in ([RANDOM, *others], [*others, RANDOM], [others[1], RANDOM, others[0]]):
+            calls, scores = given(volumes, protocols, 2)
+            place = protocols.index(RANDOM)
+            assert all(same(calls[6 * number + 2 * place], expected) for number, expected in enumerate(alone))
+            assert scores["protocol"].nunique() == 3
+
+    def test_volumes_differ(self):
+        """The same volume several times: each is degraded in its own way."""
+        calls, scores = given([make_volume() for _ in range(12)], [RANDOM])
+        thickness = [round(float(call.meta["slice_thickness"]), 4) for call in calls]
+        assert len(set(thickness)) == 12
+        assert 0 < min(thickness) < 3 and max(thickness) > 6  # of at most 3.2 * 2.355 * 1.5 mm
+        assert {phase_of(call) for call in calls} == {0, 1, 2, 3}
+        assert scores.loc[scores["method"] == "linear", "psnr"].nunique() == 12
+
+    def test_a_volume_left_out_does_not_shift_the_others(self):
+        thin = [make_volume(seed=k) for k in range(3)]
+        expected, _ = given(thin, [RANDOM])
+        calls, scores = given([make_volume(4), *thin[1:]], [RANDOM])
+        assert len(calls) == 2 and len(scores) == 2 * 4
+        assert same(calls[0], expected[1]) and same(calls[1], expected[2])
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_seeds(self, number):
+        volumes = [make_volume(), make_volume()]
+        seeds = [{}, {"seed": 0}, {"seed": 1}, {"seed": 2}]
+        calls = [given(volumes, [{"factor": 4, "random": {"sigma_range": [0, 3], **k}}])[0][number] for k in seeds]
+        assert same(calls[0], calls[1])
+        assert len({float(call.meta["slice_thickness"]) for call in calls[1:]}) == 3
+
+    def test_defaults_are_the_degraders(self):
+        """Slabs of 0 to 3.2 voxels, no noise."""
+        calls, _ = given([make_volume() for _ in range(30)], [{"factor": 4, "random": {}}])
+        sigmas = [float(call.meta["slice_thickness"]) / 1.5 / 2.35482 for call in calls]
+        assert 0 <= min(sigmas) < 0.5 and 2.7 < max(sigmas) <= 3.2
+        (thick,), _ = given([constant(0.5, 12, 23)], [{"factor": 4, "random": {}}])
+        torch.testing.assert_close(thick.as_tensor(), torch.full((1, 1, 12, 12, thick.shape[-1]), 0.5))
+
+    def test_arguments_of_the_degrader(self):
+        """What is drawn is what a degrader with the same settings may draw, at the thin volume's spacing."""
+        thin = make_volume(40)["image"]
+        settings = {"fwhm_range": [4.5, 4.5], "profiles": ["box"], "random_phase": False}
+        (thick,), _ = given([{"image": thin}], [{"factor": 5, "random": settings}])
+        expected = Degrader(factor=5, fwhm=4.5, profile="box")(thin).thick
+        torch.testing.assert_close(thick[0].as_tensor(), expected.as_tensor())
+        assert thick.affine[2, 2] == 7.5 and thick.meta["slice_thickness"] == 4.5
+
+    def test_degrader_alone_does_the_same(self):
+        """The oracle of this file: the thick volume belongs to its phase and width by the affine and the metadata."""
+        thin = make_volume(40)["image"]
+        (thick,), _ = given([{"image": thin}], [{"factor": 4, "random": {"sigma_range": [0.5, 3]}}])
+        fwhm = float(thick.meta["slice_thickness"])
+        expected = Degrader(factor=4, fwhm=fwhm, phase=phase_of(thick))(thin).thick
+        torch.testing.assert_close(thick[0].as_tensor(), expected.as_tensor())
+        drawn = RandDegrader(factors=(4,), sigma_range=(0.5, 3)).set_random_state(seed=0)(thin)
+        assert torch.equal(drawn.thick.as_tensor(), thick[0].as_tensor())
+
+
+class TestScores:
+    @pytest.mark.parametrize("random_phase", [True, False])
+    def test_phase(self, random_phase):
+        """The truth begins at the first kept slice: who knows it is perfect, whatever the phase."""
+        settings = {"factor": 4, "random": {"sigma_range": [0, 0], "seed": 3, "random_phase": random_phase}}
+        phases = set()
+        for number in range(10):
+            volume, calls = make_volume(seed=number), []
+            before = [make_volume(4)] * number  # too small, but they count
+            methods = {"oracle": spy(calls, oracle(volume["image"]))}
+            scores = compare([*before, volume], methods, [settings], progress=False)
+            (thick,) = calls
+            phases.add(phase_of(thick))
+            assert torch.equal(thick[0].as_tensor(), volume["image"].as_tensor()[..., phase_of(thick) :: 4])
+            assert thick.affine[2, 2] == 6.0
+            *others, last = scores.itertuples()
+            assert last.method == "oracle" and last.psnr == last.psnr_volume == math.inf
+            assert last.ssim == pytest.approx(1) and max(score.psnr for score in others) < 30
+        assert phases == ({0, 1, 2, 3} if random_phase else {0})
+
+    def test_all_slices_are_scored(self):
+        """By hand, with slices at observed positions that are wrong, and the slices past the last one left out."""
+        volume = make_volume(24, channels=2)
+        volume["image"][:, 7:] *= 0.2
+        calls: list = []
+        methods = {"spoiled": spy(calls, lambda x, k: 0.9 * SplineSliceInferer(factor=k, mode="cubic")(x))}
+        scores = compare([volume], methods, [RANDOM], progress=False, body_threshold=0.3)
+        pred = 0.9 * SplineSliceInferer(factor=4, mode="cubic")(calls[0])[0].as_tensor()
+        span = slice(phase_of(calls[0]), phase_of(calls[0]) + pred.shape[-1])
+        truth, body = volume["image"].as_tensor()[..., span], body_mask(volume["image"], 0.3)[..., span]
+        error = (pred.clamp(0, 1) - truth).double() ** 2
+        *_, found = scores.itertuples()
+        assert found.psnr == pytest.approx(-10 * math.log10(error.mean()), rel=1e-6)
+        assert found.psnr_volume == pytest.approx(found.psnr, rel=1e-6)
+        between = [k for k in range(pred.shape[-1]) if k % 4]
+        assert abs(found.psnr + 10 * math.log10(error[..., between].mean())) > 0.05
+        assert 0.2 < body.float().mean() < 0.95
+        assert found.psnr_body == pytest.approx(-10 * math.log10(error[body].mean()), rel=1e-5)
+        by_hand = score_volume(pred, truth, 4, body=body, include_observed=True)
+        assert found.ssim_body == by_hand["ssim_body"] and abs(found.ssim_body - found.ssim) > 0.01
+        images = [np.moveaxis(x.numpy(), -1, 0).reshape(-1, 14, 13) for x in (truth, pred)]
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+        ssim = np.mean([structural_similarity(*pair, **options) for pair in zip(*images, strict=True)])
+        assert found.ssim == pytest.approx(ssim, abs=1e-5)
+
+    def test_other_protocols_score_what_is_synthesized(self):
+        """Beside a random one, too."""
+        volume, sub = make_volume(), {"factor": 4, "fwhm": 0}
+        (_, alone), (_, beside) = given([volume], [sub]), given([volume], [RANDOM, sub])
+        assert beside["psnr"].tolist()[4:] == alone["psnr"].tolist()
+        assert beside["protocol"].tolist() == 4 * ["random x4"] + 4 * ["subsample x4"]
+        # 6 of 21 slices are observed
+        np.testing.assert_allclose(alone["psnr_volume"] - alone["psnr"], 10 * math.log10(21 / 15), atol=1e-3)
+        np.testing.assert_allclose(beside["psnr"][:4], beside["psnr_volume"][:4], rtol=1e-5)
+
+    @pytest.mark.parametrize("data_range", [1.0, 100.0])
+    @pytest.mark.parametrize("sigma", [0.005, 0.05])
+    @pytest.mark.parametrize("factor", [1, 2, 4])
+    def test_noise(self, factor, sigma, data_range):
+        """Linear interpolation of noise: alpha ** 2 + (1 - alpha) ** 2 of its variance, all of it where observed."""
+        noise = [sigma * data_range] * 2
+        protocol = {"factor": factor, "random": {"sigma_range": [0, 0], "noise_range": noise}}
+        thin = constant(0.5 * data_range, num_slices=25)
+        (thick,), scores = given([thin], [protocol], data_range=data_range)
+        assert float((thick.as_tensor() - 0.5 * data_range).std()) == pytest.approx(noise[0], rel=0.02)
+        alphas = np.arange(factor * (thick.shape[-1] - 1) + 1) % factor / factor
+        expected = -20 * math.log10(sigma) - 10 * math.log10(np.mean(alphas**2 + (1 - alphas) ** 2))
+        assert scores["method"][0] == "linear" and scores["psnr"][0] == pytest.approx(expected, abs=0.3)
+
+    def test_noise_differs_between_volumes(self):
+        protocol = {"factor": 4, "random": {"sigma_range": [0, 0], "noise_range": [0.01, 0.01], "random_phase": False}}
+        pair, _ = given([constant(0.5, 16)] * 2, [protocol])
+        assert abs(np.corrcoef(*(thick.flatten().numpy() for thick in pair))[0, 1]) < 0.15
+
+    @pytest.mark.parametrize(
+        ("num_slices", "factors"), [(2, []), (4, []), (5, [4]), (8, [4]), (9, [4, 8]), (12, [4, 8])]
+    )
+    def test_too_few_slices(self, num_slices, factors):
+        protocols = [{**RANDOM, "factor": factor} for factor in (4, 8)]
+        for number in range(4):  # whatever the phase drawn
+            volumes = [*[make_volume(2)] * number, make_volume(num_slices)]
+            scores = compare(volumes, {}, protocols, progress=False)
+            assert scores["protocol"].tolist() == [f"random x{k}" for k in factors for _ in BASELINES]
+            assert np.isfinite(scores["psnr"]).all()

@@ -8,61 +8,48 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
+"""The table of scores, means and tests; the tests' arithmetic against counting, SciPy and the normal distribution."""
+
 from __future__ import annotations
 
-import csv
+import itertools
 import math
-from dataclasses import astuple, fields
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from monai_sliceinterp.evaluation import (
-    MethodSummary,
-    MethodTest,
-    Score,
     bootstrap_interval,
+    compare_methods,
     holm_correction,
-    statistics,
+    paired_difference,
+    score_table,
+    signed_rank_p_value,
     summarize,
-    write_rows,
+    write_table,
 )
-
-
-def rows(method, psnr, *, protocol="p", group="g", **others):
-    """Scores of volumes v0, v1, ...; None where the method failed."""
-    return [
-        Score(
-            f"v{k}",
-            group,
-            protocol,
-            method,
-            value,
-            **{"ssim": 0.5, "psnr_volume": 0.0, **{n: v[k] for n, v in others.items()}},
-        )
-        for k, value in enumerate(psnr)
-        if value is not None
-    ]
-
-
-def only(results, **wanted):
-    found = [result for result in results if all(getattr(result, name) == value for name, value in wanted.items())]
-    assert len(found) == 1
-    return found[0]
-
+from monai_sliceinterp.metrics import METRICS
+from tests.evaluation.tables import read_csv, rows
 
 LINEAR = [20.0, 25.0, 30.0, 22.0, 28.0]
 CUBIC = [21.0, 24.0, 31.0, 23.0, 27.5]
 MINE = [21.5, 24.25, 31.75, 25.0, 29.0]
+THREE = {"linear": LINEAR, "cubic": CUBIC, "mine": MINE}
+inf = math.inf
+
+
+def outcomes(values, *arguments, metrics=("psnr",), **settings):
+    """The tests of methods, a row each."""
+    table = score_table(rows(values) if isinstance(values, dict) else values)
+    return list(compare_methods(table, *arguments, metrics=metrics, **settings).itertuples())
 
 
 class TestTests:
-    def found(self, **settings):
-        scores = rows("linear", LINEAR) + rows("cubic", CUBIC) + rows("mine", MINE)
-        return statistics.test_methods(scores, **{"metrics": ["psnr"], **settings})
-
     def test_arithmetic(self):
-        linear, cubic = self.found()
+        linear, cubic = outcomes(THREE)
         assert (linear.method, linear.baseline, cubic.baseline) == ("mine", "linear", "cubic")
         # gains over linear 1.5, -0.75, 1.75, 3, 1; over cubic 0.5, 0.25, 0.75, 2, 1.5
         assert linear.mean_difference == pytest.approx(1.3) and cubic.mean_difference == pytest.approx(1.0)
@@ -74,75 +61,66 @@ class TestTests:
         assert cubic.low < 1.0 < cubic.high and linear.low < 1.3 < linear.high
 
     def test_settings_of_the_interval(self):
-        gains, found = np.subtract(MINE, CUBIC), set()
+        gains, intervals = np.subtract(MINE, CUBIC), set()
         for settings in ({"resamples": 77}, {"resamples": 77, "seed": 5}, {"resamples": 77, "confidence": 0.6}, {}):
-            test = self.found(**settings)[1]
+            test = outcomes(THREE, **settings)[1]
             assert (test.low, test.high) == bootstrap_interval(gains, **settings)
-            found.add((test.low, test.high))
-        assert len(found) == 4
+            intervals.add((test.low, test.high))
+        assert len(intervals) == 4
         # whatever else is tested
-        assert only(self.found(baselines=["cubic"]), method="mine").low == self.found()[1].low
+        assert next(t for t in outcomes(THREE, ["cubic"]) if t.method == "mine").low == outcomes(THREE)[1].low
 
     def test_baselines_are_not_tested(self):
-        scores = [s for name in ("linear", "cubic", "lanczos", "mine") for s in rows(name, MINE)]
-        pairs = [(t.method, t.baseline) for t in statistics.test_methods(scores, metrics=["psnr"])]
-        assert pairs == [("lanczos", "linear"), ("lanczos", "cubic"), ("mine", "linear"), ("mine", "cubic")]
-        pairs = [(t.method, t.baseline) for t in statistics.test_methods(scores, ["lanczos", "absent"], ["psnr"])]
-        assert pairs == [("linear", "lanczos"), ("cubic", "lanczos"), ("mine", "lanczos")]
-        assert statistics.test_methods(scores, ["absent"]) == [] == statistics.test_methods([])
+        four = dict.fromkeys(("linear", "cubic", "lanczos", "mine"), MINE)
+        for baselines, pairs in (
+            (["linear", "cubic"], [(m, b) for m in ("lanczos", "mine") for b in ("linear", "cubic")]),
+            (["lanczos", "absent"], [("linear", "lanczos"), ("cubic", "lanczos"), ("mine", "lanczos")]),
+            (["absent"], []),
+        ):
+            assert [(t.method, t.baseline) for t in outcomes(four, baselines)] == pairs
+        assert compare_methods(score_table()).empty
 
     def test_defaults(self):
-        tests = statistics.test_methods(rows("linear", LINEAR) + rows("cubic", CUBIC) + rows("mine", MINE))
-        assert [(t.metric, t.baseline) for t in tests] == [
-            ("psnr", "linear"),
-            ("psnr", "cubic"),
-            ("ssim", "linear"),
-            ("ssim", "cubic"),
-        ]
+        tests = compare_methods(score_table(rows(THREE, ssim=0.5)))
+        pairs = [(metric, baseline) for metric in ("psnr", "ssim") for baseline in ("linear", "cubic")]
+        assert tests[["metric", "baseline"]].values.tolist() == [list(pair) for pair in pairs]
 
     @pytest.mark.parametrize("metric", ["rmse", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"])
     def test_smaller_is_better(self, metric):
-        scores = rows("linear", [0.0] * 3, **{metric: [3.0, 4.0, 5.0]}) + rows(
-            "mine", [0.0] * 3, **{metric: [1.0, 3.5, 4.0]}
-        )
-        (test,) = statistics.test_methods(scores, ["linear"], [metric])
+        scores = rows({"linear": [3.0, 4.0, 5.0], "mine": [1.0, 3.5, 4.0]}, metric)
+        (test,) = outcomes(scores, metrics=[metric])
         assert test.mean_difference == pytest.approx(3.5 / 3) and test.wins == 3 and test.p_value == 1 / 8
         assert 0 < test.low < test.high
 
     @pytest.mark.parametrize("metric", ["psnr_body", "ssim_volume", "vif_coronal"])
     def test_larger_is_better(self, metric):
-        scores = rows("linear", [0.0] * 2, **{metric: [3.0, 4.0]}) + rows("mine", [0.0] * 2, **{metric: [1.0, 4.5]})
-        (test,) = statistics.test_methods(scores, ["linear"], [metric])
+        (test,) = outcomes(rows({"linear": [3.0, 4.0], "mine": [1.0, 4.5]}, metric), metrics=[metric])
         assert test.mean_difference == -0.75 and test.wins == 1 and test.p_value == 3 / 4
 
     def test_pairs_are_of_the_same_volume(self):
         """Whatever the order of the scores."""
-        scores = rows("linear", LINEAR) + rows("mine", [value + 1 for value in LINEAR])[::-1]
-        (test,) = statistics.test_methods(scores, metrics=["psnr"])
+        scores = rows({"linear": LINEAR}) + rows({"mine": [value + 1 for value in LINEAR]})[::-1]
+        (test,) = outcomes(scores)
         assert (test.mean_difference, test.low, test.high, test.wins) == (1, 1, 1, 5)
 
     def test_failed_volumes_do_not_count(self):
         """A volume that either method has no score for is left out of that pair only."""
-        linear = rows("linear", [20.0, None, 30.0, 22.0, 28.0])
-        cubic = rows("cubic", CUBIC)
-        mine = rows("mine", [21.0, 99.0, 31.0, math.nan, None])
-        tests = statistics.test_methods(linear + cubic + mine, metrics=["psnr"])
-        first, second = only(tests, baseline="linear"), only(tests, baseline="cubic")
+        mine = [21.0, 99.0, 31.0, math.nan, None]
+        first, second = outcomes({"linear": [20.0, None, 30.0, 22.0, 28.0], "cubic": CUBIC, "mine": mine})
         assert (first.n, first.wins, first.mean_difference) == (2, 2, 1)
         assert (second.n, second.wins, second.mean_difference) == (3, 1, pytest.approx((0 + 75 + 0) / 3))
         # no volume in common, no test
-        assert statistics.test_methods(rows("linear", [1.0, None]) + rows("mine", [None, 2.0]), metrics=["psnr"]) == []
+        assert outcomes({"linear": [1.0, None], "mine": [None, 2.0]}) == []
 
     def test_a_metric_nobody_has(self):
-        scores = rows("linear", LINEAR) + rows("mine", MINE)
-        assert [t.metric for t in statistics.test_methods(scores, metrics=["psnr_body", "psnr"])] == ["psnr"]
+        assert [t.metric for t in outcomes({"linear": LINEAR, "mine": MINE}, metrics=["psnr_body", "psnr"])] == ["psnr"]
 
     def test_groups_and_protocols_are_apart(self):
         scores = []
         for group, protocol, gain in (("a", "x2", 1.0), ("b", "x2", 2.0), ("a", "x4", -1.0)):
-            scores += rows("linear", LINEAR, group=group, protocol=protocol)
-            scores += rows("mine", [value + gain for value in LINEAR], group=group, protocol=protocol)
-        tests = statistics.test_methods(scores, metrics=["psnr", "ssim"])
+            mine = [value + gain for value in LINEAR]
+            scores += rows({"linear": LINEAR, "mine": mine}, protocol=protocol, group=group, ssim=0.5)
+        tests = outcomes(scores, metrics=["psnr", "ssim"])
         assert [(t.metric, t.group, t.protocol, t.mean_difference) for t in tests[:3]] == [
             ("psnr", "a", "x2", 1.0),
             ("psnr", "b", "x2", 2.0),
@@ -155,82 +133,215 @@ class TestTests:
         assert tests[0].p_adjusted == 6 / 32
 
     def test_one_volume(self):
-        (test,) = statistics.test_methods(rows("linear", [20.0]) + rows("mine", [21.0]), metrics=["psnr"])
+        (test,) = outcomes({"linear": [20.0], "mine": [21.0]})
         assert (test.n, test.wins, test.mean_difference, test.p_value) == (1, 1, 1, 0.5)
         assert math.isnan(test.low) and math.isnan(test.high)
 
     @pytest.mark.filterwarnings("error")
     def test_exact_results(self):
         """An infinite PSNR wins over a finite one and ties with another."""
-        inf = math.inf
-        scores = rows("linear", [20.0, inf, 21.0]) + rows("mine", [inf, inf, 22.0])
-        (test,) = statistics.test_methods(scores, metrics=["psnr"])
-        assert (test.mean_difference, test.wins, test.p_value) == (inf, 2, 1 / 4)
-        assert math.isnan(test.low)
-        scores = rows("linear", [20.0, inf]) + rows("mine", [inf, 20.0])
-        (test,) = statistics.test_methods(scores, metrics=["psnr"])
+        (test,) = outcomes({"linear": [20.0, inf, 21.0], "mine": [inf, inf, 22.0]})
+        assert (test.mean_difference, test.wins, test.p_value) == (inf, 2, 1 / 4) and math.isnan(test.low)
+        (test,) = outcomes({"linear": [20.0, inf], "mine": [inf, 20.0]})
         assert math.isnan(test.mean_difference) and test.wins == 1 and test.p_value > 0.5
-        (test,) = statistics.test_methods(rows("linear", [inf] * 3) + rows("mine", [inf] * 3), metrics=["psnr"])
-        assert (test.mean_difference, test.low, test.high, test.wins, test.p_value) == (0, 0, 0, 0, 1)
+        for values in ([inf] * 3, LINEAR):
+            (test,) = outcomes({"linear": values, "mine": values})
+            assert (test.mean_difference, test.low, test.high, test.wins, test.p_value) == (0, 0, 0, 0, 1)
+            assert test.p_adjusted == 1
 
-    def test_ties(self):
-        (test,) = statistics.test_methods(rows("linear", LINEAR) + rows("mine", LINEAR), metrics=["psnr"])
-        assert (test.mean_difference, test.wins, test.p_value, test.p_adjusted) == (0, 0, 1, 1)
+    def test_sharpness_has_no_better_direction(self):
+        with pytest.raises(ValueError, match="sharpness has no better direction: 1 is as sharp as the truth"):
+            compare_methods(score_table(rows(THREE)), metrics=["sharpness"])
 
 
 class TestSummaries:
     def test_by_hand(self):
-        scores = rows("linear", [20.0, 22.0, 27.0], ssim=[0.5, 0.7, 0.9]) + rows("mine", [30.0, None, math.nan])
-        found = summarize(scores, ["psnr", "ssim"])
-        assert [(s.metric, s.method, s.n) for s in found] == [
-            ("psnr", "linear", 3),
-            ("psnr", "mine", 1),
-            ("ssim", "linear", 3),
-            ("ssim", "mine", 2),
+        linear = rows({"linear": [20.0, 22.0, 27.0]}, ssim=[0.5, 0.7, 0.9])
+        found = summarize(score_table(linear + rows({"mine": [30.0, None, math.nan]}, ssim=0.5)), ["psnr", "ssim"])
+        assert found[["metric", "method", "n"]].values.tolist() == [
+            ["psnr", "linear", 3],
+            ["psnr", "mine", 1],
+            ["ssim", "linear", 3],
+            ["ssim", "mine", 2],
         ]
-        assert found[0] == MethodSummary("psnr", "p", "g", "linear", 3, 23.0, pytest.approx(math.sqrt(13)))
-        assert found[2].mean == pytest.approx(0.7) and found[2].std == pytest.approx(0.2)
-        assert found[1].mean == 30 and math.isnan(found[1].std)
+        np.testing.assert_allclose(found["mean"], [23, 30, 0.7, 0.5])
+        np.testing.assert_allclose(found["std"], [math.sqrt(13), math.nan, 0.2, 0])
 
     def test_groups_and_protocols_are_apart(self):
+        """Together, in the order of the table, also where a method comes in late."""
+        places = [(group, protocol) for group in "ab" for protocol in ("x2", "x4")]
         scores = [
-            s for g in "ab" for p in ("x2", "x4") for s in rows("m", [float(ord(g)), len(p + g)], group=g, protocol=p)
+            row
+            for k, (group, protocol) in enumerate(places)
+            for row in rows({"m": [float(k), 3.0]}, protocol=protocol, group=group)
         ]
-        found = summarize(scores, ["psnr"])
-        assert [(s.group, s.protocol) for s in found] == [("a", "x2"), ("a", "x4"), ("b", "x2"), ("b", "x4")]
-        assert [s.mean for s in found] == [(97 + 3) / 2, (97 + 3) / 2, (98 + 3) / 2, (98 + 3) / 2]
+        scores += rows({"late": [9.0]}, protocol="x2", group="a")
+        found = summarize(score_table(scores), ["psnr"])
+        assert list(zip(found["group"], found["protocol"], strict=True)) == [places[0], *places]
+        assert found["mean"].tolist() == [1.5, 9, 2, 2.5, 3] and found["method"][1] == "late"
 
     @pytest.mark.filterwarnings("error")
-    def test_infinite(self):
-        (found,) = summarize(rows("m", [20.0, math.inf]), ["psnr"])
-        assert found.mean == math.inf and math.isnan(found.std)
-
-    def test_nothing_to_average(self):
-        assert summarize(rows("m", [20.0]), ["vif"]) == [] == summarize([])
+    def test_infinite_and_none(self):
+        (found,) = summarize(score_table(rows({"m": [20.0, inf]})), ["psnr"]).itertuples()
+        assert found.mean == inf and math.isnan(found.std)
+        assert summarize(score_table(rows({"m": [20.0]})), ["vif"]).empty and summarize(score_table()).empty
 
 
-class TestMisuse:
-    @pytest.mark.parametrize("function", [statistics.test_methods, summarize])
-    def test_unknown_metric(self, function):
+class TestTable:
+    @pytest.mark.parametrize("function", [compare_methods, summarize])
+    def test_misuse(self, function):
+        scores = rows({"m": [20.0]})
         for name in ("pnsr", "volume"):
-            with pytest.raises(
-                ValueError, match=f"unknown metric '{name}'; expected one of psnr, ssim, .*memory"
-            ) as caught:
-                function(rows("m", [20.0]), metrics=[name])
-            assert "\n" not in str(caught.value)
-
-    @pytest.mark.parametrize("function", [statistics.test_methods, summarize])
-    def test_scored_twice(self, function):
+            with pytest.raises(ValueError, match=f"unknown metric '{name}'; expected one of psnr, ssim, .*memory"):
+                function(score_table(scores), metrics=[name])
         with pytest.raises(ValueError, match="volume 'v0' of group 'g' has two scores of 'm' under 'p'; expected one"):
-            function(rows("m", [20.0]) + rows("m", [20.0]))
+            function(score_table(scores + scores))
+        with pytest.raises(ValueError, match="unknown column 'pnsr'; .*did you mean 'psnr'"):
+            score_table([{**scores[0], "pnsr": 1.0}])
+
+    def test_nothing_is_assumed(self):
+        (row,) = score_table(rows({"m": [1.0]})).itertuples()
+        assert all(math.isnan(getattr(row, name)) for name in METRICS if name != "psnr")
+
+    def test_scores_in_a_file(self, tmp_path):
+        table = score_table(rows({"m": [20.5, 0.1 + 0.2]}, group='g "x", y', ssim=[inf, 1e-7]))
+        write_table(table, tmp_path / "scores.csv")
+        read = read_csv(tmp_path / "scores.csv")
+        assert list(read[0]) == ["volume", "group", "protocol", "method", *METRICS]
+        assert [row["volume"] for row in read] == ["v0", "v1"] and read[0]["group"] == 'g "x", y'
+        for name in METRICS:
+            np.testing.assert_array_equal([float(row[name]) for row in read], table[name])
+        assert (read[0]["ssim"], read[0]["vif"], read[1]["psnr"]) == ("inf", "nan", str(0.1 + 0.2))
+        assert b"\r\n" in (tmp_path / "scores.csv").read_bytes()
+
+    def test_results_in_a_file(self, tmp_path):
+        scores = score_table(rows(THREE, ssim=0.5))
+        for table in (compare_methods(scores), summarize(scores)):
+            write_table(table, tmp_path / "rows.csv")
+            read = read_csv(tmp_path / "rows.csv")
+            assert [list(row.values()) for row in read] == [[str(value) for value in row] for row in table.values]
+        write_table(compare_methods(score_table()), tmp_path / "none.csv")
+        assert (tmp_path / "none.csv").read_text() == ""
+
+    def test_a_failure_leaves_the_older_file(self, tmp_path, monkeypatch):
+        write_table(score_table(rows({"m": [1.0]})), tmp_path / "rows.csv")
+        before = (tmp_path / "rows.csv").read_text()
+
+        def fail(table, path, **options):
+            path.write_text("half")
+            raise OSError("no space left")
+
+        monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+        with pytest.raises(OSError, match="no space left"):
+            write_table(score_table(rows({"m": [2.0]})), tmp_path / "rows.csv")
+        assert (tmp_path / "rows.csv").read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_written(tmp_path):
-    scores = rows("linear", LINEAR) + rows("mine", MINE)
-    for results, kind in ((statistics.test_methods(scores), MethodTest), (summarize(scores), MethodSummary)):
-        write_rows(results, tmp_path / "rows.csv")
-        with (tmp_path / "rows.csv").open(newline="") as file:
-            read = list(csv.reader(file))
-        assert read[0] == [field.name for field in fields(kind)]
-        assert read[1:] == [[str(value) for value in astuple(result)] for result in results]
-        assert all(type(value) in (str, int, float) for result in results for value in astuple(result))
+def by_counting(difference):
+    """The exact one-sided p-value: which share of all sign patterns has a rank sum as large."""
+    values = [value for value in difference if value != 0]
+    ranks = stats.rankdata(np.abs(values))
+    found = sum(rank for rank, value in zip(ranks, values, strict=True) if value > 0)
+    patterns = itertools.product((0, 1), repeat=len(ranks))
+    return np.mean([np.dot(ranks, pattern) >= found for pattern in patterns])
+
+
+class TestSignedRank:
+    def test_differences(self):
+        found = paired_difference([1.0, inf, 3.0, inf, -inf], [3.0, 2.0, inf, inf, -inf])
+        assert found.tolist() == [-2.0, inf, -inf, 0.0, 0.0]
+        found = paired_difference([3, 4], [1, 4])
+        assert found.tolist() == [2.0, 0.0] and found.dtype == np.float64
+
+    @pytest.mark.parametrize("n", [1, 2, 5, 10, 25])
+    def test_all_better(self, n):
+        """One of the 2^n patterns of signs."""
+        assert signed_rank_p_value(0.1 * np.arange(1, n + 1)) == pytest.approx(0.5**n, rel=1e-9)
+
+    @pytest.mark.parametrize(
+        "difference",
+        [
+            [1.0, -2.0, 3.0, 4.0, 5.0],  # rank 2 lost: patterns that lose {}, {1} or {2}, 3 of 32
+            [-1.0, 2.0, 3.0, 4.0, 5.0],
+            [-5.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0],
+            [-2.0, -1.0, 0.5],
+            [-1.0, -2.0, -3.0],
+        ],
+    )
+    def test_by_counting(self, difference):
+        assert signed_rank_p_value(difference) == pytest.approx(by_counting(difference), rel=1e-9)
+
+    @pytest.mark.parametrize(
+        ("difference", "expected"),
+        [
+            ([1.0, -2.0, 3.0, 4.0, 5.0], 3 / 32),
+            ([0.0, 1.0, 0.0, 2.0, 3.0], 1 / 8),  # zeros are dropped
+            ([1.0, 1.0, 1.0], 1 / 8),  # equal sizes share their rank
+            # ranks 1.5, 1.5, 3, 4, the loss of 1.5: sums of losses up to 1.5 are {}, and either 1.5
+            ([-1.0, 1.0, 2.0, 3.0], 3 / 16),
+            ([0.0, 0.0], 1.0),
+        ],
+    )
+    def test_on_paper(self, difference, expected):
+        assert signed_rank_p_value(difference) == pytest.approx(expected)
+
+    def test_as_scipy(self):
+        difference = np.random.default_rng(0).normal(0.3, 1, 30)
+        assert signed_rank_p_value(difference) == stats.wilcoxon(difference, alternative="greater").pvalue
+        assert signed_rank_p_value(-difference) == stats.wilcoxon(difference, alternative="less").pvalue
+        # an exact result has the highest rank
+        assert signed_rank_p_value([inf, 1.0, -2.0, 3.0]) == signed_rank_p_value([9.0, 1.0, -2.0, 3.0])
+
+
+class TestHolm:
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            # sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 .04, never falling
+            ([0.04, 0.01, 0.03, 0.02], [0.06, 0.04, 0.06, 0.06]),
+            ([0.005, 0.04, 0.03], [0.015, 0.06, 0.06]),
+            ([0.5, 0.6, 0.9], [1.0, 1.0, 1.0]),
+            ([0.02, 0.02], [0.04, 0.04]),
+            ([0.03], [0.03]),
+            ([], []),
+        ],
+    )
+    def test_by_hand(self, values, expected):
+        before = np.array(values)
+        assert holm_correction(before) == pytest.approx(expected)
+        assert before.tolist() == values
+
+
+class TestBootstrap:
+    def test_covers(self):
+        """About 95 of 100 intervals hold the true mean, about half of those at a level of 0.5."""
+        samples = np.random.default_rng(0).normal(0.5, 1.0, (300, 40))
+        shares = []
+        for confidence in (0.95, 0.5):
+            ends = [bootstrap_interval(sample, confidence, resamples=300) for sample in samples]
+            shares.append(np.mean([low <= 0.5 <= high for low, high in ends]))
+        assert 0.9 < shares[0] < 0.98 and 0.42 < shares[1] < 0.58
+
+    def test_normal_sample(self):
+        """With many values, the interval is that of the normal distribution."""
+        sample = np.random.default_rng(1).normal(3.0, 2.0, 400)
+        half = 1.96 * sample.std() / 20
+        np.testing.assert_allclose(bootstrap_interval(sample), [sample.mean() - half, sample.mean() + half], atol=0.01)
+
+    def test_by_hand(self):
+        """Means of draws from {0, 1}: 0, 1/2, 1 with shares 1/4, 1/2, 1/4."""
+        assert bootstrap_interval([0.0, 1.0], 0.95) == (0.0, 1.0)
+        assert bootstrap_interval([0.0, 1.0], 0.4) == (0.5, 0.5)
+        assert bootstrap_interval([0.25] * 5) == (0.25, 0.25)
+
+    def test_seed(self):
+        sample = np.random.default_rng(2).normal(size=12)
+        before = np.random.get_state()[1].copy()
+        assert bootstrap_interval(sample, seed=3) == bootstrap_interval(sample, seed=3)
+        assert bootstrap_interval(sample, seed=3) != bootstrap_interval(sample, seed=4)
+        assert bootstrap_interval(sample, resamples=50) != bootstrap_interval(sample, resamples=500)
+        assert (np.random.get_state()[1] == before).all()
+
+    @pytest.mark.parametrize("sample", [[], [1.0], [1.0, inf, 2.0], [1.0, math.nan]])
+    def test_none(self, sample):
+        assert all(math.isnan(end) for end in bootstrap_interval(sample))

@@ -304,18 +304,6 @@ class TestGrid:
         assert grid.is_observed.tolist() == [float(position).is_integer() for position in grid.positions]
         assert grid.observed_source.tolist() == [int(p) for p in grid.positions if float(p).is_integer()]
 
-    def test_every_input_slice_is_observed_once(self):
-        grid = OutputGrid.from_factor(7, 3)
-        assert grid.observed_source.tolist() == list(range(7))
-        assert grid.is_observed.nonzero().ravel().tolist() == list(range(0, 19, 3))
-
-    @pytest.mark.parametrize("num_slices", [2, 3, 50])
-    def test_last_slice(self, num_slices):
-        grid = OutputGrid.from_factor(num_slices, 4)
-        assert grid.positions[-1] == num_slices - 1
-        assert (grid.lower[-1], grid.alpha[-1]) == (num_slices - 2, 1)
-        assert grid.alpha[-5:].tolist() == [0, 0.25, 0.5, 0.75, 1]
-
     def test_factor_one_keeps_the_grid(self):
         affine = make_affine((1, 1, 3), (0.1, 0.2, 0.3, 0.9))
         grid = OutputGrid.from_factor(4, 1)

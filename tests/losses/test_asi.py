@@ -65,23 +65,13 @@ class TestEquation3:
         target[:, 2 * channels :] = float("nan")
         assert loss(pred, target).item() == value.item()
 
-    def test_without_reconstruction(self):
+    @pytest.mark.parametrize(("synthesis", "reconstruction"), [(0.4, 1.0), (1.0, 0.0)])
+    def test_gradients(self, synthesis, reconstruction):
         pred, target = rand(2, 3, 8, 8).requires_grad_(), rand(2, 3, 8, 8, seed=1)
-        ASILoss(reconstruction_weight=0)(pred, target).backward()
-        assert (pred.grad[:, :2] == 0).all() and (pred.grad[:, 2] != 0).all()
-
-    def test_gradients(self):
-        pred, target = rand(2, 3, 8, 8).requires_grad_(), rand(2, 3, 8, 8, seed=1)
-        ASILoss(synthesis_weight=0.4)(pred, target).backward()
-        difference = (pred - target).detach()
-        count = 2 * 8 * 8
-        torch.testing.assert_close(pred.grad[:, :2], 2 * difference[:, :2] / (2 * count))
-        torch.testing.assert_close(pred.grad[:, 2:], 0.4 * 2 * difference[:, 2:] / count)
-
-    def test_perfect(self):
-        triple = rand(2, 3, 16, 16).float()
-        loss = ASILoss({"mse": 1.0, "l1": 1.0}, {"mse": 1.0, "ssim": 0.02})
-        assert loss(triple, triple).item() == pytest.approx(0, abs=1e-6)
+        ASILoss(synthesis_weight=synthesis, reconstruction_weight=reconstruction)(pred, target).backward()
+        difference, count = (pred - target).detach(), 2 * 8 * 8
+        torch.testing.assert_close(pred.grad[:, :2], reconstruction * 2 * difference[:, :2] / (2 * count))
+        torch.testing.assert_close(pred.grad[:, 2:], synthesis * 2 * difference[:, 2:] / count)
 
 
 class TestErrors:
@@ -90,15 +80,14 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"two slices and the one between, got {channels}"):
             ASILoss()(rand(2, channels, 8, 8), rand(2, channels, 8, 8))
 
-    @pytest.mark.parametrize("shape", [(2, 6, 8, 8), (2, 3, 8, 7), (1, 3, 8, 8)])
-    def test_shapes(self, shape):
+    def test_shapes(self):
         with pytest.raises(ValueError, match="differ in shape"):
-            ASILoss()(rand(2, 3, 8, 8), rand(*shape))
+            ASILoss()(rand(2, 3, 8, 8), rand(2, 3, 8, 7))
 
     @pytest.mark.parametrize("weight", [-1.0, float("nan")])
     @pytest.mark.parametrize("name", ["synthesis_weight", "reconstruction_weight"])
     def test_weights(self, name, weight):
-        with pytest.raises(ValueError, match=f"{name} must not be negative, got {weight}"):
+        with pytest.raises(ValueError, match=f"{name} must be zero or a positive number, got {weight}"):
             ASILoss(**{name: weight})
 
     @pytest.mark.parametrize("which", ["reconstruction", "synthesis"])

@@ -85,12 +85,15 @@ def as_images(*images):
 class TestAgainstOthers:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("shape", [(41, 41), (64, 47), (45, 90)])
-    def test_independent_float64(self, shape, kind):
+    def test_float64(self, shape, kind):
+        """Equal to the authors' program, and to torchmetrics."""
         truth = scene(*shape)
         pred = degraded(truth, kind)
         found = visual_information_fidelity(as_images(pred), as_images(truth))
         assert found.shape == (1, 1) and found.dtype == torch.float64
         assert found.item() == pytest.approx(vif_by_scipy(255 * pred, 255 * truth), abs=1e-9)
+        expected = by_torchmetrics(255 * as_images(pred), 255 * as_images(truth)).item()
+        assert found.item() == pytest.approx(expected, abs=1e-9)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_float32_images(self, kind):
@@ -106,15 +109,6 @@ class TestAgainstOthers:
             rounded = [255 / data_range * image[0, 0].double().numpy() for image in (first, second)]
             assert found.item() == pytest.approx(vif_by_scipy(*rounded), abs=1e-9)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_torchmetrics(self, kind):
-        truth = scene(50, 66, seed=1)
-        pred = degraded(truth, kind)
-        expected = by_torchmetrics(255 * as_images(pred), 255 * as_images(truth)).item()
-        assert visual_information_fidelity(as_images(pred), as_images(truth)).item() == pytest.approx(
-            expected, abs=1e-9
-        )
-
     def test_each_image_and_channel_on_its_own(self):
         """More images than are computed at once, with channels."""
         truth = torch.as_tensor(np.stack([scene(41, 43, seed) for seed in range(18)]).reshape(9, 2, 41, 43))
@@ -129,14 +123,10 @@ class TestAgainstOthers:
 
 
 class TestMeaning:
-    def test_equal_images(self):
+    def test_all_or_nothing_left(self):
         truth = as_images(scene(48, 48))
-        assert visual_information_fidelity(truth, truth).item() == pytest.approx(1, abs=1e-9)
-
-    def test_nothing_left(self):
-        truth = as_images(scene(48, 48))
-        for pred in (1 - truth, torch.full_like(truth, 0.4)):
-            assert visual_information_fidelity(pred, truth).item() == pytest.approx(0, abs=1e-9)
+        for pred, expected in ((truth, 1), (1 - truth, 0), (torch.full_like(truth, 0.4), 0)):
+            assert visual_information_fidelity(pred, truth).item() == pytest.approx(expected, abs=1e-9)
 
     def test_brightness_does_not_count(self):
         truth = scene(48, 48)
@@ -195,9 +185,8 @@ class TestConstantTruth:
 class TestErrors:
     @pytest.mark.parametrize("shape", [(1, 1, 40, 60), (1, 1, 60, 40)])
     def test_small(self, shape):
-        with pytest.raises(ValueError, match=r"at least 41 x 41 pixels, got \(\d+, \d+\)") as caught:
+        with pytest.raises(ValueError, match=r"at least 41 x 41 pixels, got \(\d+, \d+\)"):
             visual_information_fidelity(torch.zeros(shape), torch.zeros(shape))
-        assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
         "shapes", [((2, 1, 41, 41), (1, 1, 41, 41)), ((1, 1, 41, 41), (1, 1, 41, 42)), ((41, 41), (41, 41))]

@@ -124,11 +124,8 @@ class TestErrors:
     @pytest.mark.parametrize("name", ["niqe", "ma"])
     def test_no_package(self, monkeypatch, name):
         monkeypatch.setitem(sys.modules, "pyiqa", None)
-        with pytest.raises(
-            ImportError, match=f"the score '{name}' needs the package pyiqa .*pip install pyiqa"
-        ) as caught:
+        with pytest.raises(ImportError, match=f"the score '{name}' needs the package pyiqa .*pip install pyiqa"):
             PerceptualMetric(name)
-        assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("error", [OSError("<urlopen error>"), RuntimeError("no torchvision::nms")])
     def test_no_weights(self, monkeypatch, pyiqa, error):

@@ -78,30 +78,6 @@ class TestDistances:
                     expected = distance(row, column, offset, across, along, size)
                     assert found[0, number, row, column].item() == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
-    def test_offset_zero(self):
-        """On the observed row the center's distance is 0 and the matrix is symmetric."""
-        for size in (1, 3, 5):
-            matrix = filter_distance_matrix([0.0], 3.0, 0.6, size)[0, 0]
-            assert matrix[size // 2, size // 2] == 0
-            assert (matrix == 0).sum() == 1
-            assert torch.equal(matrix, matrix.flip(0)) and torch.equal(matrix, matrix.flip(1))
-
-    @pytest.mark.parametrize("offset", [0.1, 0.37, 0.49, 0.51, 1 / 3, 0.9])
-    def test_nearest_row(self, offset):
-        """Past the middle of the gap the row after the center is the nearer one: rows are not upside down."""
-        center = filter_distance_matrix([offset], 4.0, 1.0)[0, 0, :, 1]
-        assert center.argmin() == (1 if offset < 0.5 else 2)
-        assert center[0] > 4.0
-
-    @pytest.mark.parametrize("size", [3, 5])
-    @pytest.mark.parametrize("offset", [0.25, 0.37, 0.5, 2 / 3])
-    def test_mirrored(self, offset, size):
-        """Seen from the row after, offset c is 1 - c: the rows that both filters have in common are turned round."""
-        matrix = filter_distance_matrix([offset, 1 - offset], 4.0, 0.9, size)[0]
-        torch.testing.assert_close(matrix[0, 1:], matrix[1, 1:].flip(0))
-        assert not torch.allclose(matrix[0], matrix[1].flip(0))
-        assert torch.equal(matrix, matrix.flip(-1))
-
     @settings(max_examples=20, deadline=None)
     @given(offsets_in_gap, spacings, spacings)
     def test_doubled_spacing_doubles_entries(self, offset, across, along):
@@ -216,26 +192,6 @@ class TestApplication:
         found = apply_generated_filters(features, filters)
         assert found.shape == (batch, offsets, rows, columns)
         torch.testing.assert_close(found, expected, **EXACT)
-
-    @pytest.mark.parametrize("size", [1, 3, 5])
-    def test_single_taps(self, size):
-        """A filter with one 1 shifts the features: rows without padding, columns with zeros."""
-        features = rand(1, 1, 3 + size - 1, 6).float()
-        for row in range(size):
-            for column in range(size):
-                filters = torch.zeros(1, 1, 1, size, size)
-                filters[..., row, column] = 1
-                padded = F.pad(features, (size // 2, size // 2))
-                expected = padded[:, :, row : row + 3, column : column + 6]
-                torch.testing.assert_close(apply_generated_filters(features, filters), expected)
-
-    def test_every_sample_has_its_bank(self):
-        """Sample b multiplies by b + 1, offset r by 10^r."""
-        marks = (torch.arange(4)[:, None] + 1) * 10 ** torch.arange(2)
-        banks = torch.zeros(4, 2, 5, 3, 3)
-        banks[:, :, 0, 1, 1] = marks.float()
-        found = apply_generated_filters(torch.ones(4, 5, 3, 4), banks)
-        assert torch.equal(found[:, :, 0, 0], marks.float())
 
     @pytest.mark.parametrize(("batch", "banks"), [(1, 3), (2, 4), (2, 3), (3, 2)])
     def test_wrong_number_of_banks(self, batch, banks):

@@ -231,32 +231,9 @@ class TestArchitecture:
             network(pair, alpha).square().sum().backward()
             assert tuple(bool((pair.grad[:, k] != 0).any()) for k in range(2)) == shares
 
-    def test_one_level_of_zeros_is_a_constant(self):
-        """ACAI's form: all of a slice goes through its one code."""
-        network = build(**ACAI)
-        codes = network.encode(rand(2, 1, 8, 8))
-        assert len(codes) == 1
-        out = network.decode((torch.zeros_like(codes[0]),))
-        assert torch.equal(out[0], out[1]) and not torch.allclose(network.decode(codes)[0], out[0])
-
 
 class TestVolumes:
     """Whole scans, by the inferer."""
-
-    @BOTH
-    @pytest.mark.parametrize("batch_size", [1, 3, 0])
-    @pytest.mark.parametrize("keep", [True, False])
-    @torch.no_grad()
-    def test_factor(self, network_class, batch_size, keep):
-        network, volume = build(network_class), rand(1, 1, 13, 9, 5)
-        out = LatentSliceInferer(factor=3, batch_size=batch_size, keep_observed=keep)(volume, network)
-        assert out.shape == (1, 1, 13, 9, 13)
-        slices, result = volume[0, 0].movedim(-1, 0), out[0, 0].movedim(-1, 0)
-        pairs = torch.stack([slices[:-1], slices[1:]], dim=1)
-        synthesized = network(pairs, torch.tensor([[1 / 3, 2 / 3]]).double().expand(4, 2))
-        torch.testing.assert_close(torch.stack([result[1::3], result[2::3]], dim=1), synthesized)
-        expected = slices if keep else network.decode(network.encode(slices[:, None]), (13, 9))[:, 0]
-        torch.testing.assert_close(result[::3], expected, rtol=0, atol=0 if keep else 1e-9)
 
     @torch.no_grad()
     def test_spacing(self):
@@ -337,14 +314,6 @@ class TestVariational:
         torch.testing.assert_close(out[:, 2:], network.decode(tuple(middle)))
         torch.testing.assert_close(out[:, :1], network.decode(tuple(code[:2] for code in codes)))
         torch.testing.assert_close(out[:, 1:2], network.decode(tuple(code[2:] for code in codes)))
-
-    def test_seeds(self):
-        network = build(VariationalHRINetAutoencoder).train()
-        results = []
-        for seed in (1, 1, 2):
-            torch.manual_seed(seed)
-            results.append(network(rand(2, 2, 16, 16)))
-        assert torch.equal(results[0], results[1]) and not torch.allclose(results[0], results[2])
 
     @pytest.mark.parametrize("training", [False, True])
     def test_divergence_of_the_network(self, training):

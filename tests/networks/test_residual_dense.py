@@ -74,19 +74,6 @@ class TestBlock:
         image = rand(2, 6, *(5, 4, 3)[:dims]) - 0.5
         torch.testing.assert_close(block(image), block_by_hand(block, image, dims), **EXACT)
 
-    def test_fusion_is_linear(self):
-        """No activation follows the fusion or the skip connection: with zero layers the block is an affine map."""
-        block = ResidualDenseBlock(2, channels=3, growth=2, num_layers=2)
-        with torch.no_grad():
-            for layer in block.layers:
-                layer.weight.zero_()
-                layer.bias.fill_(-1)  # the ReLU kills it
-            block.fusion.bias.fill_(0.25)
-            block.fusion.weight.zero_()
-            block.fusion.weight[:, :3, 0, 0] = -2 * torch.eye(3)
-        image = rand(1, 3, 4, 4).float()
-        torch.testing.assert_close(block(image), 0.25 - image)
-
 
 class TestNetwork:
     def test_parameter_count_of_the_paper(self):
@@ -128,17 +115,6 @@ class TestNetwork:
         found = network(image)
         assert found.shape[1] == (8 if outputs is None else outputs)
         torch.testing.assert_close(found, expected, **EXACT)
-
-    @DIMS
-    def test_features_precede_the_last_convolution(self, dims):
-        torch.manual_seed(0)
-        network = ResidualDenseNetwork(dims, 2, 1, **SMALL)
-        features = ResidualDenseNetwork(dims, 2, None, **SMALL)
-        assert features.last is None
-        state = {name: value for name, value in network.state_dict().items() if not name.startswith("last.")}
-        features.load_state_dict(state)
-        image = rand(1, 2, *(6, 5, 4)[:dims]).float()
-        torch.testing.assert_close(network.last(features(image)), network(image))
 
     @DIMS
     @pytest.mark.parametrize("size", [(1, 1, 1), (1, 7, 2), (9, 1, 3), (6, 5, 4)])

@@ -20,26 +20,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_sliceinterp.networks.blocks.views import (
-    EDGES,
-    VIEW_DIRECTIONS,
-    from_view,
-    neighbor_triples,
-    to_view,
-    view_spacing,
-)
+from monai_sliceinterp.networks.blocks import from_view, neighbor_triples, to_view, view_spacing
+from monai_sliceinterp.networks.blocks.views import EDGES, VIEW_DIRECTIONS
+from tests.networks.helpers import check_error
 
 DIRECTIONS = pytest.mark.parametrize("direction", VIEW_DIRECTIONS)
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
 def marked(count: int, height: int, width: int):
-    """Stack in which every voxel tells where it is: n * 10000 + h * 100 + w."""
+    """Stack whose voxels contain their position: n * 10000 + h * 100 + w."""
     n, h, w = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
     return n * 10000 + h * 100 + w
 
 
-def place(direction: str, view: int, column: int, height: int, width: int) -> tuple[int, int]:
+def pixel(direction: str, view: int, column: int, height: int, width: int) -> tuple[int, int]:
     """Pixel (h, w) that a view's image ``view`` shows in its column ``column``."""
     if direction == "rows":
         return view, column
@@ -53,10 +48,13 @@ def view_size(direction: str, height: int, width: int) -> tuple[int, int]:
     return {"rows": (height, width), "columns": (width, height)}.get(direction, (height + width - 1, height))
 
 
-def test_directions():
+def test_directions_and_defaults():
     # the order is part of the interface: the first two are the paper's views
     assert VIEW_DIRECTIONS == ("rows", "columns", "diagonal", "antidiagonal")
     assert EDGES == ("replicate", "zero")
+    stack, images = marked(2, 3, 4), torch.rand(3, 2, 2)
+    assert torch.equal(to_view(stack), to_view(stack, "rows"))
+    assert torch.equal(neighbor_triples(images), neighbor_triples(images, edge="replicate"))
 
 
 class TestViews:
@@ -68,7 +66,7 @@ class TestViews:
         assert images.shape == (views, count, columns)
         for view in range(views):
             for column in range(columns):
-                h, w = place(direction, view, column, *size)
+                h, w = pixel(direction, view, column, *size)
                 expected = [n * 10000 + h * 100 + w for n in range(count)]
                 assert images[view, :, column].tolist() == expected
 
@@ -88,69 +86,14 @@ class TestViews:
         assert back.shape == stack.shape and torch.equal(back, stack)
 
     @DIRECTIONS
-    @pytest.mark.parametrize("size", [(1, 1), (1, 6), (6, 1), (2, 1), (1, 2), (5, 5)])
-    def test_thin_slices(self, direction, size):
-        stack = marked(3, *size)
-        assert torch.equal(from_view(to_view(stack, direction), direction, size), stack)
-
-    @DIRECTIONS
     @pytest.mark.parametrize("size", [(4, 6), (6, 4)])
     def test_slice_count_may_change(self, direction, size):
-        """The inferer puts images together that have more rows than the stack they were cut from."""
+        """The inferer assembles images that have more rows than the stack they come from."""
         stack = marked(5, *size)
         images = to_view(stack, direction)
         assert torch.equal(from_view(images[:, 1:4], direction, size), stack[1:4])
         doubled = images.repeat_interleave(2, dim=-2)
         assert torch.equal(from_view(doubled, direction, size), stack.repeat_interleave(2, dim=0))
-
-    @DIRECTIONS
-    def test_leading_dimensions(self, direction):
-        stack = torch.stack([marked(2, 4, 3), marked(2, 4, 3) + 1_000_000])
-        images = to_view(stack, direction)
-        for sample in range(2):
-            assert torch.equal(images[sample], to_view(stack[sample], direction))
-        assert torch.equal(to_view(stack[:, None], direction)[:, 0], images)
-
-    @pytest.mark.parametrize("size", [(5, 5), (4, 7), (7, 4)])
-    def test_diagonals(self, size):
-        """Inside the slice an image runs along (h, h + d); the next image is one pixel to the right."""
-        height, width = size
-        for direction, step in (("diagonal", 1), ("antidiagonal", -1)):
-            images = to_view(marked(1, *size), direction)[:, 0]
-            h, w = images // 100, images % 100
-            assert torch.equal(h, torch.arange(height).expand_as(h))
-            inside = (w[:, 1:] - w[:, :-1]) == step
-            # every pixel of the slice is inside one line, so H W of the entries are, less those that repeat the border
-            line = torch.arange(1 - height, width)[:, None] + torch.arange(height)
-            kept = (line >= 0) & (line < width)
-            assert kept.sum() == height * width
-            assert sorted(images[kept].tolist()) == sorted(marked(1, *size).flatten().tolist())
-            assert inside[kept[:, 1:] & kept[:, :-1]].all()
-            assert (w[1:] - w[:-1])[kept[1:] & kept[:-1]].unique().tolist() == [step]
-
-    @pytest.mark.parametrize("size", [(6, 6), (5, 8), (8, 5)])
-    def test_ramps(self, size):
-        """h - w is constant along diagonals and h + w along antidiagonals; across them they rise by 2 a column."""
-        height, width = size
-        h, w = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        main, length = height - 1, min(height, width)  # the line that starts in a corner of the slice
-        for direction, flat, steep in (("diagonal", h - w, h + w), ("antidiagonal", h + w, h - w)):
-            line = to_view(flat[None], direction)[main, 0, :length]
-            assert line.unique().numel() == 1
-            line = to_view(steep[None], direction)[main, 0, :length]
-            assert (line.diff() == 2).all()
-        assert to_view(h[None], "columns")[:, 0].diff(dim=-1).unique().tolist() == [1]
-        assert to_view(w[None], "columns")[:, 0].diff(dim=-1).unique().tolist() == [0]
-        assert to_view(w[None], "rows")[:, 0].diff(dim=-1).unique().tolist() == [1]
-        assert to_view(h[None], "rows")[:, 0].diff(dim=-1).unique().tolist() == [0]
-
-    def test_antidiagonals_are_diagonals_of_the_mirrored_stack(self):
-        stack = marked(2, 5, 3)
-        assert torch.equal(to_view(stack, "antidiagonal"), to_view(stack.flip(-1), "diagonal"))
-        assert not torch.equal(to_view(stack, "antidiagonal"), to_view(stack, "diagonal"))
-
-    def test_default_is_rows(self):
-        assert torch.equal(to_view(marked(2, 3, 4)), to_view(marked(2, 3, 4), "rows"))
 
     @DIRECTIONS
     def test_gradients(self, direction):
@@ -167,9 +110,7 @@ class TestViews:
             lambda: from_view(torch.zeros(3, 2, 4), wrong, (3, 4)),
             lambda: view_spacing(wrong, (1.0, 1.0)),
         ):
-            with pytest.raises(ValueError, match="unknown view direction .*rows, columns, diagonal") as caught:
-                call()
-            assert "\n" not in str(caught.value)
+            check_error("unknown view direction .*rows, columns, diagonal", call)
 
 
 class TestSpacing:
@@ -198,8 +139,8 @@ class TestSpacing:
         """Distance of the positions in mm that neighboring columns of an image show, on the line through a corner."""
         spacing = (0.6, 0.8)
         h, w = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
-        place_mm = torch.stack([h * spacing[0], w * spacing[1]])[:, None]  # (2, 1, H, W)
-        line = to_view(place_mm, direction)[:, size[0] - 1, 0, :3]
+        positions = torch.stack([h * spacing[0], w * spacing[1]])[:, None]  # in mm, (2, 1, H, W)
+        line = to_view(positions, direction)[:, size[0] - 1, 0, :3]
         steps = torch.linalg.norm(line.diff(dim=-1), dim=0)
         torch.testing.assert_close(steps, view_spacing(direction, spacing).expand_as(steps))
 
@@ -217,10 +158,6 @@ class TestNeighbors:
             assert torch.equal(found[view, 0], images[view - 1] if view > 0 else outside)
             assert torch.equal(found[view, 1], images[view])
             assert torch.equal(found[view, 2], images[view + 1] if view < count - 1 else outside)
-
-    def test_default_is_replicate(self):
-        images = torch.rand(3, 2, 2)
-        assert torch.equal(neighbor_triples(images), neighbor_triples(images, edge="replicate"))
 
     @settings(max_examples=40, deadline=None)
     @given(count=st.integers(1, 6), ends=st.tuples(st.integers(0, 6), st.integers(0, 6)), edge=st.sampled_from(EDGES))
@@ -247,6 +184,4 @@ class TestNeighbors:
 
     @pytest.mark.parametrize("wrong", ["", "reflect", "Zero", None])
     def test_unknown_edge(self, wrong):
-        with pytest.raises(ValueError, match="unknown edge .*replicate, zero") as caught:
-            neighbor_triples(torch.rand(3, 2, 2), edge=wrong)
-        assert "\n" not in str(caught.value)
+        check_error("unknown edge .*replicate, zero", neighbor_triples, torch.rand(3, 2, 2), edge=wrong)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -38,82 +39,65 @@ def conv_by_hand(x, weight, stride):
     for i in range(kernel):
         for j in range(kernel):
             for k in range(kernel):
-                part = padded[
-                    :,
-                    :,
-                    i : i + stride * (sizes[0] - 1) + 1 : stride,
-                    j : j + stride * (sizes[1] - 1) + 1 : stride,
-                    k : k + stride * (sizes[2] - 1) + 1 : stride,
-                ]
-                result = result + torch.einsum("oc,bcxyz->boxyz", weight[:, :, i, j, k], part)
+                x, y, z = (
+                    slice(first, first + stride * (size - 1) + 1, stride)
+                    for first, size in zip((i, j, k), sizes, strict=True)
+                )
+                result = result + torch.einsum("oc,bcxyz->boxyz", weight[:, :, i, j, k], padded[:, :, x, y, z])
     return result
 
 
-class TestHalving:
-    @pytest.mark.parametrize("normalize", [True, False])
-    @pytest.mark.parametrize("slope", [0.2, 0.05])
-    def test_by_hand(self, normalize, slope):
-        torch.manual_seed(0)
-        block = HalvingBlock(2, 3, normalize, slope).double()
-        image = rand(2, 2, 6, 4, 8) - 0.5
-        conv = block[0].conv
-        assert (conv.bias is None) is normalize and conv.weight.shape == (3, 2, 4, 4, 4)
-        expected = conv_by_hand(image, conv.weight, 2)
-        assert expected.shape == (2, 3, 3, 2, 4)
-        if normalize:
-            expected = batch_normalized(expected)
-        else:
-            expected = expected + conv.bias[None, :, None, None, None]
-        torch.testing.assert_close(block(image), leaky(expected, slope), **EXACT)
-
-    def test_evaluation_by_hand(self):
-        torch.manual_seed(0)
-        block = HalvingBlock(1, 2).double().eval()
-        layer = block[0].adn.N
-        as_trained(layer)
-        image = rand(1, 1, 4, 6, 4)
-        expected = normalized(conv_by_hand(image, block[0].conv.weight, 2), layer.state_dict())
-        torch.testing.assert_close(block(image), leaky(expected, 0.2), **EXACT)
+def after_convolution(x, layer, mode, slope):
+    """Bias or normalization, then leaky ReLU."""
+    if mode == "bias":
+        return leaky(x + layer.conv.bias[None, :, None, None, None], slope)
+    return leaky(batch_normalized(x) if mode == "batch" else normalized(x, layer.adn.N.state_dict()), slope)
 
 
-class TestDoubling:
-    @pytest.mark.parametrize("normalize", [True, False])
-    @pytest.mark.parametrize("slope", [0.2, 0.05])
-    def test_by_hand(self, normalize, slope):
-        torch.manual_seed(0)
-        block = DoublingBlock(3, 2, 4, normalize, slope).double()
+def upsampled(x):
+    """Trilinear upsampling by 2 with aligned voxel areas, by a sum over eight neighbors for each voxel."""
+    sizes = x.shape[2:]
+    result = torch.zeros(*x.shape[:2], *(2 * n for n in sizes), dtype=x.dtype)
+    for index in np.ndindex(*result.shape[2:]):
+        for corner in np.ndindex(2, 2, 2):
+            weight, source = 1.0, []
+            for position, bit, size in zip(index, corner, sizes, strict=True):
+                at = (position + 0.5) / 2 - 0.5
+                low = math.floor(at)
+                weight *= at - low if bit else 1 - (at - low)
+                source.append(min(max(low + bit, 0), size - 1))
+            result[(slice(None), slice(None), *index)] += weight * x[(slice(None), slice(None), *source)]
+    return result
+
+
+def build(block_class, mode, *args):
+    torch.manual_seed(0)
+    block = block_class(*args).double()
+    return as_trained(block) if mode == "running" else block
+
+
+@pytest.mark.parametrize("mode", ["bias", "batch", "running"])
+@pytest.mark.parametrize("slope", [0.2, 0.05])
+class TestResolution:
+    def test_halving(self, mode, slope):
+        block, image = build(HalvingBlock, mode, 2, 3, mode != "bias", slope), rand(2, 2, 6, 4, 8) - 0.5
+        weight = block[0].conv.weight
+        assert weight.shape == (3, 2, 4, 4, 4) and (block[0].conv.bias is None) is (mode != "bias")
+        expected = after_convolution(conv_by_hand(image, weight, 2), block[0], mode, slope)
+        copy = image.clone()
+        torch.testing.assert_close(block(image), expected, **EXACT)
+        assert torch.equal(image, copy) and expected.shape == (2, 3, 3, 2, 4)
+
+    def test_doubling(self, mode, slope):
+        block = build(DoublingBlock, mode, 3, 2, 4, mode != "bias", slope)
         below, skip = rand(2, 3, 2, 3, 1) - 0.5, rand(2, 2, 4, 6, 2, seed=1) - 0.5
+        weight = block.convolution.conv.weight
+        assert weight.shape == (4, 5, 3, 3, 3) and (block.convolution.conv.bias is None) is (mode != "bias")
+        joined = conv_by_hand(torch.cat([upsampled(below), skip], 1), weight, 1)
+        expected = after_convolution(joined, block.convolution, mode, slope)
         copies = below.clone(), skip.clone()
-        upsampled = torch.zeros(2, 3, 4, 6, 2, dtype=torch.float64)
-        for i in range(4):
-            for j in range(6):
-                for k in range(2):
-                    value = 0
-                    for corner in range(8):
-                        weight, place = 1.0, []
-                        for position, bit, size in ((i, corner & 1, 2), (j, corner >> 1 & 1, 3), (k, corner >> 2, 1)):
-                            at = (position + 0.5) / 2 - 0.5
-                            low = math.floor(at)
-                            weight *= at - low if bit else 1 - (at - low)
-                            place.append(min(max(low + bit, 0), size - 1))
-                        value = value + weight * below[:, :, place[0], place[1], place[2]]
-                    upsampled[:, :, i, j, k] = value
-        conv = block.convolution.conv
-        assert (conv.bias is None) is normalize and conv.weight.shape == (4, 5, 3, 3, 3)
-        expected = conv_by_hand(torch.cat([upsampled, skip], 1), conv.weight, 1)
-        expected = batch_normalized(expected) if normalize else expected + conv.bias[:, None, None, None]
-        torch.testing.assert_close(block(below, skip), leaky(expected, slope), **EXACT)
+        torch.testing.assert_close(block(below, skip), expected, **EXACT)
         assert torch.equal(below, copies[0]) and torch.equal(skip, copies[1])
-
-    def test_evaluation_by_hand(self):
-        torch.manual_seed(0)
-        block = DoublingBlock(2, 1, 2).double().eval()
-        layer = block.convolution.adn.N
-        as_trained(layer)
-        below, skip = torch.ones(1, 2, 1, 1, 1, dtype=torch.float64), rand(1, 1, 2, 2, 2)
-        joined = torch.cat([below.expand(-1, -1, 2, 2, 2), skip], dim=1)
-        expected = normalized(conv_by_hand(joined, block.convolution.conv.weight, 1), layer.state_dict())
-        torch.testing.assert_close(block(below, skip), leaky(expected, 0.2), **EXACT)
 
 
 class TestSelfAttention:
@@ -135,29 +119,6 @@ class TestSelfAttention:
             attention = torch.softmax(scores, dim=1)  # (who asks, who answers)
             expected = voxels + 0.7 * (projected[2 * narrow :] @ attention.T)
             torch.testing.assert_close(found[b].reshape(channels, 24), expected, **EXACT)
-
-    def test_attends_everywhere(self):
-        """A change of one voxel is felt by all others, and by its own volume alone."""
-        torch.manual_seed(0)
-        block = SelfAttentionBlock(8).double()
-        with torch.no_grad():
-            block.weight.fill_(1.0)
-        image = rand(2, 8, 3, 3, 3)
-        changed = image.clone()
-        changed[0, :, 2, 2, 2] += 1
-        difference = (block(changed) - block(image)).abs().amax(1)
-        assert difference[0].min() > 1e-6 and difference[1].max() < 1e-12
-
-    def test_gradients(self):
-        torch.manual_seed(0)
-        block = SelfAttentionBlock(16).double()
-        image = rand(1, 16, 2, 2, 2)
-        (block(image) ** 2).sum().backward()
-        assert block.weight.grad.abs() > 0 and not block.projection.weight.grad.any()
-        with torch.no_grad():
-            block.weight.fill_(0.5)
-        (block(image) ** 2).sum().backward()
-        assert (block.projection.weight.grad.abs().amax((1, 2, 3, 4)) > 0).all()
 
 
 class Mixed(FreezableNormalization):
@@ -201,19 +162,18 @@ class TestFreezable:
         network.normalization_frozen = frozen
         network.train()
         image = rand(2, 2, 4, 4, 4)
-        before = network.layers[0].running_mean.clone(), network.layers[0].running_var.clone()
+        norm = network.layers[0]
+        before = norm.running_mean.clone(), norm.running_var.clone()
         found = network(image)
-        moved = [
-            not torch.equal(old, new)
-            for old, new in zip(before, (network.layers[0].running_mean, network.layers[0].running_var), strict=True)
-        ]
-        assert moved == [not frozen] * 2
+        assert [torch.equal(*pair) for pair in zip(before, (norm.running_mean, norm.running_var), strict=True)] == [
+            frozen
+        ] * 2
         dropped = found == 0
         assert 0.3 < dropped.double().mean() < 0.7  # half of 256 voxels
         whole = normalized(image, network.layers[0].state_dict())
         if not frozen:
-            whole = batch_normalized(image) * (network.layers[0].weight + 0)[None, :, None, None, None]
-            whole = whole + network.layers[0].bias[None, :, None, None, None]
+            weight, bias = (value[None, :, None, None, None] for value in network.layers[0].parameters())
+            whole = batch_normalized(image) * weight + bias
         torch.testing.assert_close(found[~dropped], 2 * whole[~dropped], **EXACT)
 
     def test_inside_another_network(self):

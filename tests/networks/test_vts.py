@@ -163,27 +163,6 @@ class TestGenerator:
             first, second = result.narrow(axis, 16, 16), network(image.narrow(axis, 16, 192)).narrow(axis, 0, 16)
             assert not torch.allclose(first, second, **EXACT)
 
-    def test_intensity_scale(self):
-        """The network sees only the intensity relative to its center and scale."""
-        network = trained(VTSGenerator, (2, 3))
-        other = VTSGenerator((2, 3), intensity_center=-100.0, intensity_scale=250.0).double().eval()
-        other.load_state_dict(network.state_dict())
-        image = rand(1, 1, 8, 9, 7)
-        expected = (network(image) - 0.5) / 0.5
-        found = other((image - 0.5) / 0.5 * 250 - 100)
-        torch.testing.assert_close((found + 100) / 250, expected, **EXACT)
-        assert (network(image + 0.1) - network(image) - 0.1).abs().max() > 1e-3  # they matter
-
-    def test_borders_are_replicated(self):
-        network = trained(VTSGenerator, (2, 3, 2))
-        image = rand(1, 1, 13, 16, 1)
-        padded = image.expand(-1, -1, -1, -1, 8)
-        padded = torch.cat([padded, padded[:, :, -1:].expand(-1, -1, 3, -1, -1)], dim=2)
-        assert padded.shape == (1, 1, 16, 16, 8)
-        torch.testing.assert_close(network(image), network(padded)[:, :, :13, :, :1], **EXACT)
-        zeros = F.pad(image, (0, 7, 0, 0, 0, 3))
-        assert not torch.allclose(network(image), network(zeros)[:, :, :13, :, :1], rtol=0, atol=1e-4)
-
     @pytest.mark.parametrize("stem", [0, 3])
     def test_gradients(self, stem):
         """Once the head has moved away from zero, every parameter learns."""
@@ -212,12 +191,6 @@ class TestGenerator:
         other = rand(1, 1, 9, 8, 6, seed=1)
         torch.testing.assert_close(traced(other), network(other), **EXACT)
         assert not torch.allclose(traced(other), network(image))
-
-    def test_residual_scale_and_whole_intensity(self):
-        """The scale belongs to what is added: without the addition it has no effect."""
-        networks = [trained(VTSGenerator, (2, 3), 0, False, residual_scale) for residual_scale in (0.1, 1.0)]
-        image = rand(1, 1, 8, 8, 8)
-        assert torch.equal(networks[0](image), networks[1](image))
 
     def test_abstract(self):
         with pytest.raises(NotImplementedError):
@@ -297,11 +270,6 @@ class TestDiscriminator:
             torch.testing.assert_close(found[1], nothing[1], **EXACT)  # told to the first volume alone
             assert all((found[0] - other).abs().max() > 1e-6 for other in results)
             results.append(found[0])
-
-    def test_condition_of_integers(self):
-        critic, image = trained(VTSDiscriminator, (2, 3)), rand(1, 2, 4, 4, 4)
-        condition = torch.tensor([[0, 1, 0, 0, 1, 0, 0, 1]])
-        assert torch.equal(critic(image, condition), critic(image, condition.double()))
 
     def test_no_condition(self):
         critic = trained(VTSDiscriminator, (2, 3), condition_channels=0)

@@ -19,15 +19,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.transforms import Compose, CopyItemsd
+from monai.data import MetaTensor
 
 from monai_sliceinterp import __version__
 from monai_sliceinterp.dicom import read_dicom
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed, ThroughPlaneLastd
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
 from tests.dicom_series import PATIENT_ID, write_series
+from tests.volumes import interpolate
 
 AFFINE = np.array([[-0.5, 0, 0, 100], [0, -0.75, 0, 80], [0, 0, 4, -30], [0, 0, 0, 1.0]])
 
@@ -38,18 +37,9 @@ def volume(*shape):
 
 def run(source, output_dir, inferer=None, axis=None, **options):
     """Interpolate a series as the bundles do."""
-    inferer = inferer or SplineSliceInferer(factor=2)
-    before = Compose(
-        [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image", axis=axis)]
-    )
-    data = decollate_batch(list_data_collate([before({"image": str(source)})]))[0]
-    data["pred"] = inferer(data["image"][None].to(torch.float64))[0]
-    data = RestoreVolumed("pred", before)(data)
-    pred = SaveDicomSeriesd("pred", output_dir, **{"method": "cubic", **options})(data)["pred"]
-    return pred, [
-        pydicom.dcmread(path)
-        for path in sorted(pred.meta["saved_to"] and os.scandir(pred.meta["saved_to"]), key=lambda f: f.name)
-    ]
+    save = SaveDicomSeriesd("pred", output_dir, **{"method": "cubic", **options})
+    pred = interpolate(source, inferer or SplineSliceInferer(factor=2), save, axis=axis)["pred"]
+    return pred, [pydicom.dcmread(path) for path in sorted(Path(pred.meta["saved_to"]).iterdir())]
 
 
 @pytest.fixture
@@ -118,38 +108,31 @@ def test_missing_slices(tmp_path):
     assert [item.ReferencedSOPInstanceUID for item in data[2].SourceImageSequence] == uids[1:3]
 
 
-def test_overwrite(tmp_path, scan):
-    _, first = run(scan, tmp_path)
-    with pytest.raises(ValueError, match=r"scan_interp: exists already"):
-        run(scan, tmp_path)
-    _, second = run(scan, tmp_path, overwrite=True)
-    assert first[0].SeriesInstanceUID != second[0].SeriesInstanceUID
-
-
-def test_not_dicom(tmp_path):
-    inferer = SplineSliceInferer(factor=2)
-    image = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": "in/a.nii.gz"})
-    data = {"image": image, "pred": inferer(image[None])[0]}
-    with pytest.raises(
-        ValueError, match=r"in/a\.nii\.gz: is not DICOM; expected a DICOM input for output_format dicom"
-    ):
+@pytest.mark.parametrize(
+    ("channels", "is_dicom", "named"),
+    [
+        (1, False, r"scan: is not DICOM; expected a DICOM input for output_format dicom"),
+        (2, True, r"scan: has shape \(2, 4, 4, 5\); expected one 3D volume"),
+    ],
+)
+def test_unfit(tmp_path, scan, channels, is_dicom, named):
+    meta = {"filename_or_obj": str(scan), "dicom_files": [str(path) for path in scan.iterdir()] if is_dicom else []}
+    image = MetaTensor(torch.rand(channels, 4, 4, 3), meta=meta)
+    data = {"pred": SplineSliceInferer(factor=2)(image[None])[0]}
+    with pytest.raises(ValueError, match=named):
         SaveDicomSeriesd("pred", tmp_path / "out", "cubic")(data)
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_time_series(tmp_path, scan):
-    inferer = SplineSliceInferer(factor=2)
-    meta = {"filename_or_obj": str(scan), "dicom_files": [str(path) for path in scan.iterdir()]}
-    image = MetaTensor(torch.rand(2, 4, 4, 3), meta=meta)
-    with pytest.raises(ValueError, match=r"scan: has shape \(2, 4, 4, 5\); expected one 3D volume"):
-        SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": image, "pred": inferer(image[None])[0]})
-
-
-def test_missing_key(tmp_path):
+def test_arguments(tmp_path):
     save = SaveDicomSeriesd("pred", tmp_path, "cubic", allow_missing_keys=True)
     assert save({"image": 1}) == {"image": 1}
     with pytest.raises(KeyError):
         SaveDicomSeriesd("pred", tmp_path, "cubic")({"image": 1})
+    for name in ("thin", "overwrite"):
+        assert getattr(SaveDicomSeriesd("pred", tmp_path, "cubic", **{name: "true"}), name) is True
+        with pytest.raises(ValueError, match=f"{name} must be true or false, got 'x'"):
+            SaveDicomSeriesd("pred", tmp_path, "cubic", **{name: "x"})
 
 
 def test_check_before_anything_is_computed(tmp_path, scan):

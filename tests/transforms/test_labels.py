@@ -17,20 +17,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.transforms import Compose, CopyItemsd
+from monai.data import MetaTensor
+from monai.transforms import CopyItemsd
 from scipy.spatial.distance import cdist
 
 from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.transforms import (
-    InvertibleScaleIntensityRangePercentilesd,
-    LoadVolumed,
-    RestoreVolumed,
-    SaveVolumed,
-    ThroughPlaneLastd,
-)
+from monai_sliceinterp.transforms import LoadVolumed, SaveVolumed
 from monai_sliceinterp.transforms.labels import InterpolateLabeld, LoadLabeld, interpolate_labels
+from tests.volumes import interpolate, preprocess, write_nifti
 
 MM = (1.0, 1.0)
 
@@ -336,8 +331,7 @@ AFFINE = np.array([[-0.8, 0, 0.1, 30], [0, 0.9, 0.2, -20], [0.05, 0, 4.0, 7], [0
 
 
 def write(path, array, affine=AFFINE):
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
+    return write_nifti(path, array, affine)
 
 
 def scan(path, shape, affine=AFFINE):
@@ -346,26 +340,13 @@ def scan(path, shape, affine=AFFINE):
 
 def pipeline(source, label, output_dir, factor=2, axis=None):
     """The way of a volume and its label through a bundle."""
-    inferer = SplineSliceInferer(factor=factor)
-    preprocessing = Compose(
-        [
-            LoadVolumed("image"),
-            CopyItemsd("image", names="original"),
-            LoadLabeld("original", label),
-            ThroughPlaneLastd("image", axis=axis),
-            InvertibleScaleIntensityRangePercentilesd("image"),
-        ]
+    return interpolate(
+        source,
+        SplineSliceInferer(factor=factor),
+        InterpolateLabeld("segmentation"),
+        SaveVolumed(["pred", "segmentation"], output_dir, ["interp", "interp_label"]),
+        preprocessing=preprocess(axis=axis, original=[LoadLabeld("original", label)]),
     )
-    post = Compose(
-        [
-            RestoreVolumed("pred", preprocessing),
-            InterpolateLabeld("segmentation"),
-            SaveVolumed(["pred", "segmentation"], output_dir, ["interp", "interp_label"]),
-        ]
-    )
-    data = list_data_collate([preprocessing({"image": str(source)})])  # as an engine does
-    data["pred"] = inferer(data["image"])
-    return post(decollate_batch(data)[0])
 
 
 class TestPipeline:

@@ -14,46 +14,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
-from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp import transforms
-from monai_sliceinterp.geometry import OutputGrid, slice_geometry, slice_positions
-from monai_sliceinterp.resampling import apply_weights, interpolation_weights
-from monai_sliceinterp.transforms import ThroughPlaneLast, ThroughPlaneLastd, move_axis_last, moved_axis
+from monai_sliceinterp.geometry import slice_geometry, slice_positions
+from monai_sliceinterp.transforms import (
+    RandThinAxisLast,
+    RandThinAxisLastd,
+    ThroughPlaneLast,
+    ThroughPlaneLastd,
+    move_axis_last,
+    moved_axis,
+    thin_axes,
+)
+from tests.volumes import oblique
 
 SHAPE = (5, 6, 7)
 ORDER = {0: (1, 2, 0), 1: (0, 2, 1), 2: (0, 1, 2)}
-
-
-def oblique(spacing):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
-    return torch.tensor(affine)
 
 
 def make_scan(axis, channels=2):
     spacing = np.array([0.7, 0.9, 0.8])
     spacing[axis] = 5.0
     values = torch.rand(channels, *SHAPE, generator=torch.Generator().manual_seed(axis))
-    return MetaTensor(values, affine=oblique(spacing), meta={"pixdim": np.array([1.0, *spacing])})
+    return MetaTensor(values, affine=torch.tensor(oblique(spacing)), meta={"pixdim": np.array([1.0, *spacing])})
 
 
-def physical_ramp(shape, affine):
-    """Volume whose value is a linear function of the physical position."""
-    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    places = index @ np.asarray(affine)[:3, :3].T + np.asarray(affine)[:3, 3]
-    return torch.tensor(places @ [0.3, -0.5, 0.7] + 2.0)[None]
-
-
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("chosen", [False, True])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 class TestRoundTrip:
-    def test_slices_are_last(self, axis, given):
+    def test_slices_are_last(self, axis, chosen):
         scan = make_scan(axis)
-        moved = ThroughPlaneLast(axis if given else None)(scan)
+        moved = ThroughPlaneLast(axis if chosen else None)(scan)
         order = ORDER[axis]
         np.testing.assert_array_equal(moved.numpy(), scan.numpy().transpose(0, *(k + 1 for k in order)))
         geometry = slice_geometry(moved)
@@ -64,10 +59,10 @@ class TestRoundTrip:
             np.asarray(moved.affine) @ [*index[list(order)], 1], np.asarray(scan.affine) @ [*index, 1], atol=1e-12
         )
 
-    def test_bit_exact(self, axis, given):
+    def test_bit_exact(self, axis, chosen):
         scan = make_scan(axis)
         before, affine = scan.clone(), scan.affine.clone()
-        to_last = ThroughPlaneLast(axis if given else None)
+        to_last = ThroughPlaneLast(axis if chosen else None)
         moved = to_last(scan)
         back = to_last.inverse(moved)
         assert isinstance(back, MetaTensor)
@@ -78,28 +73,8 @@ class TestRoundTrip:
             assert image.applied_operations == []
         np.testing.assert_allclose(moved.meta["pixdim"][1:], before.meta["pixdim"][1:][list(ORDER[axis])], rtol=1e-12)
 
-    def test_interpolated_in_between(self, axis, given):
-        scan = make_scan(axis)
-        scan = MetaTensor(physical_ramp(SHAPE, scan.affine), affine=scan.affine)
-        to_last = ThroughPlaneLast(axis if given else None)
-        moved = to_last(scan)
-        grid = OutputGrid.from_spacing(moved.shape[-1], 5.0, 1.2)
-        weights = interpolation_weights(moved.shape[-1], grid.positions, "linear")
-        dense = MetaTensor(apply_weights(moved.as_tensor(), weights)).copy_meta_from(moved)
-        dense.affine = grid.affine(moved.affine)
-        back = to_last.inverse(dense)
-        size = list(SHAPE)
-        size[axis] = len(grid)
-        assert tuple(back.shape) == (1, *size)
-        np.testing.assert_allclose(back.numpy(), physical_ramp(size, back.affine), rtol=0, atol=1e-9)
-        assert torch.equal(back.affine[:, 3], scan.affine[:, 3])
-        assert slice_geometry(back, axis=axis).slice_spacing == 1.2
-        assert [back.affine[:3, k].norm() for k in range(3) if k != axis] == [
-            scan.affine[:3, k].norm() for k in range(3) if k != axis
-        ]
-
-    def test_compose_and_batches(self, axis, given):
-        chain = Compose([ThroughPlaneLastd(["image", "label"], axis=axis if given else None)])
+    def test_compose_and_batches(self, axis, chosen):
+        chain = Compose([ThroughPlaneLastd(["image", "label"], axis=axis if chosen else None)])
         items = [{"image": make_scan(axis), "label": make_scan(axis, 1)} for _ in range(3)]
         loader = DataLoader(Dataset(items, chain), batch_size=3, collate_fn=list_data_collate)
         (batch,) = loader
@@ -127,29 +102,34 @@ class TestThroughPlaneLast:
         assert ThroughPlaneLast()(torch.zeros(1, 4, 5, 6)).shape == (1, 4, 5, 6)
         assert ThroughPlaneLast(axis=-3)(torch.zeros(1, 4, 5, 6)).shape == (1, 5, 6, 4)
 
-    def test_each_key_by_its_own_affine(self):
+    def test_keys(self):
+        """Each key goes by its own affine."""
         data = {"a": make_scan(0), "b": make_scan(1), "other": 3}
-        moved = ThroughPlaneLastd(["a", "b"])(data)
+        moved = ThroughPlaneLastd(["a", "b", "none"], allow_missing_keys=True)(data)
         assert moved["a"].shape == (2, 6, 7, 5) and moved["b"].shape == (2, 5, 7, 6) and moved["other"] == 3
         assert data["a"].shape == (2, *SHAPE)
+        with pytest.raises(KeyError, match="none"):
+            ThroughPlaneLastd(["a", "none"])(data)
+        assert transforms.ThroughPlaneLastD is transforms.ThroughPlaneLastDict is ThroughPlaneLastd
 
-    def test_missing_keys(self):
-        assert ThroughPlaneLastd(["a", "b"], allow_missing_keys=True)({"a": make_scan(0)})["a"].shape == (2, 6, 7, 5)
-        with pytest.raises(KeyError, match="b"):
-            ThroughPlaneLastd(["a", "b"])({"a": make_scan(0)})
-
-    @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 1, 4, 5, 6)])
-    def test_not_a_volume(self, shape):
-        with pytest.raises(ValueError, match=r"expected a volume \(C, X, Y, Z\)"):
-            ThroughPlaneLast()(torch.zeros(shape))
-
-    def test_bad_affine_and_axis(self):
-        with pytest.raises(ValueError, match="zero or missing"):
-            ThroughPlaneLast()(
-                MetaTensor(torch.zeros(1, 4, 5, 6), affine=torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0])))
-            )
-        with pytest.raises(ValueError, match="axis 3"):
-            ThroughPlaneLast(axis=3)(make_scan(0))
+    @pytest.mark.parametrize(
+        ("image", "axis", "named"),
+        [
+            (torch.zeros(4, 5, 6), None, r"expected a volume \(C, X, Y, Z\)"),
+            (torch.zeros(1, 1, 4, 5, 6), None, r"expected a volume \(C, X, Y, Z\)"),
+            (make_scan(0), 3, "axis 3"),
+            (
+                MetaTensor(torch.zeros(1, 4, 5, 6), affine=torch.diag(torch.tensor([1.0, 0, 1, 1]))),
+                None,
+                "zero or missing",
+            ),
+        ],
+    )
+    def test_errors(self, image, axis, named):
+        if "zero" in named:
+            image.affine = torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0]))
+        with pytest.raises(ValueError, match=named):
+            ThroughPlaneLast(axis)(image)
 
 
 class TestUnevenSlices:
@@ -171,11 +151,11 @@ class TestUnevenSlices:
         batch = decollate_batch({"image": list_data_collate([{"image": to_last(scan)}])["image"]})[0]["image"]
         assert slice_positions(to_last.inverse(batch), axis) == slice_positions(scan, axis)
 
-    @pytest.mark.parametrize(("axis", "given"), [(2, 0), (0, 2), (1, -1), (2, 1)])
-    def test_another_axis(self, axis, given):
-        named = f"uneven slices along axis {axis} would lie in-plane; expected axis {axis}, not {given % 3}"
+    @pytest.mark.parametrize(("axis", "chosen"), [(2, 0), (0, 2), (1, -1), (2, 1)])
+    def test_another_axis(self, axis, chosen):
+        named = f"uneven slices along axis {axis} would lie in-plane; expected axis {axis}, not {chosen % 3}"
         with pytest.raises(ValueError, match=named) as caught:
-            ThroughPlaneLast(given)(self.make(axis))
+            ThroughPlaneLast(chosen)(self.make(axis))
         assert "\n" not in str(caught.value)
 
     def test_even_slices_get_no_entries(self):
@@ -185,20 +165,88 @@ class TestUnevenSlices:
         assert "slice_positions_axis" not in to_last.inverse(moved).meta
 
 
+def turned(*spacing, shape=(3, 4, 5)):
+    """A volume of different values, turned and shifted in space."""
+    turn = np.array([[0.0, -1.0, 0.0], [0.8, 0.0, -0.6], [0.6, 0.0, 0.8]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag(spacing)
+    affine[:3, 3] = (7.0, -5.0, 3.0)
+    values = torch.arange(float(np.prod(shape))).reshape(1, *shape)
+    return MetaTensor(values, affine=torch.as_tensor(affine), meta={"filename_or_obj": "scan.nii"})
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("spacing", "max_ratio", "axes"),
     [
-        "ThroughPlaneLast",
-        "FWHMDownsample",
-        "InvertibleScaleIntensityRange",
-        "InvertibleScaleIntensityRangePercentiles",
-        "RandSigmoidContrast",
-        "RandSlicePair",
-        "RandSlicePairs",
+        ((1.4, 1.4, 5.0), 2.0, [0, 1]),
+        ((1.0, 1.0, 1.0), 2.0, [0, 1, 2]),
+        ((4.5, 4.5, 1.0), 2.0, [2]),
+        ((1.0, 2.0, 2.01), 2.0, [0, 1]),
+        ((5.0, 0.9, 0.9), 2.0, [1, 2]),
+        ((1.0, 1.2, 1.6), 1.5, [0, 1]),
+        ((1.0, 1.2, 1.6), 1.0, [0]),
     ],
 )
-def test_aliases(name):
-    """MONAI finds a dictionary transform by any of its three names."""
-    dictionary = getattr(transforms, f"{name}d")
-    assert getattr(transforms, f"{name}D") is dictionary and getattr(transforms, f"{name}Dict") is dictionary
-    assert dictionary is not getattr(transforms, name)
+def test_thin_axes(spacing, max_ratio, axes):
+    assert thin_axes(turned(*spacing), max_ratio) == axes
+
+
+@given(seed=st.integers(0, 1000), spacing=st.tuples(*[st.sampled_from([0.7, 1.0, 1.3, 4.0])] * 3))
+def test_voxels_stay_where_they_are(seed, spacing):
+    volume = turned(*spacing)
+    transform = RandThinAxisLast().set_random_state(seed)
+    moved = transform(volume)
+    assert transform.axis in thin_axes(volume)
+    where = torch.stack([torch.as_tensor(index, dtype=torch.float64) for index in np.ndindex(*moved.shape[1:])])
+    homogeneous = torch.cat([where, torch.ones(len(where), 1, dtype=torch.float64)], dim=1).T
+    back = torch.linalg.inv(volume.affine) @ (moved.affine @ homogeneous)
+    index = back[:3].round().long()
+    torch.testing.assert_close(back[:3], index.double(), rtol=0, atol=1e-9)
+    assert (volume[0][index[0], index[1], index[2]].as_tensor() == moved[0].flatten().as_tensor()).all()
+
+
+def test_every_thin_axis_is_drawn_as_often():
+    transform = RandThinAxisLast().set_random_state(0)
+    for spacing, axes in (((1.0, 1.0, 5.0), (0, 1)), ((1.0, 1.0, 1.5), (0, 1, 2))):
+        drawn = [transform(turned(*spacing)).shape[-1] - 3 for _ in range(600)]
+        counts = np.bincount(drawn, minlength=3)
+        for axis in range(3):
+            assert abs(counts[axis] - (600 / len(axes) if axis in axes else 0)) < 60 * (axis in axes) + 1
+
+
+def test_last_axis_stays_without_a_draw():
+    transform = RandThinAxisLast(prob=0.0).set_random_state(0)
+    assert {transform(turned(1.0, 1.0, 1.0)).shape[-1] for _ in range(30)} == {5}
+    assert {transform(turned(1.0, 1.0, 5.0)).shape[-1] for _ in range(60)} == {3, 4}, "a thick axis must not stay"
+
+
+def test_input_is_left_alone_and_metadata_is_kept():
+    volume = turned(1.0, 1.0, 5.0)
+    affine, values = volume.affine.clone(), volume.as_tensor().clone()
+    moved = RandThinAxisLast().set_random_state(1)(volume)
+    assert moved.meta["filename_or_obj"] == "scan.nii"
+    assert (volume.affine == affine).all() and (volume.as_tensor() == values).all()
+    assert moved.pixdim.tolist() == pytest.approx([1.0, 5.0, 1.0])
+
+
+def test_keys_follow_the_first_one():
+    transform = RandThinAxisLastd(["image", "label"]).set_random_state(3)
+    for _ in range(20):
+        volume = turned(1.0, 1.0, 1.0)
+        result = transform({"image": volume, "label": volume + 100.0, "other": 1})
+        assert result["image"].shape == result["label"].shape and result["other"] == 1
+        assert (result["label"] - result["image"] == 100.0).all()
+
+
+def test_same_seed_same_axes():
+    first, second = (RandThinAxisLastd("image").set_random_state(5) for _ in range(2))
+    for _ in range(10):
+        data = {"image": turned(1.0, 1.0, 1.0)}
+        assert first(data)["image"].shape == second(data)["image"].shape
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="max_ratio must be 1 or more, got 0.5"):
+        RandThinAxisLast(max_ratio=0.5)
+    with pytest.raises(ValueError, match=r"expected a volume \(C, X, Y, Z\)"):
+        RandThinAxisLast()(torch.zeros(3, 3, 3))

@@ -18,37 +18,27 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.transforms import Compose, CopyItemsd
+from monai.data import MetaTensor
 
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.provenance import file_sha256, input_sha256
-from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed, SaveVolumed, ThroughPlaneLastd
+from monai_sliceinterp.transforms import SaveVolumed
 from monai_sliceinterp.transforms import provenance as module
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
 from monai_sliceinterp.transforms.provenance import SaveProvenanced, provenance_labels
 from tests.dicom_series import PATIENT_ID, PATIENT_NAME, write_series
+from tests.volumes import interpolate, write_nifti
 
 
 def run(source, output_dir, inferer, axis=None, save=None, **options):
     """Interpolate a file as the bundles do, and write its provenance."""
-    before = Compose(
-        [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image", axis=axis)]
-    )
-    data = decollate_batch(list_data_collate([before({"image": str(source)})]))[0]
-    data["pred"] = inferer(data["image"][None].to(torch.float64))[0]
-    after = [
-        RestoreVolumed("pred", before),
-        save or SaveVolumed("pred", output_dir),
-        SaveProvenanced("pred", **{"method": "cubic", **options}),
-    ]
-    return Compose(after)(data)["pred"]
+    provenance = SaveProvenanced("pred", **{"method": "cubic", **options})
+    return interpolate(source, inferer, save or SaveVolumed("pred", output_dir), provenance, axis=axis)["pred"]
 
 
 def write(path, array, affine=None):
-    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1, 4, 1]) if affine is None else affine), path)
-    return path
+    return write_nifti(path, array, np.diag([1.0, 1, 4, 1]) if affine is None else affine)
 
 
 def volume(*shape):
@@ -101,24 +91,20 @@ class TestSave:
         assert np.asarray(found["Affine"]).tolist() == output.affine.tolist()
         assert pred.meta["provenance"]["SliceInterpolation"] == found
 
-    def test_chosen_axis(self, tmp_path):
-        source = write(tmp_path / "scan.nii", volume(4, 6, 5))
-        run(source, tmp_path / "out", SplineSliceInferer(factor=3), axis=0)
-        labels = np.asarray(nib.load(tmp_path / "out" / "scan_interp_provenance.nii.gz").dataobj)
-        assert labels.shape == (10, 6, 5) and labels[:, 0, 0].tolist() == [0, 1, 1, 0, 1, 1, 0, 1, 1, 0]
-
-    def test_nothing_kept(self, tmp_path):
-        source = write(tmp_path / "scan.nii", volume(4, 6, 5))
-        run(source, tmp_path / "out", SplineSliceInferer(factor=2, keep_observed=False))
-        labels = np.asarray(nib.load(tmp_path / "out" / "scan_interp_provenance.nii.gz").dataobj)
-        assert labels.shape == (4, 6, 9) and (labels == 1).all()
-
-    def test_time_series(self, tmp_path):
-        source = write(tmp_path / "scan.nii", volume(4, 6, 5, 3))
-        run(source, tmp_path / "out", SplineSliceInferer(factor=2))
-        assert nib.load(tmp_path / "out" / "scan_interp.nii.gz").shape == (4, 6, 9, 3)
-        labels = nib.load(tmp_path / "out" / "scan_interp_provenance.nii.gz")
-        assert labels.shape == (4, 6, 9) and np.asarray(labels.dataobj)[0, 0].tolist() == [0, 1] * 4 + [0]
+    @pytest.mark.parametrize(
+        ("shape", "axis", "options", "expected"),
+        [
+            ((4, 6, 5), 0, {"factor": 3}, [0, 1, 1, 0, 1, 1, 0, 1, 1, 0]),  # an axis that was chosen
+            ((4, 6, 5), None, {"factor": 2, "keep_observed": False}, [1] * 9),  # nothing is kept
+            ((4, 6, 5, 3), None, {"factor": 2}, [0, 1] * 4 + [0]),  # frames of a time series have one label
+        ],
+    )
+    def test_labels(self, tmp_path, shape, axis, options, expected):
+        run(write(tmp_path / "scan.nii", volume(*shape)), tmp_path / "out", SplineSliceInferer(**options), axis=axis)
+        output, labels = (nib.load(tmp_path / "out" / f"scan_interp{end}.nii.gz") for end in ("", "_provenance"))
+        assert output.shape[:3] == labels.shape and output.shape[3:] == shape[3:]
+        stack = np.moveaxis(np.asarray(labels.dataobj), 2 if axis is None else axis, 0)
+        assert stack[:, 0, 0].tolist() == expected and (stack == stack[:, :1, :1]).all()
 
     def test_description(self, tmp_path):
         source = write(tmp_path / "scan.nii", volume(4, 6, 5))
@@ -164,22 +150,22 @@ class TestSave:
             raise OSError("disk full")
 
         monkeypatch.setattr(module.Path, "write_text", fail)
-        with pytest.raises(Exception, match="disk full|applying transform"):
-            run(source, tmp_path / "out", SplineSliceInferer(factor=2), method="other")
+        save = SaveVolumed("pred", tmp_path / "out", overwrite=True)
+        with pytest.raises(OSError, match="disk full"):
+            run(source, None, SplineSliceInferer(factor=2), save=save, method="other")
         assert sorted(os.listdir(tmp_path / "out")) == sorted(before)
         assert (tmp_path / "out" / "scan_interp.json").read_bytes() == before["scan_interp.json"]
 
     def test_weights_are_read_once(self, tmp_path):
-        scan = MetaTensor(
-            torch.rand(1, 4, 4, 3), meta={"filename_or_obj": str(write(tmp_path / "a.nii", volume(4, 4, 3)))}
-        )
+        source = write(tmp_path / "a.nii", volume(4, 4, 3))
+        scan = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": str(source)})
         inferer = SplineSliceInferer(factor=2)
         (tmp_path / "model.pt").write_bytes(b"x")
         save = SaveProvenanced("pred", "m", weights=tmp_path / "model.pt")
         for name in ("one", "two"):
             pred = inferer(scan[None])[0]
             pred.meta["saved_to"] = str(tmp_path / f"{name}.nii.gz")
-            found = save({"image": scan, "pred": pred})["pred"].meta["provenance"]["SliceInterpolation"]
+            found = save({"pred": pred})["pred"].meta["provenance"]["SliceInterpolation"]
             (tmp_path / "model.pt").unlink(missing_ok=True)
         assert found["WeightsSHA256"] and (tmp_path / "two_provenance.nii.gz").exists()
 
@@ -191,11 +177,10 @@ class TestSave:
         ],
     )
     def test_errors(self, tmp_path, options, text):
-        scan = MetaTensor(
-            torch.rand(1, 4, 4, 3), meta={"filename_or_obj": str(write(tmp_path / "a.nii", volume(4, 4, 3)))}
-        )
+        source = write(tmp_path / "a.nii", volume(4, 4, 3))
+        scan = MetaTensor(torch.rand(1, 4, 4, 3), meta={"filename_or_obj": str(source)})
         inferer = SplineSliceInferer(factor=2)
-        data = SaveVolumed("pred", tmp_path / "out")({"image": scan, "pred": inferer(scan[None])[0]})
+        data = SaveVolumed("pred", tmp_path / "out")({"pred": inferer(scan[None])[0]})
         with pytest.raises(ValueError, match=text):
             SaveProvenanced("pred", "m", **options)(data)
         assert os.listdir(tmp_path / "out") == ["a_interp.nii.gz"]

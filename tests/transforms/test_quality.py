@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from monai.data import MetaTensor
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
-from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SplineSliceInferer
+from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SliceStack, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LeaveOneOutQualityd, SaveVolumed, leave_one_out_quality
 
@@ -43,17 +43,10 @@ class Recorder(SliceInterpolationInferer):
 
     asked: list[tuple[Any, ...]] = []
 
-    def synthesize(
-        self,
-        slices: Tensor,
-        grid: Any,
-        geometry: Any,
-        wanted: Tensor,
-        network: Any,
-        write: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        self.asked.append((slices.clone(), geometry.slice_spacing, self.factor, self.spacing, self.progress))
-        write(wanted, torch.zeros(len(wanted), *slices.shape[1:]))
+    def synthesize(self, stack: SliceStack, network: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        spacing = stack.geometry.slice_spacing if stack.geometry else None
+        self.asked.append((stack.slices.clone(), spacing, self.factor, self.spacing, self.progress))
+        yield stack.wanted, torch.zeros(len(stack.wanted), *stack.slices.shape[1:])
 
 
 @pytest.mark.parametrize("num_slices", [3, 4, 7, 8])

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -20,18 +21,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from monai_sliceinterp.geometry import slice_geometry, slice_positions
-from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
-from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
 from monai_sliceinterp.transforms import (
+    DisagreementMapd,
     InvertibleScaleIntensityRanged,
     RestoreVolumed,
+    SaveVolumed,
     ThroughPlaneLastd,
     cast_to,
-    moved_axis,
 )
 from monai_sliceinterp.transforms.missing import FillMissingd
+from tests.volumes import oblique, preprocess, write_nifti
 
 NAN = float("nan")
+WINDOW = (-1024.0, 2976.0)
 
 
 def make_scan(axis=2, dtype=torch.int16, channels=1, num_slices=9, size=(5, 6), seed=0, **meta):
@@ -228,7 +232,7 @@ class TestUnevenSlices:
         scan.as_tensor()[0].movedim(axis, -1)[:] = ramp
         inferer = SplineSliceInferer(factor=2, mode="linear", keep_observed=keep)
         data, preprocessing = prepare(scan, inferer)
-        assert slice_positions(data["image"], 2) == places and moved_axis(data["image"]) == axis
+        assert slice_positions(data["image"], 2) == places
         result = RestoreVolumed("pred", preprocessing)(data)["pred"]
         assert result.shape[axis + 1] == 9 and result.meta["note"] == "kept"
         found = result.as_tensor()[0].movedim(axis, -1)
@@ -237,3 +241,102 @@ class TestUnevenSlices:
         assert slice_positions(data["original"], axis) == places
         assert slice_geometry(result, axis=axis).slice_spacing == 2.0
         np.testing.assert_array_equal(result.affine[:3, 3], 0)
+
+
+def saint(num_views=2):
+    torch.manual_seed(0)
+    size = {"channels": 4, "num_blocks": 1, "num_layers": 2, "growth": 4}
+    return SAINT(ami=size, rfn=size, num_views=num_views).eval()
+
+
+class TestDisagreement:
+    def run(self, source, output_dir, network, **settings):
+        """The way of a volume through the bundle; returns the written images by key, and the inferer's input."""
+        preprocessing = preprocess(InvertibleScaleIntensityRanged("image", *WINDOW))
+        data = preprocessing({"image": str(source)})
+        data["pred"] = MultiViewSliceInferer(disagreement=True, **settings)(data["image"][None], network)[0]
+        before = data["pred"].as_tensor().clone()
+        mapped = DisagreementMapd("pred", preprocessing)(data)
+        assert torch.equal(mapped["pred"].as_tensor(), before) and "disagreement" not in data
+        save = SaveVolumed(["pred", "disagreement"], output_dir, ["interp", "disagreement"])
+        result = save(RestoreVolumed("pred", preprocessing, release=True)(mapped))
+        assert "disagreement" not in result["pred"].meta and "disagreement" not in data["pred"].meta
+        return {key: nib.load(result[key].meta["saved_to"]) for key in ("pred", "disagreement")}, data["image"]
+
+    @pytest.mark.parametrize("views", [2, 4])
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_standard_deviation_of_the_views(self, tmp_path, axis, views):
+        """In HU, without the window's offset, in the axis order of the input, at the places of the output."""
+        spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
+        spacing[axis], shape[axis] = 4.0, 4
+        values = np.random.default_rng(0).integers(-900, 2000, shape).astype(np.int16)
+        write_nifti(tmp_path / "scan.nii.gz", values, oblique(spacing))
+        network = saint(views)
+        saved, image = self.run(tmp_path / "scan.nii.gz", tmp_path / "out", network, factor=3)
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "scan_disagreement.nii.gz",
+            "scan_interp.nii.gz",
+        ]
+        found = np.asarray(saved["disagreement"].dataobj)
+        assert found.dtype == np.float32 and found.shape == saved["pred"].shape
+        np.testing.assert_array_equal(saved["disagreement"].affine, saved["pred"].affine)
+        each = [
+            MultiViewSliceInferer(3, fuse=False, views=(view,))(image[None], network)[0, 0].numpy()
+            for view in network.directions
+        ]
+        expected = np.moveaxis(4000 * np.std(each, axis=0), -1, axis)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+        if views == 2:
+            halved = np.moveaxis(2000 * np.abs(each[0] - each[1]), -1, axis)
+            np.testing.assert_allclose(found, halved, rtol=0, atol=2e-3)
+        found = np.moveaxis(found, axis, 0)
+        assert (found[::3] == 0).all() and (found >= 0).all()
+        assert (np.delete(found, np.s_[::3], axis=0) > 0).mean() > 0.99
+
+    @pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "uint8"])
+    @pytest.mark.parametrize("frames", [1, 3])
+    def test_frames_and_types(self, tmp_path, frames, dtype):
+        values = np.random.default_rng(0).integers(0, 200, (6, 7, 3, frames)).astype(dtype)
+        write_nifti(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)), frame_spacing=0.04)
+        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), spacing=2.0)
+        assert saved["pred"].get_data_dtype() == dtype and saved["disagreement"].get_data_dtype() == np.float32
+        assert saved["pred"].shape == saved["disagreement"].shape == (6, 7, 5, frames)
+        for frame in range(frames):
+            views = [
+                MultiViewSliceInferer(2, fuse=False, views=(view,))(image[None, frame : frame + 1], saint())
+                for view in ("rows", "columns")
+            ]
+            expected = 2000 * (views[0] - views[1]).abs()[0, 0].numpy()
+            found = np.asarray(saved["disagreement"].dataobj)[..., frame]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+            assert (found[..., ::2] == 0).all() and found[..., 1::2].max() > 0
+
+    def test_interpolated_volume_is_the_same(self, tmp_path):
+        """With and without the map, and with intensities far outside the window."""
+        values = np.random.default_rng(0).integers(-3000, 4000, (6, 7, 4)).astype(np.int16)
+        write_nifti(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)))
+        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
+        without = MultiViewSliceInferer(2, value_range=(0.0, 1.0))(image[None], saint())[0, 0].numpy()
+        found = np.asarray(saved["pred"].dataobj)
+        np.testing.assert_allclose(found, without * 4000 - 1024, rtol=0, atol=0.51)
+        np.testing.assert_array_equal(found[..., ::2], values)
+        # the views see the window: what lies outside is interpolated linearly and no cause to disagree
+        write_nifti(tmp_path / "clipped.nii", values.clip(-1024, 2976), oblique((0.7, 0.9, 4.0)))
+        clipped, _ = self.run(tmp_path / "clipped.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
+        maps = [np.asarray(images["disagreement"].dataobj) for images in (saved, clipped)]
+        np.testing.assert_array_equal(*maps)
+
+    def test_arguments(self):
+        preprocessing = Compose([InvertibleScaleIntensityRanged("scan", *WINDOW)])
+        data = preprocessing({"scan": make_scan(dtype=torch.float32, num_slices=4, filename_or_obj="in/scan.nii.gz")})
+        data["thin"] = MultiViewSliceInferer(factor=2, disagreement=True)(data["scan"][None], saint())[0]
+        result = DisagreementMapd("thin", preprocessing, image_key="scan", map_key="doubt")(data)
+        assert set(result) == {"scan", "thin", "doubt"} and result["doubt"].shape == (1, 5, 6, 7)
+        assert torch.equal(result["doubt"].affine, result["thin"].affine)
+        assert result["doubt"].meta["filename_or_obj"] == "in/scan.nii.gz"
+        lenient = DisagreementMapd(["thin", "no"], preprocessing, "scan", allow_missing_keys=True)
+        assert "disagreement" in lenient(data)
+        with pytest.raises(KeyError, match="no"):
+            DisagreementMapd(["thin", "no"], preprocessing, "scan")(data)
+        with pytest.raises(ValueError, match="no disagreement of the views; expected disagreement=True"):
+            DisagreementMapd("scan", preprocessing, "scan")(data)

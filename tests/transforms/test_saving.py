@@ -21,35 +21,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, CopyItemsd
-from scipy.spatial.transform import Rotation
 
-from monai_sliceinterp.data import make_phantom
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
-from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
-from monai_sliceinterp.transforms import (
-    DisagreementMapd,
-    InvertibleScaleIntensityRanged,
-    InvertibleScaleIntensityRangePercentilesd,
-    LoadVolume,
-    LoadVolumed,
-    RestoreVolumed,
-    SaveVolumed,
-    ThroughPlaneLastd,
-    cast_to,
-    save_nifti,
-)
+from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.networks.nets import ASIAutoencoder
+from monai_sliceinterp.transforms import LoadVolume, SaveVolumed, cast_to, save_nifti
+from tests.volumes import interpolate, oblique, whole_range, write_nifti
 
 TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
-
-
-def oblique(spacing=(0.7, 0.9, 4.0)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
-    return affine
 
 
 def make_image(shape=(1, 5, 6, 4), dtype=torch.int16, **meta):
@@ -67,11 +47,11 @@ class TestCast:
         found = cast_to(values, dtype)
         assert found.dtype == dtype and found.numpy().tolist() == expected
 
-    def test_int64_limits(self):
-        """The largest int64 is no floating-point number; nothing may turn negative for it."""
-        for source in (torch.float32, torch.float64):
-            low, high, past = cast_to(torch.tensor([-1e30, 1e30, 2.0**63], dtype=source), torch.int64).tolist()
-            assert low == -(2**63) and high == past and 0.999 * 2**63 < high < 2**63
+    @pytest.mark.parametrize("source", [torch.float32, torch.float64])
+    def test_int64_limits(self, source):
+        """The largest int64 is not a floating-point number; nothing may turn negative for it."""
+        low, high, past = cast_to(torch.tensor([-1e30, 1e30, 2.0**63], dtype=source), torch.int64).tolist()
+        assert low == -(2**63) and high == past and 0.999 * 2**63 < high < 2**63
 
     @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.uint8])
     def test_rounding(self, dtype):
@@ -80,13 +60,15 @@ class TestCast:
         if dtype != torch.uint8:
             assert cast_to(-values, dtype).tolist() == [0, -1, -2, -2, -3, -100]
 
-    @pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 2**31 - 200, 16777217, 123456789])
-    def test_integers_of_float64_stay_exact(self, value):
-        assert cast_to(torch.tensor([value], dtype=torch.float64), torch.int32).tolist() == [value]
-
-    @pytest.mark.parametrize("value", [2**53, -(2**53), 2**40 + 1])
-    def test_large_integers_of_float64_stay_exact(self, value):
-        assert cast_to(torch.tensor([value], dtype=torch.float64), torch.int64).tolist() == [value]
+    @pytest.mark.parametrize(
+        ("dtype", "values"),
+        [
+            (torch.int32, [2**31 - 1, -(2**31), 2**31 - 200, 16777217, 123456789]),
+            (torch.int64, [2**53, -(2**53), 2**40 + 1]),
+        ],
+    )
+    def test_integers_of_float64_stay_exact(self, dtype, values):
+        assert cast_to(torch.tensor(values, dtype=torch.float64), dtype).tolist() == values
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
     def test_floating_point(self, dtype):
@@ -135,15 +117,10 @@ class TestSaveNifti:
         np.testing.assert_allclose(header.get_zooms(), (0.7, 0.9, 4.0), rtol=1e-6)
         assert header.get_data_dtype() == np.int16
         assert np.isnan(header["scl_slope"]) or header["scl_slope"] in (0, 1)
-        gz = (tmp_path / f"a{suffix}").read_bytes()[:2] == b"\x1f\x8b"
-        assert gz == (suffix == ".nii.gz")
-
-    def test_sheared_affine(self, tmp_path):
-        """The sform holds what the qform cannot."""
-        image = make_image()
-        image.affine[:3, 2] += image.affine[:3, 1] * 2
-        save_nifti(image, tmp_path / "a.nii")
-        np.testing.assert_allclose(nib.load(tmp_path / "a.nii").affine, image.affine, rtol=0, atol=1e-4)
+        assert ((tmp_path / f"a{suffix}").read_bytes()[:2] == b"\x1f\x8b") == (suffix == ".nii.gz")
+        image.affine[:3, 2] += image.affine[:3, 1] * 2  # a shear, which the sform holds and the qform cannot
+        save_nifti(image, tmp_path / f"a{suffix}")
+        np.testing.assert_allclose(nib.load(tmp_path / f"a{suffix}").affine, image.affine, rtol=0, atol=1e-4)
 
     def test_other_readers_agree(self, tmp_path):
         image = make_image()
@@ -326,48 +303,15 @@ class TestSaveVolumed:
         assert nib.load(tmp_path / "scan_interp.nii.gz").shape == shape
 
 
-def write(path, values, affine, frame_spacing=None):
-    image = nib.Nifti1Image(values, affine, dtype=values.dtype)
-    image.header.set_xyzt_units("mm", "sec")
-    if frame_spacing:
-        image.header["pixdim"][4] = frame_spacing
-    nib.save(image, path)
-
-
 def chain(source, output_dir, inferer, network=None, axis=None):
     """The way of a volume through a bundle; returns the written image."""
-    preprocessing = Compose(
-        [
-            LoadVolumed("image"),
-            CopyItemsd("image", names="original"),
-            ThroughPlaneLastd("image", axis=axis),
-            InvertibleScaleIntensityRangePercentilesd("image", lower=1, upper=99),
-        ]
-    )
-    post = Compose([RestoreVolumed("pred", preprocessing), SaveVolumed("pred", output_dir, overwrite=True)])
-    data = preprocessing({"image": str(source)})
-    observed, affine = data["original"].as_tensor().clone(), data["original"].affine.clone()
-    data["pred"] = inferer(data["image"][None], network)[0]
-    result = post(data)
-    assert torch.equal(data["original"].as_tensor(), observed) and torch.equal(data["original"].affine, affine)
-    assert result["pred"].dtype == observed.dtype
-    return nib.load(result["pred"].meta["saved_to"])
+    save = SaveVolumed("pred", output_dir, overwrite=True)
+    return nib.load(interpolate(source, inferer, save, network=network, axis=axis)["pred"].meta["saved_to"])
 
 
 def asi():
     torch.manual_seed(0)
     return ASIAutoencoder(channels=(2,), latent_channels=3).eval()
-
-
-def extremes(dtype, shape):
-    """Values all over a type's range."""
-    rng = np.random.default_rng(0)
-    if np.dtype(dtype).kind == "f":
-        return (rng.normal(size=shape) * 10.0 ** rng.integers(-3, 6, shape)).astype(dtype)
-    limits = np.iinfo(dtype)
-    values = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-    values.flat[:2] = limits.min, limits.max
-    return values
 
 
 class TestChain:
@@ -377,9 +321,9 @@ class TestChain:
     def test_observed_slices_are_bit_exact(self, tmp_path, axis, dtype, frames):
         spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
         spacing[axis], shape[axis] = 4.0, 4
-        values = extremes(dtype, (*shape, *([frames] if frames else [])))
+        values = whole_range(dtype, (*shape, *([frames] if frames else [])))
         affine = oblique(spacing)
-        write(tmp_path / "scan.nii.gz", values, affine, frame_spacing=0.04 if frames else None)
+        write_nifti(tmp_path / "scan.nii.gz", values, affine, frame_spacing=0.04 if frames else None)
         for how, network in (({"factor": 3}, None), ({"spacing": 2.0}, asi())):
             inferer = SplineSliceInferer(**how) if network is None else LatentSliceInferer(**how, value_range=(0, 1))
             saved = chain(tmp_path / "scan.nii.gz", tmp_path / "out", inferer, network)
@@ -398,35 +342,13 @@ class TestChain:
             if frames:
                 assert saved.header["pixdim"][4] == np.float32(0.04)
 
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("how", [{"factor": 4}, {"spacing": 1.3}, {}])
-    def test_physical_positions(self, tmp_path, axis, how):
-        """A linear function of the position in mm is one after interpolation, at the places the new affine tells."""
-        spacing, shape = np.array([1.1, 0.9, 1.0]), np.array([7, 8, 6])
-        spacing[axis], shape[axis] = 5.0, 4
-        affine = oblique(spacing)
-
-        def ramp(shape, affine):
-            index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-            return (index @ affine[:3, :3].T + affine[:3, 3]) @ [3.0, -5.0, 7.0]
-
-        write(tmp_path / "scan.nii", ramp(shape, affine), affine)
-        inferer = SplineSliceInferer(**how, mode="linear")
-        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer)
-        assert saved.shape[axis] > 10
-        np.testing.assert_allclose(saved.get_fdata(), ramp(saved.shape, saved.affine), rtol=0, atol=2e-2)
-        assert [saved.shape[k] for k in range(3) if k != axis] == [shape[k] for k in range(3) if k != axis]
-        smallest = min(np.delete(spacing, axis))
-        step = how.get("spacing", 1.25 if how else smallest)
-        assert slice_geometry(saved.affine, axis=axis).slice_spacing == pytest.approx(step, rel=1e-5)
-
     @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32"])
     def test_overshoot_is_limited_to_the_stored_type(self, tmp_path, dtype):
         """Cubic interpolation overshoots at both ends of the range; nothing wraps around."""
         limits = np.iinfo(dtype)
         values = np.full((4, 5, 8), limits.min, dtype)
         values[..., [1, 2, 5, 6]] = limits.max
-        write(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
+        write_nifti(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
         saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(factor=2))
         assert saved.get_data_dtype() == dtype
         found = np.asarray(saved.dataobj)
@@ -434,26 +356,17 @@ class TestChain:
         middle = found[..., 7].astype(np.float64)
         assert (middle < limits.min + 0.2 * (limits.max - float(limits.min))).all()
 
-    def test_without_observed_slices(self, tmp_path):
-        values = extremes("int16", (6, 7, 4))
-        write(tmp_path / "scan.nii", values, np.diag([1, 1, 4, 1.0]))
-        network = asi()
-        inferer = LatentSliceInferer(factor=2, keep_observed=False)
-        saved = chain(tmp_path / "scan.nii", tmp_path / "out", inferer, network)
-        assert saved.shape == (6, 7, 7)
-        assert (np.asarray(saved.dataobj)[..., ::2] != values).mean() > 0.9
-
     @pytest.mark.parametrize("axis", [0, 1])
     def test_axis_that_the_user_gave(self, tmp_path, axis):
-        values = extremes("int16", (5, 6, 7))
-        write(tmp_path / "scan.nii", values, np.eye(4))
+        values = whole_range("int16", (5, 6, 7))
+        write_nifti(tmp_path / "scan.nii", values, np.eye(4))
         saved = chain(tmp_path / "scan.nii", tmp_path / "out", SplineSliceInferer(factor=2), axis=axis)
         np.testing.assert_array_equal(np.asarray(saved.dataobj).take(range(0, 2 * (5 + axis) - 1, 2), axis), values)
 
     @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
     def test_other_formats(self, tmp_path, suffix):
         """What comes in as another format goes out as NIfTI, at the same places."""
-        values = extremes("uint16", (6, 7, 4))
+        values = whole_range("uint16", (6, 7, 4))
         image = sitk.GetImageFromArray(values.T)
         image.SetSpacing((0.7, 0.8, 4.0))
         image.SetOrigin((5, 6, 7))
@@ -463,135 +376,6 @@ class TestChain:
         np.testing.assert_array_equal(np.asarray(saved.dataobj)[..., ::2], values)
         place = image.TransformContinuousIndexToPhysicalPoint((2, 3, 1.5)) * np.array([-1, -1, 1])
         np.testing.assert_allclose((saved.affine @ [2, 3, 3, 1])[:3], place, rtol=0, atol=1e-4)
-
-    def test_phantom(self, tmp_path):
-        phantom = make_phantom("heart", seed=1, shape=(24, 24, 5), spacing=(6.0, 6.0, 18.0))
-        values = np.rint(phantom.numpy()[0]).astype(np.int16)
-        write(tmp_path / "heart.nii.gz", values, phantom.affine.numpy())
-        saved = chain(tmp_path / "heart.nii.gz", tmp_path / "out", LatentSliceInferer(value_range=(0, 1)), asi())
-        assert saved.shape == (24, 24, 13)  # isotropic
-        np.testing.assert_array_equal(np.asarray(saved.dataobj)[..., ::3], values)
-        np.testing.assert_allclose(saved.header.get_zooms(), 6)
-
-
-def saint(num_views=2):
-    torch.manual_seed(0)
-    size = {"channels": 4, "num_blocks": 1, "num_layers": 2, "growth": 4}
-    return SAINT(ami=size, rfn=size, num_views=num_views).eval()
-
-
-class TestDisagreement:
-    WINDOW = (-1024.0, 2976.0)
-
-    def run(self, source, output_dir, network, **settings):
-        """The way of a volume through the bundle; returns the written images by postfix, and what was computed."""
-        scale = InvertibleScaleIntensityRanged("image", *self.WINDOW)
-        preprocessing = Compose(
-            [LoadVolumed("image"), CopyItemsd("image", names="original"), ThroughPlaneLastd("image"), scale]
-        )
-        data = preprocessing({"image": str(source)})
-        inferer = MultiViewSliceInferer(disagreement=True, **settings)
-        data["pred"] = inferer(data["image"][None], network)[0]
-        before = data["pred"].as_tensor().clone()
-        mapped = DisagreementMapd("pred", preprocessing)(data)
-        assert torch.equal(mapped["pred"].as_tensor(), before) and "disagreement" not in data
-        result = Compose(
-            [
-                RestoreVolumed("pred", preprocessing),
-                SaveVolumed("pred", output_dir),
-                SaveVolumed("disagreement", output_dir, postfix="disagreement"),
-            ]
-        )(mapped)
-        saved = {key: nib.load(result[key].meta["saved_to"]) for key in ("pred", "disagreement")}
-        return saved, data["image"]
-
-    @pytest.mark.parametrize("views", [2, 4])
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    def test_standard_deviation_of_the_views(self, tmp_path, axis, views):
-        """In HU, without the window's offset, in the axis order of the input, at the places of the output."""
-        spacing, shape = np.array([0.7, 0.9, 0.8]), np.array([7, 8, 6])
-        spacing[axis], shape[axis] = 4.0, 4
-        values = np.random.default_rng(0).integers(-900, 2000, shape).astype(np.int16)
-        write(tmp_path / "scan.nii.gz", values, oblique(spacing))
-        network = saint(views)
-        saved, image = self.run(tmp_path / "scan.nii.gz", tmp_path / "out", network, factor=3)
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-            "scan_disagreement.nii.gz",
-            "scan_interp.nii.gz",
-        ]
-        found = np.asarray(saved["disagreement"].dataobj)
-        assert found.dtype == np.float32 and found.shape == saved["pred"].shape
-        np.testing.assert_array_equal(saved["disagreement"].affine, saved["pred"].affine)
-        each = [
-            MultiViewSliceInferer(3, fuse=False, views=(view,))(image[None], network)[0, 0].numpy()
-            for view in network.directions
-        ]
-        expected = np.moveaxis(4000 * np.std(each, axis=0), -1, axis)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
-        if views == 2:
-            halved = np.moveaxis(2000 * np.abs(each[0] - each[1]), -1, axis)
-            np.testing.assert_allclose(found, halved, rtol=0, atol=2e-3)
-        found = np.moveaxis(found, axis, 0)
-        assert (found[::3] == 0).all() and (found >= 0).all()
-        assert (np.delete(found, np.s_[::3], axis=0) > 0).mean() > 0.99
-
-    @pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "uint8"])
-    @pytest.mark.parametrize("frames", [1, 3])
-    def test_frames_and_types(self, tmp_path, frames, dtype):
-        values = np.random.default_rng(0).integers(0, 200, (6, 7, 3, frames)).astype(dtype)
-        write(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)), frame_spacing=0.04)
-        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), spacing=2.0)
-        assert saved["pred"].get_data_dtype() == dtype and saved["disagreement"].get_data_dtype() == np.float32
-        assert saved["pred"].shape == saved["disagreement"].shape == (6, 7, 5, frames)
-        for frame in range(frames):
-            views = [
-                MultiViewSliceInferer(2, fuse=False, views=(view,))(image[None, frame : frame + 1], saint())
-                for view in ("rows", "columns")
-            ]
-            expected = 2000 * (views[0] - views[1]).abs()[0, 0].numpy()
-            found = np.asarray(saved["disagreement"].dataobj)[..., frame]
-            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
-            assert (found[..., ::2] == 0).all() and found[..., 1::2].max() > 0
-
-    def test_interpolated_volume_is_the_same(self, tmp_path):
-        """With and without the map, and with intensities far outside the window."""
-        values = np.random.default_rng(0).integers(-3000, 4000, (6, 7, 4)).astype(np.int16)
-        write(tmp_path / "scan.nii", values, oblique((0.7, 0.9, 4.0)))
-        saved, image = self.run(tmp_path / "scan.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
-        without = MultiViewSliceInferer(2, value_range=(0.0, 1.0))(image[None], saint())[0, 0].numpy()
-        found = np.asarray(saved["pred"].dataobj)
-        np.testing.assert_allclose(found, without * 4000 - 1024, rtol=0, atol=0.51)
-        np.testing.assert_array_equal(found[..., ::2], values)
-        # the views see the window: what lies outside is interpolated linearly and no cause to disagree
-        write(tmp_path / "clipped.nii", values.clip(-1024, 2976), oblique((0.7, 0.9, 4.0)))
-        clipped, _ = self.run(tmp_path / "clipped.nii", tmp_path, saint(), factor=2, value_range=(0.0, 1.0))
-        maps = [np.asarray(images["disagreement"].dataobj) for images in (saved, clipped)]
-        np.testing.assert_array_equal(*maps)
-
-    def test_no_map(self):
-        preprocessing = Compose([InvertibleScaleIntensityRanged("image", *self.WINDOW)])
-        transform = DisagreementMapd("pred", preprocessing)
-        with pytest.raises(
-            ValueError, match="carries no disagreement of the views; expected disagreement=True"
-        ) as caught:
-            transform({"pred": make_image(), "image": make_image()})
-        assert "\n" not in str(caught.value)
-
-    def test_names(self):
-        scale = InvertibleScaleIntensityRanged("scan", *self.WINDOW)
-        preprocessing = Compose([scale])
-        data = preprocessing({"scan": make_image()})
-        inferer = MultiViewSliceInferer(factor=2, disagreement=True)
-        data["thin"] = inferer(data["scan"][None], saint())[0]
-        transform = DisagreementMapd("thin", preprocessing, image_key="scan", map_key="doubt")
-        result = transform(data)
-        assert set(result) == {"scan", "thin", "doubt"} and result["doubt"].shape == (1, 5, 6, 7)
-        assert torch.equal(result["doubt"].affine, result["thin"].affine)
-        assert result["doubt"].meta["filename_or_obj"] == "in/scan.nii.gz"
-        lenient = DisagreementMapd(["thin", "no"], preprocessing, "scan", allow_missing_keys=True)
-        assert "disagreement" in lenient(data)
-        with pytest.raises(KeyError, match="no"):
-            DisagreementMapd(["thin", "no"], preprocessing, "scan")(data)
 
 
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="SLICEINTERP_DATA names no folder of scans")

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Draw blocks of volumes with slices left out: what networks that work across slices are trained on."""
+"""Draw slice blocks (cuboids) from volumes, with slices left out: training samples of networks across slices."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, MultiSampleTrait, Randomizable, Transform
+from monai.transforms import MultiSampleTrait, Randomizable, Transform
 from monai.utils import CommonKeys, TransformBackends
 from torch import Tensor
 
+from monai_sliceinterp.checks import not_negative, positive, positive_integer, positive_integers, switch
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.resampling import FWHM_PER_SIGMA, apply_slice_weights, slab_weights
+from monai_sliceinterp.resampling import FWHM_PER_SIGMA, apply_weights, slab_weights
+from monai_sliceinterp.transforms.mapping import RandApplyToKeys, name_in_errors
 
 __all__ = [
     "RandSliceBlocks",
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def slice_block(volume: Tensor, axis: int, corner: Sequence[int], shape: Sequence[int], stride: int) -> Tensor:
-    """Cut a block from a volume, with any array axis as the slice axis.
+    """Cut a slice block from a volume, with any array axis as the slice axis.
 
     Args:
         volume: ``(C, X, Y, Z)``.
@@ -58,18 +59,19 @@ def slice_block(volume: Tensor, axis: int, corner: Sequence[int], shape: Sequenc
     others = [k for k in range(3) if k != axis]
     lengths[others[0]], lengths[others[1]] = shape[0], shape[1]
     lengths[axis] = (shape[2] - 1) * stride + 1
-    place = [slice(None)]
+    index = [slice(None)]
     for k, (begin, length) in enumerate(zip(corner, lengths, strict=True)):
-        place.append(slice(begin, begin + length, stride if k == axis else 1))
-    return volume[tuple(place)].movedim(axis + 1, -1)
+        index.append(slice(begin, begin + length, stride if k == axis else 1))
+    return volume[tuple(index)].movedim(axis + 1, -1)
 
 
 class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
-    """Draw blocks of a thin-slice volume, each with all its slices and with only every K-th one.
+    """Random transform that cuts slice blocks from a thin volume, each with all its slices and with every K-th one.
 
     All blocks of one call have the same factor, so that they make up a batch. For each block are drawn: which array
     axis serves as the slice axis, how much the slices are thinned out beforehand (SAINT, section 4: dense volumes are
     downsampled to enrich those of lesser resolution), the position, and flips. Blocks without contrast are drawn anew.
+    Unlike most array transforms of MONAI it returns a list of dictionaries, one for each block.
 
     Args:
         num_samples: number of blocks.
@@ -108,30 +110,22 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         min_contrast: float = 0.01,
         max_tries: int = 10,
     ) -> None:
-        if num_samples < 1 or max_tries < 1:
-            raise ValueError(f"num_samples and max_tries must be positive, got {num_samples!r} and {max_tries!r}.")
-        if len(patch_size) != 2 or min(patch_size) < 1:
-            raise ValueError(f"patch_size must be a positive height and width, got {patch_size!r}.")
-        if num_slices < 2:
-            raise ValueError(f"num_slices must be 2 or more, got {num_slices!r}.")
-        if not factors or any(isinstance(value, bool) or value != int(value) or value < 2 for value in factors):
-            raise ValueError(f"factors must be integers of 2 or more, got {factors!r}.")
-        if not max_spacing > 0:
-            raise ValueError(f"max_spacing must be a positive number of mm, got {max_spacing!r}.")
-        if not 0 <= max_thickness < float("inf"):
-            raise ValueError(f"max_thickness must be zero or a positive number, got {max_thickness!r}.")
-        self.num_samples, self.patch_size, self.num_slices = num_samples, tuple(patch_size), num_slices
-        self.factors = tuple(int(value) for value in factors)
-        self.max_spacing, self.max_thickness, self.any_axis = max_spacing, max_thickness, any_axis
-        self.min_contrast, self.max_tries = min_contrast, max_tries
-        self.drawn: list[dict[str, Any]] = []
+        self.num_samples = positive_integer("num_samples", num_samples)
+        self.patch_size = positive_integers("patch_size", patch_size, count=2)
+        self.num_slices = positive_integer("num_slices", num_slices, least=2)
+        self.factors = positive_integers("factors", factors, least=2)
+        self.max_spacing = positive("max_spacing", max_spacing, "mm")
+        self.max_thickness = not_negative("max_thickness", max_thickness)
+        self.any_axis, self.min_contrast = switch("any_axis", any_axis), min_contrast
+        self.max_tries = positive_integer("max_tries", max_tries)
+        self.draws: list[dict[str, Any]] = []
 
     def choices(self, img: Tensor, factor: int) -> list[tuple[int, int]]:
         """List the slice axes and strides (extra thinning) that a volume is large and fine enough for."""
         spacings = [slice_geometry(img, axis=axis).slice_spacing for axis in range(3)]
         through_plane = slice_geometry(img).axis
         fine = max(spacings) <= self.max_spacing
-        found = []
+        result = []
         for axis in range(3):
             if axis != through_plane and not (self.any_axis and fine):
                 continue
@@ -140,11 +134,11 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
                 continue
             for stride in range(1, max(int(self.max_spacing / spacings[axis] + 1e-6), 1) + 1):
                 if factor * stride * (self.num_slices - 1) + 1 <= img.shape[axis + 1]:
-                    found.append((axis, stride))
-        return found
+                    result.append((axis, stride))
+        return result
 
     def randomize(self, data: Tensor) -> None:
-        """Draw factor and places of the blocks of the volume ``data`` ``(C, X, Y, Z)``."""
+        """Draw factor and positions of the blocks of the volume ``data`` ``(C, X, Y, Z)``."""
         by_factor = {factor: self.choices(data, factor) for factor in set(self.factors)}
         factors = [factor for factor in self.factors if by_factor[factor]]
         if not factors:
@@ -156,31 +150,31 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         factor = factors[int(self.R.randint(len(factors)))]
         choices = by_factor[factor]
         axes = sorted({axis for axis, _ in choices})
-        self.drawn = [self._place(data, factor, axes, choices) for _ in range(self.num_samples)]
+        self.draws = [self._draw(data, factor, axes, choices) for _ in range(self.num_samples)]
 
-    def _place(self, data: Tensor, factor: int, axes: list[int], choices: list[tuple[int, int]]) -> dict[str, Any]:
+    def _draw(self, data: Tensor, factor: int, axes: list[int], choices: list[tuple[int, int]]) -> dict[str, Any]:
         axis = axes[int(self.R.randint(len(axes)))]
         strides = [stride for candidate, stride in choices if candidate == axis]
         stride = strides[int(self.R.randint(len(strides)))]
         height, width = (data.shape[k + 1] for k in range(3) if k != axis)
         sizes = [self.patch_size, self.patch_size[::-1]]
-        fitting = [size for size in sizes if size[0] <= height and size[1] <= width]
-        size = fitting[int(self.R.randint(len(fitting)))]
+        oriented = [size for size in sizes if size[0] <= height and size[1] <= width]
+        size = oriented[int(self.R.randint(len(oriented)))]
         count = factor * (self.num_slices - 1) + 1
         shape = (*size, count)
         lengths = list(size)
         lengths.insert(axis, (count - 1) * stride + 1)
-        place: dict[str, Any] = {}
+        cuboid: dict[str, Any] = {}
         for _ in range(self.max_tries):
             corner = [
                 int(self.R.randint(full - length + 1)) for full, length in zip(data.shape[1:], lengths, strict=True)
             ]
-            place = {"axis": axis, "corner": corner, "shape": shape, "stride": stride}
-            if float(slice_block(data, **place).float().std()) >= self.min_contrast:
+            cuboid = {"axis": axis, "corner": corner, "shape": shape, "stride": stride}
+            if float(slice_block(data, **cuboid).float().std()) >= self.min_contrast:
                 break
         flips = [k + 1 for k in range(3) if self.R.random_sample() < 0.5]
         thickness = float(self.R.uniform(0, self.max_thickness)) if self.max_thickness else 0.0
-        return {**place, "factor": factor, "flips": flips, "thickness": thickness}
+        return {**cuboid, "factor": factor, "flips": flips, "thickness": thickness}
 
     def __call__(self, img: Tensor, randomize: bool = True) -> list[dict[str, Any]]:
         """Draw blocks from ``img`` ``(C, X, Y, Z)``, which needs its affine.
@@ -193,18 +187,18 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
             self.randomize(img)
         plain = img.as_tensor() if isinstance(img, MetaTensor) else img
         blocks = []
-        for drawn in self.drawn:
-            label = _thick_block(plain, drawn).flip(drawn["flips"])
-            geometry = slice_geometry(img, axis=drawn["axis"])
+        for draw in self.draws:
+            label = _thick_block(plain, draw).flip(draw["flips"])
+            geometry = slice_geometry(img, axis=draw["axis"])
             spacing = list(geometry.in_plane_spacing)
             if tuple(label.shape[1:3]) != self.patch_size:
                 label, spacing = label.transpose(1, 2), spacing[::-1]
-            step = geometry.slice_spacing * drawn["stride"] * drawn["factor"]
+            step = geometry.slice_spacing * draw["stride"] * draw["factor"]
             blocks.append(
                 {
-                    CommonKeys.IMAGE.value: label[..., :: drawn["factor"]].contiguous(),
+                    CommonKeys.IMAGE.value: label[..., :: draw["factor"]].contiguous(),
                     CommonKeys.LABEL.value: label.contiguous(),
-                    "factor": drawn["factor"],
+                    "factor": draw["factor"],
                     "slice_spacing": torch.tensor(step, dtype=torch.float32),
                     "in_plane_spacing": torch.tensor(spacing, dtype=torch.float32),
                 }
@@ -212,39 +206,29 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         return blocks
 
 
-def _thick_block(volume: Tensor, drawn: Mapping[str, Any]) -> Tensor:
-    """Cut a drawn block in float32, its slices averaged over slabs where a thickness is drawn."""
-    place = {key: drawn[key] for key in ("axis", "corner", "shape", "stride")}
-    if not drawn["thickness"]:
-        return slice_block(volume, **place).to(torch.float32)
-    axis, stride, (*size, kept) = drawn["axis"], drawn["stride"], drawn["shape"]
-    width = drawn["thickness"] * stride  # in voxels
+def _thick_block(volume: Tensor, draw: Mapping[str, Any]) -> Tensor:
+    """Cut a block in float32, its slices averaged over slabs where a thickness is drawn."""
+    cuboid = {key: draw[key] for key in ("axis", "corner", "shape", "stride")}
+    if not draw["thickness"]:
+        return slice_block(volume, **cuboid).to(torch.float32)
+    axis, stride, (*size, count) = draw["axis"], draw["stride"], draw["shape"]
+    width = draw["thickness"] * stride  # in voxels
     # slabs reach past the block where the volume goes on
     reach = math.ceil(4.0 * width / FWHM_PER_SIGMA)
-    first, last = drawn["corner"][axis], drawn["corner"][axis] + (kept - 1) * stride
+    first, last = draw["corner"][axis], draw["corner"][axis] + (count - 1) * stride
     begin, end = max(first - reach, 0), min(last + reach, volume.shape[axis + 1] - 1)
-    corner = [*drawn["corner"]]
+    corner = [*draw["corner"]]
     corner[axis] = begin
     fine = slice_block(volume, axis, corner, (*size, end - begin + 1), stride=1)
     weights = slab_weights(end - begin + 1, range(first - begin, last - begin + 1, stride), width)
-    return apply_slice_weights(fine.to(torch.float32), weights)
+    return apply_weights(fine.to(torch.float32), weights)
 
 
-class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
-    """Dictionary version of :class:`RandSliceBlocks`: the volume under ``keys`` is replaced by a list of blocks.
+class RandSliceBlocksd(RandApplyToKeys, MultiSampleTrait):
+    """Dictionary version of :class:`RandSliceBlocks`, with its arguments after ``keys``, which is one key.
 
-    Args:
-        keys: one volume ``(C, X, Y, Z)``.
-        num_samples: see :class:`RandSliceBlocks`.
-        patch_size: see :class:`RandSliceBlocks`.
-        num_slices: see :class:`RandSliceBlocks`.
-        factors: see :class:`RandSliceBlocks`.
-        max_spacing: see :class:`RandSliceBlocks`.
-        max_thickness: see :class:`RandSliceBlocks`.
-        any_axis: see :class:`RandSliceBlocks`.
-        min_contrast: see :class:`RandSliceBlocks`.
-        max_tries: see :class:`RandSliceBlocks`.
-        allow_missing_keys: do not raise for keys that are not there.
+    Every item of the list has the entries of a block beside those of the data; the thick block also takes the place of
+    the volume.
 
     Raises:
         ValueError: if a parameter is out of range, or there are several keys.
@@ -271,45 +255,22 @@ class RandSliceBlocksd(Randomizable, MapTransform, MultiSampleTrait):
         max_tries: int = 10,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        sampler = RandSliceBlocks(
+            num_samples, patch_size, num_slices, factors, max_spacing, max_thickness, any_axis, min_contrast, max_tries
+        )
+        super().__init__(keys, sampler, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")
-        self.sampler = RandSliceBlocks(
-            num_samples,
-            patch_size,
-            num_slices,
-            factors,
-            max_spacing,
-            max_thickness,
-            any_axis,
-            min_contrast,
-            max_tries,
-        )
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSliceBlocksd:
-        """Set the random state of the sampler behind."""
-        super().set_random_state(seed, state)
-        self.sampler.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+    def __call__(  # type: ignore[override]
+        self, data: Mapping[Hashable, Any]
+    ) -> list[dict[Hashable, Any]]:
         """Draw the blocks."""
-        keys = list(self.key_iterator(dict(data)))
-        if not keys:
-            return [dict(data)]
-        image = data[keys[0]]
-        try:
-            blocks = self.sampler(image)
-        except ValueError as error:
-            name = getattr(image, "meta", {}).get("filename_or_obj", keys[0])
-            raise ValueError(f"{name}: {error}") from error
-        result: list[dict[Hashable, Any]] = []
-        for block in blocks:
-            item = dict(data)
-            item.update(block)
-            item[keys[0]] = block[CommonKeys.IMAGE.value]
-            result.append(item)
-        return result
+        for key in self.key_iterator(dict(data)):
+            with name_in_errors(data[key], key):
+                blocks = self.transform(data[key])
+            return [{**data, **block, key: block[CommonKeys.IMAGE.value]} for block in blocks]
+        return [dict(data)]
 
 
 RandSliceBlocksD = RandSliceBlocksDict = RandSliceBlocksd

@@ -1,0 +1,60 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Figures as they would be written: their texts, and that these are in place."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+METHODS = ["linear", "cubic", "lanczos", "asi", "saint", "hrinet", "vts"]
+LONG = "vts_small_finetuned_on_our_own_data_of_2024"
+
+
+def rendered_texts(figure):
+    """Texts of a figure that are drawn, each with the pixels it covers."""
+    boxes = {}
+    draw = Text.draw
+
+    def watch(text, renderer, *args, **kwargs):
+        if text.get_visible() and text.get_text().strip():
+            boxes[text] = (text.get_text(), text.get_window_extent(renderer))
+        draw(text, renderer, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", watch)
+        FigureCanvasAgg(figure).draw()
+    return list(boxes.values())
+
+
+def overlap(first, second):
+    """Whether two boxes share more than a pixel in both directions."""
+    width = min(first.x1, second.x1) - max(first.x0, second.x0)
+    height = min(first.y1, second.y1) - max(first.y0, second.y0)
+    return width >= 1 and height >= 1
+
+
+def check_layout(figure):
+    """All texts are taken literally, inside the figure and apart from each other; return them."""
+    boxes = rendered_texts(figure)
+    assert not [text for text in figure.findobj(Text) if "$" in text.get_text() and text.get_parse_math()]
+    for k, (text, box) in enumerate(boxes):
+        assert box.x0 >= -1 and box.y0 >= -1, text
+        assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
+        for other, second in boxes[:k]:
+            assert not overlap(box, second), (text, other)
+    return boxes
+
+
+def words(figure):
+    return [text.get_text() for text in figure.findobj(Text)]

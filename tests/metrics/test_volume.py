@@ -1,0 +1,301 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Scores of interpolated volumes, and what readers are told of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.metrics import LEAVE_ONE_OUT, METRICS, REGIONS, score_volume, slice_score
+
+PLAIN = {"psnr", "ssim", "rmse", "mse", "sharpness", "psnr_volume"}
+INSIDE = {"psnr_body", "ssim_body", "rmse_body"}
+DETAILS = {"vif"} | {f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")}
+OPTIONS = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "full": True}
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def images_at(volume, axis, indices=None):
+    """Cut a volume (C, H, W, N) one index after the other: (K C, 1, ., .)."""
+    wanted = range(volume.shape[axis]) if indices is None else indices
+    return torch.cat([volume.select(axis, k)[:, None] for k in wanted])
+
+
+def by_scikit_image(first, second, inside, data_range=1.0):
+    """PSNR and SSIM of images ``(K, H, W)`` over the pixels inside, where SSIM's window lies within the image."""
+    first, second, inside = (np.asarray(images) for images in (first, second, inside))
+    psnr = 10 * np.log10(data_range**2 / np.mean((first - second).astype(np.float64)[inside] ** 2))
+    values = []
+    for image, truth, mask in zip(first, second, inside, strict=True):
+        similarity = structural_similarity(truth, image, data_range=data_range, **OPTIONS)[1]
+        values.append(similarity[5:-5, 5:-5][mask[5:-5, 5:-5]])
+    return psnr, np.concatenate(values).mean()
+
+
+class TestPlain:
+    def test_identical(self):
+        truth = rand(2, 41, 43, 42)
+        scores = score_volume(truth, MetaTensor(truth), 41, detailed=True)
+        assert scores["rmse"] == scores["mse"] == 0 and scores["psnr"] == scores["psnr_volume"] == math.inf
+        assert all(scores[name] == pytest.approx(1, abs=1e-6) for name in DETAILS | {"sharpness"})
+
+    @pytest.mark.parametrize("data_range", [1.0, 50.0])
+    @pytest.mark.parametrize("sigma", [0.01, 0.05])
+    def test_known_noise(self, sigma, data_range):
+        truth = (0.5 + torch.zeros(1, 64, 64, 9)) * data_range
+        noise = sigma * data_range * torch.randn(1, 64, 64, 9, generator=torch.Generator().manual_seed(0))
+        noise[..., ::2] = 0  # observed slices are exact
+        scores = score_volume(truth + noise, truth, factor=2, data_range=data_range)
+        assert scores["psnr"] == pytest.approx(-20 * math.log10(sigma), abs=0.15)
+        # 4 of 9 slices are noisy
+        assert scores["psnr_volume"] == pytest.approx(-20 * math.log10(sigma) + 10 * math.log10(9 / 4), abs=0.15)
+
+    @pytest.mark.parametrize("include_observed", [False, True])
+    @pytest.mark.parametrize("data_range", [1.0, 50.0])
+    def test_by_scikit_image(self, data_range, include_observed):
+        """Which slices count, and of them what is inside; slices left over at the end do not."""
+        truth, pred = data_range * rand(2, 16, 17, 8), data_range * rand(2, 16, 17, 7, seed=1)
+        pred[..., ::3] = 0.9 * truth[..., :7:3]
+        body = rand(2, 16, 17, 8, seed=2) > 0.6
+        scores = score_volume(pred, truth, 3, data_range, body, include_observed)
+        slices = [k for k in range(7) if include_observed or k % 3]
+        images = [volume[..., slices].permute(0, 3, 1, 2).flatten(0, 1) for volume in (pred, truth, body)]
+        for suffix, mask in (("", torch.ones_like(images[2])), ("_body", images[2])):
+            psnr, ssim = by_scikit_image(*images[:2], mask, data_range)
+            assert scores[f"psnr{suffix}"] == pytest.approx(psnr, rel=1e-5)
+            assert scores[f"ssim{suffix}"] == pytest.approx(ssim, abs=1e-5)
+        whole = peak_signal_noise_ratio(truth[..., :7].numpy(), pred.numpy(), data_range=data_range)
+        assert scores["psnr_volume"] == pytest.approx(whole)
+        without = score_volume(pred, truth, 3, data_range, include_observed=include_observed)
+        assert without == {name: scores[name] for name in PLAIN} and set(scores) == PLAIN | INSIDE
+        assert abs(scores["psnr_body"] - scores["psnr"]) > 1e-3 and abs(scores["ssim_body"] - scores["ssim"]) > 1e-4
+
+    def test_errors_inside_the_body(self):
+        truth = rand(1, 16, 16, 5)
+        body = torch.zeros(1, 16, 16, 5, dtype=torch.bool)
+        body[:, 4:12] = True
+        pred = truth + torch.where(body, 0.01, 0.3)
+        scores = score_volume(pred + 1, truth + 1, 2, 4.0, body)
+        assert scores["rmse_body"] == pytest.approx(0.01, rel=1e-4)
+        assert scores["rmse"] == pytest.approx(math.sqrt((0.01**2 + 0.3**2) / 2), rel=1e-4)
+
+    def test_clips(self):
+        truth, body = (rand(1, 41, 41, 5) > 0.5).float(), torch.ones(1, 41, 41, 5, dtype=torch.bool)
+        for pair in ((3 * truth - 1, truth), (truth, 3 * truth - 1)):
+            scores = score_volume(*pair, 2, body=body, detailed=True)
+            assert scores["psnr"] == scores["psnr_body"] == scores["psnr_volume"] == math.inf and scores["rmse"] == 0
+            assert scores["vif"] == scores["vif_volume"] == pytest.approx(1, abs=1e-6)
+
+
+class TestDetails:
+    @pytest.mark.parametrize("channels", [1, 2])
+    @pytest.mark.parametrize("data_range", [1.0, 30.0])
+    def test_by_slices(self, data_range, channels):
+        """Every score is that of the images it is about; slices left over at the end belong to none."""
+        truth = data_range * rand(channels, 43, 45, 44)
+        pred = truth[..., :43] + 0.3 * data_range * (rand(channels, 43, 45, 43, seed=1) - 0.4)
+        pred[:, :20] = truth[:, :20, :, :43]  # so that the planes differ
+        pred[:, :, :9] += 0.2 * data_range
+        pred[..., ::6] = truth[..., :43:6]
+        found = score_volume(pred, truth, 3, data_range, detailed=True)
+        pred, truth = pred.clamp(0, data_range), truth.clamp(0, data_range)[..., :43]
+        between = [k for k in range(43) if k % 3]
+        parts = {"": (3, between), "_volume": (3, None), "_coronal": (2, None), "_sagittal": (1, None)}
+        for suffix, (axis, indices) in parts.items():
+            pair = [images_at(volume, axis, indices) for volume in (pred, truth)]
+            for name in ("ssim", "vif"):
+                expected = slice_score(*pair, name, data_range).item()
+                assert found[name + suffix] == pytest.approx(expected, rel=1e-5), (name, suffix)
+        error = (pred - truth)[..., between].double()
+        assert found["mse"] == pytest.approx((error**2).mean().item(), rel=1e-5)
+        assert found["rmse"] == pytest.approx((error**2).mean().sqrt().item(), rel=1e-5)
+        values = [found[name + suffix] for name in ("ssim", "vif") for suffix in parts]
+        assert np.diff(sorted(values)).min() > 1e-4  # none can be mistaken for another
+
+    def test_only_on_request(self):
+        truth, pred = rand(1, 41, 41, 41), rand(1, 41, 41, 41, seed=1)
+        body = rand(1, 41, 41, 41, seed=2) > 0.5
+        plain, detailed = (score_volume(pred, truth, 2, body=body, detailed=flag) for flag in (False, True))
+        assert set(plain) == PLAIN | INSIDE and set(detailed) - set(plain) == DETAILS
+        assert {name: detailed[name] for name in plain} == plain
+        assert all(type(value) is float for value in detailed.values())
+
+    def test_all_slices_where_none_is_given(self):
+        """With observed slices among the scored ones, the slices' scores are those of the whole volume."""
+        truth, pred = rand(1, 41, 42, 7), rand(1, 41, 42, 7, seed=1)
+        scores = score_volume(pred, truth, 3, include_observed=True, detailed=True)
+        assert scores["ssim"] == scores["ssim_volume"] and scores["vif"] == scores["vif_volume"]
+        assert scores["rmse"] == pytest.approx(((pred - truth) ** 2).mean().sqrt().item(), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("size", "missing"),
+        [
+            ((41, 41, 9), {"ssim_coronal", "ssim_sagittal", "vif_coronal", "vif_sagittal"}),
+            ((41, 41, 39), {"vif_coronal", "vif_sagittal"}),
+            ((40, 41, 41), {"vif", "vif_volume", "vif_coronal"}),
+            ((41, 40, 41), {"vif", "vif_volume", "vif_sagittal"}),
+            ((11, 11, 11), {"vif", "vif_volume", "vif_coronal", "vif_sagittal"}),
+        ],
+    )
+    def test_too_small_for_a_window(self, size, missing):
+        scores = score_volume(rand(1, *size) / 2, rand(1, *size), 2, detailed=True)
+        assert {name for name, value in scores.items() if math.isnan(value)} == missing
+
+    def test_constant_slices_have_no_fidelity(self):
+        truth, pred = rand(1, 41, 41, 5), rand(1, 41, 41, 5, seed=1)
+        truth[..., 3] = 0.5
+        scores = score_volume(pred, truth, 2, detailed=True)
+        alone = score_volume(pred[..., :3], truth[..., :3], 2, detailed=True)
+        assert scores["vif"] == alone["vif"] and math.isfinite(scores["ssim"])
+        scores = score_volume(pred, torch.full_like(truth, 0.5), 2, detailed=True)
+        assert math.isnan(scores["vif"]) and math.isnan(scores["vif_volume"])
+
+
+def band_limited(positions, half=0):
+    """A field of cosines along the slices, flat at slices 0 and 64, of no period shorter than 12 slices."""
+    rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(20.0), indexing="ij")
+    phase = (rows / 5).sin() + (columns / 4).cos()
+    waves = [
+        torch.cos(math.pi * k * (positions + half) / 64) * torch.cos(phase * k + k)[..., None] for k in (1, 4, 7, 10)
+    ]
+    return 0.5 + 0.1 * torch.stack(waves).sum(dim=0)[None]
+
+
+class TestAlignment:
+    def scores(self, mode="cubic", late=0, **wrong):
+        truth = band_limited(torch.arange(65.0))
+        assert truth.min() > 0.05 and truth.max() < 0.95
+        pred = SplineSliceInferer(factor=2, mode=mode)(truth[None, ..., ::2])[0].roll(late, dims=-1)
+        return score_volume(pred, band_limited(torch.arange(65.0), **wrong), 2, detailed=True)
+
+    def test_cubic_b_spline_reproduces_a_band_limited_field(self):
+        scores = self.scores()
+        assert scores["psnr"] > 50 and scores["psnr_volume"] > 50 and scores["ssim"] > 0.999
+        assert self.scores("linear")["psnr"] < scores["psnr"] - 10
+
+    @pytest.mark.parametrize("wrong", [{"half": -0.5}, {"half": 0.5}, {"half": 1.0}, {"late": 1}])
+    def test_shifts_are_seen(self, wrong):
+        """Slices half a fine or a thick slice off cost over 25 dB."""
+        right, shifted = self.scores(), self.scores(**wrong)
+        assert all(shifted[name] < right[name] - 25 for name in ("psnr", "psnr_volume"))
+        assert shifted["ssim"] < right["ssim"]
+
+
+class TestMisuse:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_not_finite(self, value):
+        good = rand(1, 12, 12, 5)
+        bad = good.clone()
+        bad[0, 3, 4, 0] = bad[0, 3, 4, 2] = value
+        for pair, name in (((bad, good), "interpolated volume"), ((good, bad), "truth")):
+            with pytest.raises(ValueError, match=f"the {name} has 2 of 720 voxels that are NaN or infinite"):
+                score_volume(*pair, 2)
+
+    @pytest.mark.parametrize(
+        ("truth", "factor", "message"),
+        [
+            ((1, 12, 13, 5), 2, r"\(1, 12, 12, 5\) does not belong to a truth of shape \(1, 12, 13, 5\)"),
+            ((1, 12, 12, 8), 3, r"does not belong to a truth of shape \(1, 12, 12, 8\) at factor 3"),
+            ((1, 12, 12, 5), 1, "no synthesized slice to score"),
+        ],
+    )
+    def test_shapes(self, truth, factor, message):
+        with pytest.raises(ValueError, match=message):
+            score_volume(rand(1, 12, 12, 5), rand(*truth), factor)
+
+    def test_mask_and_small_slices(self):
+        volume = rand(1, 12, 12, 5)
+        with pytest.raises(ValueError, match=r"mask has shape \(1, 12, 12, 4\); expected .* \(1, 12, 12, 5\)"):
+            score_volume(volume, volume, 2, body=volume[..., :4] > 0.5)
+        with pytest.raises(ValueError, match="SSIM's window needs slices of at least 11 x 11 pixels"):
+            score_volume(volume[:, :, :10], volume[:, :, :10], 2)
+
+
+class TestEntries:
+    def test_columns(self):
+        names = ["psnr", "ssim", "psnr_volume", "psnr_body", "ssim_body", "rmse", "mse", "vif", "sharpness"]
+        names += ["rmse_body"]
+        names += [f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")]
+        assert list(METRICS) == [*names, "lpips", "niqe", "seconds", "memory"]
+        smaller = {"rmse", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"}
+        assert {name for name, metric in METRICS.items() if metric.better == "smaller"} == smaller
+        assert {metric.region for metric in METRICS.values()} == set(REGIONS)
+        computed = {name for name, metric in METRICS.items() if metric.score}
+        assert computed == PLAIN | INSIDE | DETAILS
+
+    @pytest.mark.parametrize(
+        ("name", "label"),
+        [
+            ("psnr_body", "PSNR (dB), inside the body"),
+            ("ssim_volume", "SSIM, whole volume"),
+            ("vif_sagittal", "VIF, sagittal cuts"),
+            ("seconds", "Time (s)"),
+        ],
+    )
+    def test_labels(self, name, label):
+        assert METRICS[name].label == label
+
+    @pytest.mark.parametrize(
+        ("metric", "value", "text"),
+        [
+            ("psnr", 31.2349, "31.23"),
+            ("psnr_body", 31.235001, "31.24"),
+            ("ssim_coronal", 0.98765432, "0.9877"),
+            ("rmse", 0.0123456, "0.01235"),
+            ("mse", 0.000152399, "1.52e-04"),
+            ("niqe", 4.56789, "4.57"),
+            ("lpips", 0.123456, "0.1235"),
+            ("seconds", 0.012345, "0.0123"),
+            ("seconds", 1234.5678, "1235"),
+            ("memory", 1234.5678, "1234.6"),
+            ("psnr", math.inf, "∞"),
+            ("psnr", -math.inf, "-∞"),
+            ("ssim", math.nan, "–"),
+            ("psnr", -0.001, "0.00"),
+            ("psnr", -0.01, "-0.01"),
+        ],
+    )
+    def test_rounding(self, metric, value, text):
+        assert METRICS[metric].format(value) == text
+
+
+class TestLeaveOneOut:
+    @pytest.mark.parametrize("count", [3, 4, 5, 8, 9])
+    def test_every_inner_slice_once(self, count):
+        thin = MetaTensor(rand(1, 12, 12, count), affine=torch.diag(torch.tensor([1, 1, 2.0, 1])))
+        left_out = []
+        for phase, protocol in enumerate(LEAVE_ONE_OUT):
+            if not protocol.can_score(count):
+                with pytest.raises(ValueError, match=f"at least {phase + 3} of them, the volume has {count}"):
+                    protocol.trial(thin)
+                continue
+            trial = protocol.trial(thin)
+            assert torch.equal(trial.thick.as_tensor(), thin.as_tensor()[..., phase::2])
+            assert trial.thick.affine[2, 2] == 4 and trial.thick.affine[2, 3] == 2 * phase
+            assert trial.score(thin[..., phase : phase + 2 * trial.thick.shape[-1] - 1])["psnr"] == math.inf
+            left_out += range(phase + 1, phase + 2 * (trial.thick.shape[-1] - 1), 2)
+        assert sorted(left_out) == list(range(1, count - 1))
+
+    def test_uneven_slices(self):
+        thin = MetaTensor(rand(1, 12, 12, 4), meta={"slice_positions": (0.0, 1.0, 3.0, 4.0), "slice_positions_axis": 2})
+        with pytest.raises(ValueError, match="unevenly spaced or some are missing; expected even gaps to leave"):
+            LEAVE_ONE_OUT[0].trial(thin)

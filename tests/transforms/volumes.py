@@ -1,0 +1,53 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Volumes and checks that tests of transforms share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
+
+SPACING = 1.5
+
+
+def make_volume(num_slices=23, axis=2, dtype=torch.float32, channels=2, seed=0, **meta):
+    """Random volume with an oblique affine: 0.8 mm in-plane, slices of 1.5 mm along ``axis``."""
+    shape, spacing = [4, 3, 5], [0.8, 0.8, 0.8]
+    shape[axis], spacing[axis] = num_slices, SPACING
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
+    affine[:3, 3] = (-100, 20, 300)
+    values = 100 * np.random.default_rng(seed).random((channels, *shape))
+    return MetaTensor(torch.tensor(values).to(dtype), affine=torch.tensor(affine), meta=meta)
+
+
+def coded(height=9, width=12, num_slices=11, channels=1):
+    """Volume whose value contains channel and place, each place below 64; float32 holds it exactly."""
+    grid = np.meshgrid(*map(np.arange, (channels, height, width, num_slices)), indexing="ij")
+    return torch.tensor(((grid[0] * 64 + grid[1]) * 64 + grid[2]) * 64 + grid[3], dtype=torch.float32)
+
+
+def decode(values):
+    """Channel and place along the three axes of the coded volume, of every value."""
+    code = values.long()
+    return code // 64**3, [code // 64**2 % 64, code // 64 % 64, code % 64]
+
+
+def check_error(pattern, function, *args, **kwargs):
+    """Check that a call ends in a ValueError of one line; return its message."""
+    with pytest.raises(ValueError, match=pattern) as error:
+        function(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -1,0 +1,80 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Volumes and their files for tests, and the way that a volume goes through a bundle."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+from monai.data import decollate_batch, list_data_collate
+from monai.transforms import Compose, CopyItemsd
+from scipy.spatial.transform import Rotation
+
+from monai_sliceinterp.transforms import (
+    InvertibleScaleIntensityRangePercentilesd,
+    LoadVolumed,
+    RestoreVolumed,
+    ThroughPlaneLastd,
+)
+
+
+def oblique(spacing=(0.7, 0.9, 4.0)):
+    """Affine of a volume that is turned and shifted in space."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
+    affine[:3, 3] = (-100, 20, 300)
+    return affine
+
+
+def whole_range(dtype, shape, seed=0):
+    """Values over the whole range of a type, its ends included."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return (rng.normal(size=shape) * 10.0 ** rng.integers(-3, 6, shape)).astype(dtype)
+    limits = np.iinfo(dtype)
+    values = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    values.flat[:2] = limits.min, limits.max
+    return values
+
+
+def write_nifti(path, values, affine=None, kind=nib.Nifti1Image, units=("mm", "sec"), frame_spacing=None):
+    """Write an array as NIfTI; returns the path."""
+    image = kind(values, oblique() if affine is None else affine, dtype=values.dtype)
+    image.header.set_xyzt_units(*units)
+    if frame_spacing is not None:
+        image.header["pixdim"][4] = frame_spacing
+    nib.save(image, path)
+    return path
+
+
+def preprocess(*steps, axis=None, original=()):
+    """The preprocessing of a bundle: load, keep the original, slices last; with further steps, scale intensities."""
+    return Compose(
+        [
+            LoadVolumed("image"),
+            CopyItemsd("image", names="original"),
+            *original,
+            ThroughPlaneLastd("image", axis=axis),
+            *(steps or [InvertibleScaleIntensityRangePercentilesd("image", lower=1, upper=99)]),
+        ]
+    )
+
+
+def interpolate(source, inferer, *after, network=None, preprocessing=None, axis=None):
+    """Let a file or DICOM folder go the way through a bundle, to restored intensities and the steps ``after``."""
+    preprocessing = preprocessing or preprocess(axis=axis)
+    batch = list_data_collate([preprocessing({"image": str(source)})])  # as an engine does
+    batch["pred"] = inferer(batch["image"], network)
+    data = decollate_batch(batch)[0]
+    for step in (RestoreVolumed("pred", preprocessing), *after):  # no Compose, which hides what goes wrong
+        data = step(data)
+    return data
