@@ -43,6 +43,7 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
         ValueError: with one line that names the file, if it is missing, truncated, or of another network.
 
     Example:
+        >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "model.pt"
         >>> torch.save(nn.Linear(2, 2).state_dict(), file)
         >>> load_weights(nn.Linear(2, 2), file)
@@ -86,6 +87,7 @@ def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str
             the weights.
 
     Example:
+        >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "checkpoint.pt"
         >>> torch.save({"network": nn.Linear(2, 2).state_dict()}, file)
         >>> check_checkpoint(file, nn.Linear(2, 2)) == str(file)

@@ -35,7 +35,7 @@ class SynthesizedSliceScore(IgniteMetricHandler):
     Example:
         >>> from ignite.engine import Engine
         >>> import torch
-        >>> truth = torch.rand(1, 16, 16, 5)
+        >>> truth = 0.5 * torch.rand(1, 16, 16, 5)
         >>> engine = Engine(lambda engine, batch: [{"pred": truth + 0.1, "label": truth}])
         >>> SynthesizedSliceScore("psnr", factor=2).attach(engine, "psnr")
         >>> round(engine.run([0]).metrics["psnr"], 3)

@@ -36,6 +36,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless
 
 from monai_sliceinterp.command_line import report
+from tests.bundles.bundle_cases import CASES, save_weights
 from tests.bundles.bundle_commands import BUNDLES, Result, bundle_command, filled, names, run_forked, save, save_scan
 from tests.dicom_series import write_series
 
@@ -44,10 +45,10 @@ SHAPE = (12, 11, 4)
 GRAY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
 
 
-def attempt(weights: Path, **options: object) -> Result:
+def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), **options: object) -> Result:
     """What ``python -m monai.bundle run`` does, in this process; two underscores stand for the # of a key."""
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
-    config = str(BUNDLES / "asi" / "inference.json")
+    config = [str(BUNDLES / bundle / f"{name}.json") for name in ("inference", *overlays)]
     given = {"ckpt": str(weights), "device": "$torch.device('cpu')", "progress": False, **options}
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
@@ -524,6 +525,23 @@ def test_option(name: str, weights: Path, places: dict[str, str], tmp_path: Path
 @pytest.mark.parametrize("name", LABEL_OPTIONS)
 def test_option_of_labels(name: str, weights: Path, places: dict[str, str], tmp_path: Path) -> None:
     check_options(weights, places, tmp_path, *LABEL_OPTIONS[name])
+
+
+OTHERS = [(bundle, name) for bundle, case in CASES.items() for name in case.wrong_inference]
+
+
+@pytest.mark.parametrize(("bundle", "name"), OTHERS)
+def test_option_of_other_bundles(bundle: str, name: str, places: dict[str, str], tmp_path: Path) -> None:
+    """What they have beside what all have."""
+    (options, parts), case = CASES[bundle].wrong_inference[name], CASES[bundle]
+    weights, _ = save_weights(bundle, tmp_path / "model.pt")
+    others = {
+        key: save_weights(bundle, tmp_path / f"{key}.pt", key)[0] for key in ("paper", "acai") if key in str(options)
+    }
+    given = {"input": places["scan"], "output_dir": str(tmp_path / "out"), **filled(options, **others)}
+    result = attempt(weights, bundle, case.overlays, **given)
+    check_error(result, *(part.format(**others) for part in parts))
+    assert names(tmp_path / "out") == []
 
 
 def test_existing_output(weights: Path, places: dict[str, str], tmp_path: Path) -> None:

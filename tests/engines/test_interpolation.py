@@ -25,17 +25,13 @@ from monai.transforms import Compose, CopyItemsd
 from torch import nn
 
 from monai_sliceinterp.data import find_volumes
-from monai_sliceinterp.engines import interpolate_volumes, output_files
+from monai_sliceinterp.engines import interpolate_volumes
 from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import (
     InvertibleScaleIntensityRangePercentilesd,
-    LeaveOneOutQualityd,
     LoadVolumed,
-    RestoreVolumed,
-    SaveDicomSeriesd,
-    SaveProvenanced,
-    SaveVolumed,
+    SaveInterpolatedd,
     ThroughPlaneLastd,
 )
 
@@ -51,34 +47,27 @@ def write_scan(path, spacing=4.0, seed=0, dtype=np.int16, shape=(16, 15, 5)):
     return values
 
 
-def make_evaluator(output_dir, inferer, network=None, overwrite=False):
+def run(folder, output_dir, inferer, network=None, check=True, saving=None, **options):
+    """Interpolate scans; without ``check`` nothing is asked before it is computed."""
     preprocessing = Compose(
         [
             LoadVolumed("image"),
-            CopyItemsd("image", names="observed"),
+            CopyItemsd("image", names="original"),
             ThroughPlaneLastd("image"),
             InvertibleScaleIntensityRangePercentilesd("image"),
         ]
     )
-    post = Compose(
-        [RestoreVolumed("pred", preprocessing, inferer), SaveVolumed("pred", output_dir, overwrite=overwrite)]
-    )
+    saver = SaveInterpolatedd("pred", preprocessing, inferer, network, output_dir, **options)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=[],
         network=network or nn.Identity(),
         inferer=inferer,
-        postprocessing=post,
+        postprocessing=saver,
     )
-    return evaluator, preprocessing, post
-
-
-def run(folder, output_dir, inferer, network=None, steps=None, overwrite=False, **options):
-    """Interpolate scans; ``steps`` are the steps that are asked instead of those that write."""
-    evaluator, preprocessing, postprocessing = make_evaluator(output_dir, inferer, network, overwrite)
     files = folder if isinstance(folder, list) else find_volumes(folder)
     dataset = Dataset([{"image": file} for file in files], preprocessing)
-    return interpolate_volumes(evaluator, dataset, postprocessing if steps is None else Compose(steps), **options)
+    return interpolate_volumes(evaluator, dataset, saving or (saver if check else None))
 
 
 class TestInterpolateVolumes:
@@ -96,7 +85,7 @@ class TestInterpolateVolumes:
         write_scan(scans / "i.nii.gz")  # something is in the way of its result
         (out / "i_interp.nii.gz" / "full").mkdir(parents=True)
         with pytest.raises(SystemExit) as caught:
-            run(scans, out, SplineSliceInferer(spacing=2.0), steps=[])
+            run(scans, out, SplineSliceInferer(spacing=2.0), check=False)
         message = caught.value.code
         assert isinstance(message, str) and "\n" not in message  # printed; the exit status is 1
         assert message.startswith("error: 5 of 10 inputs failed: ")
@@ -191,7 +180,7 @@ class TestInterpolateVolumes:
                 return super().__call__(inputs, network)
 
         with pytest.raises(SystemExit) as caught:
-            run(scans, out, Recorder(factor=2), steps=[SaveVolumed("pred", out)])
+            run(scans, out, Recorder(factor=2))
         (refusals,) = computed  # of a alone, and both were told by then
         lines = refusals.splitlines()
         assert [line.split(":")[0] for line in lines] == ["[2/4] failed", "[4/4] failed"]
@@ -208,11 +197,30 @@ class TestInterpolateVolumes:
         write_scan(tmp_path / "a.nii")
 
         class Broken(nn.Identity):
+            resume = False
+
             def check(self, name):
                 raise KeyError("bug")
 
         with pytest.raises(KeyError, match="bug"):
-            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), steps=[Broken()])
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), saving=Broken())
+
+    def test_bug_in_an_inferer_shows_where_it_is(self, tmp_path, capsys, caplog):
+        """A contributor's mistake is reported with its traceback; the others are done, and the last line is as ever."""
+
+        class Mistaken(SplineSliceInferer):
+            def __call__(self, inputs, network=None, *args, **kwargs):
+                return super().__call__(inputs, network) if inputs.shape[-1] > 4 else None + 1
+
+        write_scan(tmp_path / "a.nii", shape=(12, 12, 3))
+        write_scan(tmp_path / "b.nii", shape=(12, 12, 9))
+        with caplog.at_level("DEBUG", "monai_sliceinterp"), pytest.raises(SystemExit, match="1 of 2 inputs failed"):
+            run(tmp_path, tmp_path / "out", Mistaken(factor=2))
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0].startswith("Traceback") and any("None + 1" in line for line in lines)
+        assert lines[-1].startswith("[1/2] failed: ") and "unsupported operand" in lines[-1]
+        (record,) = caplog.records
+        assert isinstance(record.exc_info[1], TypeError)
 
 
 class TestResume:
@@ -223,11 +231,9 @@ class TestResume:
             folder.mkdir()
         for name in "abc":
             write_scan(scans / f"{name}.nii")
-        for name in ("a_interp.nii.gz", "a_again.nii.gz", "b_interp.nii.gz"):
+        for name in ("a_interp.nii.gz", "a_interp.json", "a_interp_provenance.nii.gz", "b_interp.nii.gz"):
             (out / name).write_text("old")
-        steps = [SaveVolumed("pred", out, overwrite=True), SaveVolumed("pred", out, "again", overwrite=True)]
-        written = run(scans, out, SplineSliceInferer(factor=2), steps=steps, overwrite=True, resume=True)
-        # the evaluator of this test writes the first of both alone
+        written = run(scans, out, SplineSliceInferer(factor=2), provenance=True, resume="true")
         assert [Path(path).name for path in written] == ["b_interp.nii.gz", "c_interp.nii.gz"]
         assert (out / "a_interp.nii.gz").read_text() == "old"
         lines = capsys.readouterr().out.splitlines()
@@ -243,47 +249,4 @@ class TestResume:
         assert "1 of 1 inputs are finished already" in capsys.readouterr().out
         Path(first[0]).unlink()
         assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == first
-
-    def test_steps_that_write_nothing_finish_nothing(self, tmp_path):
-        write_scan(tmp_path / "a.nii")
-        written = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), steps=[nn.Identity()], resume=True)
-        assert len(written) == 1
-
-
-class TestOutputFiles:
-    def test_of_all_steps(self, tmp_path):
-        """Files that go beside an output have its name."""
-        inferer = SplineSliceInferer(factor=2)
-        steps = [
-            nn.Identity(),
-            SaveVolumed(["pred", "other"], tmp_path, ["interp", "map"]),
-            SaveDicomSeriesd("pred", tmp_path, inferer, method="cubic"),
-            SaveProvenanced("pred", inferer, method="cubic"),
-            LeaveOneOutQualityd("pred", inferer, None, method="cubic"),
-        ]
-        files = output_files(Compose(steps), "scans/a.b.nii.gz")
-        assert [file.name for file in files] == [
-            "a.b_interp.nii.gz",
-            "a.b_map.nii.gz",
-            "a.b_interp",
-            "a.b_interp_provenance.nii.gz",
-            "a.b_interp.json",
-            "a.b_interp_quality.json",
-        ]
-        assert {file.parent for file in files} == {tmp_path}
-
-    def test_are_those_that_are_written(self, tmp_path):
-        """Names that are foretold are names that are found."""
-        write_scan(tmp_path / "a.nii", shape=(16, 16, 7))
-        inferer = SplineSliceInferer(factor=2)
-        evaluator, preprocessing, _ = make_evaluator(tmp_path / "out", inferer)
-        steps = [
-            RestoreVolumed("pred", preprocessing, inferer),
-            SaveVolumed("pred", tmp_path / "out"),
-            SaveProvenanced("pred", inferer, method="cubic"),
-            LeaveOneOutQualityd("pred", inferer, None, method="cubic"),
-        ]
-        data = preprocessing({"image": str(tmp_path / "a.nii")})
-        Compose(steps)({**data, "pred": inferer(data["image"][None])[0]})
-        files = output_files(Compose(steps), tmp_path / "a.nii")
-        assert sorted(files) == sorted((tmp_path / "out").iterdir()) and len(files) == 4
+        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), overwrite="true") == first
