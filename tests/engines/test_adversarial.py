@@ -17,14 +17,12 @@ import copy
 
 import pytest
 import torch
-from ignite.engine import Events
 from monai.inferers import Inferer
 from monai.losses import PatchAdversarialLoss
 from torch import nn
 from torch.nn import functional as F
 
 from monai_sliceinterp.engines import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
-from monai_sliceinterp.handlers import FreezeNormalizationHandler
 from monai_sliceinterp.networks.nets import VTSDiscriminator, VTSGenerator
 from tests.engines.helpers import (
     GAN_LOSSES,
@@ -117,20 +115,6 @@ class TestUpdates:
         else:
             torch.testing.assert_close(steps[0][0], steps[1][0])
 
-    def test_frozen_normalization(self):
-        """After the warm-up the generator's statistics stay, the discriminator's go on."""
-        networks = gan_networks()
-        norms = networks["generator"].encoder[1][0].adn.N, networks["discriminator"].layers[1][0].adn.N
-        log = [[norm.running_mean.clone() for norm in norms]]
-        handlers = [FreezeNormalizationHandler(networks["generator"], 1)]
-        trainer = gan_trainer(networks, epochs=3, train_handlers=handlers)
-        trainer.add_event_handler(
-            Events.EPOCH_COMPLETED, lambda: log.append([norm.running_mean.clone() for norm in norms])
-        )
-        trainer.run()
-        stays = [[torch.equal(log[k][n], log[k + 1][n]) for k in range(3)] for n in range(2)]
-        assert stays == [[False, True, True], [False, False, False]]
-
     @pytest.mark.parametrize("criterion", CRITERIA)
     def test_learns(self, criterion):
         """Blurred volumes get sharper: the error falls well below that of the input.
@@ -175,31 +159,22 @@ class Spy(nn.Module):
 class TestSeen:
     @pytest.mark.parametrize("key", ["condition", "other", None])
     def test_by_discriminator(self, key):
-        networks, batches, outputs = gan_networks() | {"discriminator": Spy()}, gan_batches(2), []
-        for batch in batches:
-            batch["other"] = batch["condition"] + 2
-        trainer = gan_trainer(networks, batches, prepare_batch=PrepareConditionalPairs(key))
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
+        """True and predicted pairs, detached from the generator; then, to judge and not to learn, predicted ones."""
+        networks, (batch,) = gan_networks() | {"discriminator": Spy()}, gan_batches(1)
+        batch["other"] = batch["condition"] + 2
+        trainer = gan_trainer(networks, [batch], prepare_batch=PrepareConditionalPairs(key))
         trainer.run()
-        seen = networks["discriminator"].seen
-        assert len(seen) == 4
-        for k, batch in enumerate(batches):
-            thick, thin, pred = batch["image"], batch["label"], outputs[k]["pred"].detach()
-            image, linked, condition, trained, _ = seen[2 * k]
-            # true pairs, then predicted ones, detached from the generator
-            assert image.shape == (4, 2, 8, 8, 8) and not linked and trained
-            assert torch.equal(image[:2], torch.cat([thick, thin], 1))
-            assert torch.equal(image[2:], torch.cat([thick, pred], 1))
-            image, linked, again, trained, enabled = seen[2 * k + 1]
-            assert torch.equal(image, torch.cat([thick, pred], 1))
-            assert linked and not trained and enabled
-            if key is None:
-                assert condition == again == {}
-            else:
-                assert set(condition) == set(again) == {"condition"}
-                assert torch.equal(again["condition"], batch[key])
-                assert torch.equal(condition["condition"], torch.cat([batch[key], batch[key]]))
-        assert not torch.equal(outputs[0]["pred"], batches[0]["label"])
+        thick, thin, pred = batch["image"], batch["label"], trainer.state.output["pred"].detach()
+        learning, judging = networks["discriminator"].seen
+        pairs = torch.cat([thick, pred], 1)
+        assert torch.equal(learning[0], torch.cat([torch.cat([thick, thin], 1), pairs])) and learning[3]
+        assert torch.equal(judging[0], pairs) and not judging[3] and judging[4]
+        assert (learning[1], judging[1]) == (False, True)  # linked to the generator
+        if key is None:
+            assert learning[2] == judging[2] == {}
+        else:
+            assert torch.equal(judging[2]["condition"], batch[key])
+            assert torch.equal(learning[2]["condition"], torch.cat([batch[key], batch[key]]))
 
     def test_adversarial_loss(self):
         """Called for true pairs, predicted ones, and predicted ones as if they were true."""

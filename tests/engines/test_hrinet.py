@@ -27,7 +27,6 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from monai_sliceinterp.engines import AlternatingSupervisionTrainer
-from monai_sliceinterp.losses import EncoderFeatureLoss
 from monai_sliceinterp.networks.nets import HRINetAutoencoder, InterpolationCritic, VariationalHRINetAutoencoder
 from monai_sliceinterp.transforms import RandSliceGroupsd
 from tests.engines.helpers import (
@@ -184,26 +183,6 @@ class TestByHand:
         assert torch.equal(between, batches[1]["label"].reshape(9, 2, 8, 8)) and mixed.shape == between.shape
         assert log[0]["content"] == pytest.approx((pred - target).abs().mean().item())
         assert log[1]["supervised"] == pytest.approx((mixed - between).abs().mean().item())
-
-    def test_perceptual_loss(self):
-        """HRINet-Perceptual: the frozen encoder of stage I stays as it is."""
-        networks = turn_networks()
-        frozen = turn_networks(seed=1)["autoencoder"]
-        before = weights(frozen)
-        criterion = EncoderFeatureLoss(frozen)
-        batches = turn_batches(2)
-        start = weights(networks["autoencoder"])
-        log = trained_log(turn_trainer(networks, batches, content_loss=criterion))
-        untrained = turn_networks()["autoencoder"]
-        pairs = networks["autoencoder"].asked[0][0]
-        again = untrained(pairs, torch.tensor(0.5), reconstruct=True)[:, :2].reshape(6, 1, 8, 8)
-        distances = [
-            mse(first, second)
-            for first, second in zip(frozen.encode(again), frozen.encode(pairs.reshape(6, 1, 8, 8)), strict=True)
-        ]
-        assert log[0]["content"] == pytest.approx((sum(distances) / len(distances)).item(), rel=1e-4)
-        assert same(weights(frozen), before) and not same(weights(networks["autoencoder"]), start)
-        assert not frozen.training
 
     def test_default_weights(self):
         """Lambda, beta for 256 x 256 pixels, and ACAI's gamma."""

@@ -16,8 +16,6 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate
-from monai.engines import SupervisedTrainer
-from torch import nn
 
 from monai_sliceinterp.engines import PrepareConditionalPairs, PrepareSliceBlocks, PrepareSlicePairs, PrepareViewImages
 from monai_sliceinterp.inferers import MultiViewSliceInferer
@@ -183,20 +181,3 @@ class TestPrepareViewImages:
         with torch.no_grad():
             wrong = network.ami(image, 3, kwargs["slice_spacing"], batch["in_plane_spacing"][:, 0])
         assert abs(wrong - pred).max() > 1e-3
-
-    def test_trains(self):
-        network, batch = make_saint(), draw_blocks()
-        trainer = SupervisedTrainer(
-            device=torch.device("cpu"),
-            max_epochs=10,
-            train_data_loader=[batch],
-            network=network.ami,
-            optimizer=torch.optim.Adam(network.ami.parameters(), 1e-3),
-            loss_function=nn.L1Loss(),
-            prepare_batch=PrepareViewImages(),
-            decollate=False,
-        )
-        losses = []
-        trainer.add_event_handler("ITERATION_COMPLETED", lambda engine: losses.append(engine.state.output["loss"]))
-        trainer.run()
-        assert losses[-1] < 0.97 * losses[0]

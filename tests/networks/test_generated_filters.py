@@ -48,14 +48,6 @@ def unfolded(features, filters):
 
 
 class TestDistances:
-    def test_by_hand(self):
-        """r = 4: the voxels of Algorithm 1 for channel 1, HR spacing 1.25 mm (so slices 5 mm apart), 0.8 mm pixels."""
-        matrix = filter_distance_matrix([1 / 4], slice_spacing=5.0, in_plane_spacing=0.8)
-        assert matrix.shape == (1, 1, 3, 3) and matrix.dtype == torch.float32
-        rows = [5 * 1.25, 1.25, 3 * 1.25]  # the row before, the observed row, the row after
-        expected = [[math.hypot(row, 0.8), row, math.hypot(row, 0.8)] for row in rows]
-        torch.testing.assert_close(matrix[0, 0], torch.tensor(expected))
-
     @pytest.mark.parametrize("factor", [2, 3, 4, 6])
     def test_authors_formula(self, factor):
         """entry(i, j) = sqrt((((i-1) r - c) R_z)^2 + ((j-1) R_xy)^2) with R_z the spacing of the output slices."""

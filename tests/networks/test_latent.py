@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ from torch import nn
 from monai_sliceinterp.networks.nets import (
     ASIAutoencoder,
     HRINetAutoencoder,
+    InterpolationCritic,
     LatentInterpolator,
     ResidualASIAutoencoder,
     VariationalHRINetAutoencoder,
@@ -232,3 +235,33 @@ class TestMixCodes:
     def test_levels_must_match(self):
         with pytest.raises(ValueError, match="zip"):
             mix_codes((rand(1, 2),), (rand(1, 2), rand(1, 2)), 0.5)
+
+
+@pytest.mark.parametrize("slope", [0.2, 0.01, 0.5])
+@pytest.mark.parametrize(
+    ("network_class", "settings", "layers"),
+    [
+        (ASIAutoencoder, {}, 12),
+        (HRINetAutoencoder, {"channels": (16, 32), "latent_channels": (8, 8)}, 19),
+        (InterpolationCritic, {"channels": (16, 32)}, 7),
+    ],
+)
+def test_initialization(network_class, settings, layers, slope):
+    """Normal, by the number of incoming connections of each convolution (ASI, section IV); norms are the identity."""
+    torch.manual_seed(0)
+    network = network_class(negative_slope=slope, **settings)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == layers
+    for layer in convolutions:
+        count, std = layer.weight.numel(), 1 / math.sqrt(9 * layer.in_channels * (1 + slope**2))
+        # five standard errors of a sample's standard deviation and mean
+        assert layer.weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * count))
+        assert abs(layer.weight.mean().item()) < 5 * std / math.sqrt(count)
+        if count > 1000:  # normal, not uniform
+            assert (abs(layer.weight) > 2 * std).float().mean().item() == pytest.approx(0.0455, abs=0.02)
+        assert (layer.bias == 0).all() and layer.weight.is_contiguous(memory_format=torch.channels_last)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert (layer.weight == 1).all() and (layer.bias == 0).all()
+        if isinstance(layer, nn.LeakyReLU):
+            assert layer.negative_slope == slope

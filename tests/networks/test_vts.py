@@ -136,7 +136,7 @@ class TestGenerator:
         assert norms == [True, True, False]
         assert all(hasattr(block.convolution.adn, "N") for block in VTSGenerator((2, 3, 4)).decoder)
 
-    def test_default_channels(self):
+    def test_defaults(self):
         with torch.device("meta"):
             network = VTSGenerator()
         assert [block[0].conv.out_channels for block in network.encoder] == [64, 128, 256, 512]
@@ -144,24 +144,6 @@ class TestGenerator:
         assert network.multiple == 16 and network.high_frequency and network.residual_scale == 0.1
         assert (network.intensity_center, network.intensity_scale) == (0.5, 0.5)
         assert {layer.negative_slope for layer in network.modules() if isinstance(layer, nn.LeakyReLU)} == {0.2}
-
-    @pytest.mark.parametrize("axis", [2, 3, 4])
-    @pytest.mark.parametrize("stem", [0, 2])
-    def test_shift_by_16(self, axis, stem):
-        """Away from the borders a volume that is moved by 16 voxels gives the moved result; by 8 it does not."""
-        network = trained(VTSGenerator, (2, 2, 2, 2), stem)
-        size = [1, 1, 16, 16, 16]
-        size[axis] = 208
-        image = rand(*size)
-        with torch.no_grad():
-            result = network(image)
-            for shift, same in ((16, True), (8, False)):
-                moved = network(image.narrow(axis, shift, 192))
-                first, second = result.narrow(axis, 80 + shift, 32), moved.narrow(axis, 80, 32)
-                assert torch.allclose(first, second, **EXACT) is same
-            # at the borders the convolutions' zeros are felt
-            first, second = result.narrow(axis, 16, 16), network(image.narrow(axis, 16, 192)).narrow(axis, 0, 16)
-            assert not torch.allclose(first, second, **EXACT)
 
     @pytest.mark.parametrize("stem", [0, 3])
     def test_gradients(self, stem):
@@ -179,10 +161,6 @@ class TestGenerator:
             else:
                 assert min(gradients.values()) > 0, gradients
             optimizer.step()
-
-    def test_gradient_of_the_input(self):
-        network, image = trained(VTSGenerator, (2,), 1), rand(1, 1, 5, 4, 3).requires_grad_()
-        assert torch.autograd.gradcheck(network, (image,))
 
     @pytest.mark.filterwarnings("ignore:Converting a tensor")
     def test_trace(self):
@@ -256,20 +234,11 @@ class TestDiscriminator:
         assert patches.shape == (3, 1, 2, 3, 4) and found.shape == (3, 1)
         torch.testing.assert_close(found, patches.flatten(1).sum(1, keepdim=True) / 24, **EXACT)
 
-    def test_condition(self):
-        """Each entry of the condition matters; none at all is one of zeros."""
-        critic = trained(VTSDiscriminator, (2, 3))
-        image = rand(2, 2, 8, 8, 8)
-        nothing = critic(image)
-        assert torch.equal(nothing, critic(image, torch.zeros(2, CONDITION_CHANNELS)))
-        results = [nothing[0]]
-        for k in range(CONDITION_CHANNELS):
-            condition = torch.zeros(2, CONDITION_CHANNELS)
-            condition[0, k] = 1
-            found = critic(image, condition)
-            torch.testing.assert_close(found[1], nothing[1], **EXACT)  # told to the first volume alone
-            assert all((found[0] - other).abs().max() > 1e-6 for other in results)
-            results.append(found[0])
+    def test_unknown_condition(self):
+        """It is one of zeros; integers do as well as floats."""
+        critic, image = trained(VTSDiscriminator, (2, 3)), rand(2, 2, 8, 8, 8)
+        assert CONDITION_CHANNELS == critic.condition_channels == 8
+        assert torch.equal(critic(image), critic(image, torch.zeros(2, 8, dtype=torch.int64)))
 
     def test_no_condition(self):
         critic = trained(VTSDiscriminator, (2, 3), condition_channels=0)
@@ -301,11 +270,6 @@ class TestDiscriminator:
             assert without == ({"layers.3.projection.weight", "layers.3.projection.bias"} if step == 0 else set())
             optimizer.step()
 
-    def test_gradient_of_the_input(self):
-        critic = trained(VTSDiscriminator, (2, 3), condition_channels=1)
-        image = rand(1, 2, 4, 4, 4).requires_grad_()
-        assert torch.autograd.gradcheck(critic, (image, torch.ones(1, 1)))
-
     def test_number_of_parameters(self):
         expected = 64 * (10 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + 64 + 2 * (128 + 256 + 512)
         expected += 27 * 512 + 1
@@ -314,6 +278,3 @@ class TestDiscriminator:
         assert count(plain) == expected
         # queries and keys of 64 channels, values of 512, and the weight
         assert count(attentive) == expected + (512 + 1) * (64 + 64 + 512) + 1
-
-    def test_condition_channels(self):
-        assert CONDITION_CHANNELS == 8 and VTSDiscriminator((2,)).condition_channels == 8
