@@ -18,7 +18,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -220,28 +219,10 @@ class TestSameScoresAsBundles:
         write_phantoms(folder, "torso", range(3), shape=(24, 22, 11), spacing=(14.0, 14.0, 14.0))
         return folder
 
-    @pytest.fixture(scope="class")
-    def saturated(self, tmp_path_factory):
-        """MR whose black and white are so frequent that percentiles of thin and thick volumes are the same."""
-        folder = tmp_path_factory.mktemp("data") / "mr"
-        for path in write_phantoms(folder, "head", range(3), shape=(24, 22, 9), spacing=(8, 8, 9), noise=0.0):
-            image = nib.load(path)
-            array = np.asarray(image.dataobj)
-            array = np.minimum(array, np.percentile(array, 90)).astype(np.int16)
-            nib.save(nib.Nifti1Image(array, image.affine), path)
-        return folder
-
     def compare(self, bundle, overlays, method, data, tmp_path, options, **settings):
         stems = sorted(path.name.split(".")[0] for path in data.iterdir())
-        own = evaluate_bundle(
-            bundle,
-            overlays,
-            data,
-            tmp_path / "own",
-            test_subjects=[stems[0]],
-            validation_subjects=[stems[1]],
-            **settings,
-        )
+        settings |= {"test_subjects": [stems[0]], "validation_subjects": [stems[1]]}
+        own = evaluate_bundle(bundle, overlays, data, tmp_path / "own", **settings)
         texts = ["linear", "cubic", "lanczos", f"{bundle}={ROOT}/bundles/{bundle}{method}"]
         places = ["--data", str(data), "--subjects", stems[0], "--output_dir", str(tmp_path / "command")]
         assert main([*places, "--methods", *texts, *options.split(), *SMALL, "--quick"]) == 0
@@ -272,11 +253,6 @@ class TestSameScoresAsBundles:
         settings = {"crop": 0, "pixdim": [0, 0, 0]}
         found, own = self.compare("vts", [overlay], ",small", torsos, tmp_path, options, **settings)
         self.assert_same(found, own)
-
-    def test_asi(self, saturated, tmp_path, no_pictures):
-        options = "--factor 2 4 --protocol subsample"
-        protocols = [{"factor": 2, "fwhm": 0}, {"factor": 4, "fwhm": 0}]
-        self.assert_same(*self.compare("asi", [], "", saturated, tmp_path, options, protocols=protocols))
 
     def test_asi_scales_by_the_thick_volume(self, heads, tmp_path, no_pictures):
         """The one difference: inference knows the thick volume's percentiles, the evaluation those of the thin one.

@@ -35,7 +35,7 @@ from monai_sliceinterp.evaluation.methods import (
     find_methods,
     parse_method,
 )
-from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer, VolumetricSliceInferer
+from monai_sliceinterp.inferers import SplineSliceInferer, VolumetricSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LoadVolume, cast_to, save_nifti
 
@@ -167,19 +167,6 @@ class TestBundle:
         rounded = find_method(str(tiny_bundle)).interpolate(whole.float(), 3).round().movedim(0, -1).numpy()
         np.testing.assert_array_equal(written if channels > 1 else written[..., None], rounded)
 
-    @pytest.mark.parametrize("factor", [2, 4])
-    def test_by_parts(self, tiny_bundle, thick, factor):
-        """Percentiles of the thick volume, the inferer with the weights, and back; observed slices bit for bit."""
-        result = find_method(str(tiny_bundle)).interpolate(thick, factor)
-        network = load_weights(ASIAutoencoder(channels=(2,), latent_channels=2), tiny_bundle / "models" / "model.pt")
-        low, high = np.percentile(thick.numpy(), [1, 99])
-        scaled = (thick.as_tensor() - low) / (high - low)
-        expected = LatentSliceInferer(factor=factor, value_range=(0.0, 1.0))(scaled[None], network.eval())[0]
-        torch.testing.assert_close(result.as_tensor(), expected * (high - low) + low, rtol=1e-5, atol=1e-2)
-        assert torch.equal(result[..., ::factor].as_tensor(), thick.as_tensor())
-        linear = find_method("linear").interpolate(thick, factor)
-        assert (result - linear).abs().max() > 10
-
     @pytest.mark.parametrize(("text", "observed"), [("saint,small", True), ("vts,small", False)])
     def test_shipped(self, monkeypatch, text, observed):
         monkeypatch.chdir(ROOT)
@@ -268,8 +255,10 @@ class TestWhereBundlesAre:
         results = [method.interpolate(thick, 2).as_tensor() for method in methods]
         assert torch.equal(*results)
 
-    def test_overlays(self, tiny_bundle, make_bundle, tmp_path, thick):
-        """By name from beside the inference config, by path from anywhere, the last one wins."""
+    def test_overlays(self, tiny_bundle, make_bundle, tmp_path, thick, monkeypatch):
+        """By name from beside the inference config first, by path from anywhere, the last one wins."""
+        (tmp_path / "narrow").write_text("no config")
+        monkeypatch.chdir(tmp_path)
         folder = make_bundle(tmp_path / "tiny", spacing=1.0)  # the factor comes before a spacing
         for name, percentiles in (("narrow", [20.0, 80.0]), ("wide", [0.0, 100.0])):
             (folder / f"{name}.json").write_text(json.dumps({"percentiles": percentiles}))
@@ -277,14 +266,6 @@ class TestWhereBundlesAre:
         results = [find_method(text).interpolate(thick, 2).as_tensor() for text in texts]
         assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
         assert not torch.equal(results[0], find_method(str(tiny_bundle)).interpolate(thick, 2).as_tensor())
-
-    def test_overlay_beside_the_config_comes_first(self, make_bundle, tmp_path, monkeypatch, thick):
-        folder = make_bundle(tmp_path / "tiny")
-        (folder / "wide.json").write_text(json.dumps({"percentiles": [0.0, 100.0]}))
-        expected = find_method(f"{folder},wide").interpolate(thick, 2).as_tensor()
-        (tmp_path / "wide").write_text("no config")
-        monkeypatch.chdir(tmp_path)
-        assert torch.equal(find_method(f"{folder},wide").interpolate(thick, 2).as_tensor(), expected)
 
     def test_fingerprint(self, make_bundle, tmp_path):
         folder = make_bundle(tmp_path / "a")
@@ -312,16 +293,11 @@ class TestZip:
         assert method.name == name and list(temporary.iterdir()) == []
         folder = find_method(str(tiny_bundle))
         assert method.fingerprint == folder.fingerprint
+        packed = f"{tmp_path}/tiny_v0.1.0.zip,config={tiny_bundle}/inference.json"
+        assert find_method(packed).name == f"{name}_inference" and find_method(f"mine={packed}").name == "mine"
         for factor in (2, 3):
             expected = folder.interpolate(thick, factor).as_tensor()
             assert torch.equal(method.interpolate(thick, factor).as_tensor(), expected)
-
-    def test_options(self, make_bundle, tmp_path):
-        bundle = make_bundle(tmp_path / "tiny")
-        (bundle / "wide.json").write_text(json.dumps({"percentiles": [0.0, 100.0]}))
-        packed = self.pack(bundle, tmp_path / "a.zip")
-        assert find_method(f"{packed},wide").name == "tiny_wide"
-        assert find_method(f"mine={packed},wide").name == "mine"
 
     @pytest.mark.parametrize("member", ["../evil.txt", "tiny/../../evil.txt", "/evil.txt"])
     def test_members_outside_are_refused(self, tiny_bundle, tmp_path, monkeypatch, member):
@@ -336,107 +312,86 @@ class TestZip:
             find_method(str(packed))
         assert not list(tmp_path.rglob("evil.txt")) and list((tmp_path / "tmp").iterdir()) == []
 
-    def test_no_bundle_inside(self, tmp_path):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-            archive.writestr("readme.txt", "hello")
-        with pytest.raises(ValueError, match="a.zip: contains no bundle; expected a folder with configs/"):
-            find_method(str(tmp_path / "a.zip"))
 
-    def test_damaged(self, tiny_bundle, tmp_path):
-        packed = self.pack(tiny_bundle, tmp_path / "a.zip")
-        content = bytearray(packed.read_bytes())
-        content[200:4000] = bytes(3800)
-        packed.write_bytes(bytes(content))
-        with pytest.raises(ValueError, match="a.zip: cannot be unpacked .* expected the zip file of a bundle"):
-            find_method(str(packed))
-        (tmp_path / "b.zip").write_text("no zip")
-        with pytest.raises(ValueError, match="b.zip: is not a zip file"):
-            find_method(str(tmp_path / "b.zip"))
+@pytest.fixture(scope="class")
+def place(make_bundle, tmp_path_factory):
+    """A folder with a bundle in ./bundles, and all that can be wrong with bundles beside it."""
+    folder = tmp_path_factory.mktemp("place")
+    tiny = make_bundle(folder / "bundles" / "tiny")
+    for name in ("small", "train", "metadata"):
+        (tiny / f"{name}.json").write_text("{}")
+    (folder / "bundles" / "empty").mkdir()
+    (make_bundle(folder / "new") / "models" / "model.pt").unlink()
+    torch.save(ASIAutoencoder(channels=(3,), latent_channels=2).state_dict(), folder / "other.pt")
+    steps = {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image"}]}
+    (folder / "loading.json").write_text(json.dumps({"preprocessing": steps}))
+    (folder / "broken.json").write_text("{")
+    for key in ("network_def", "preprocessing", "ckpt"):
+        config = json.loads((tiny / "inference.json").read_text())
+        del config[key]
+        without = make_bundle(folder / f"without_{key}")
+        (without / "inference.json").write_text(json.dumps(config))
+    (folder / "text.zip").write_text("no zip")
+    with zipfile.ZipFile(folder / "readme.zip", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with zipfile.ZipFile(folder / "damaged.zip", "w") as archive:
+        archive.write(tiny / "inference.json", "tiny/inference.json")
+    content = bytearray((folder / "damaged.zip").read_bytes())
+    content[100:1000] = bytes(900)
+    (folder / "damaged.zip").write_bytes(bytes(content))
+    return folder
+
+
+LACKING = "inference.json lacks '{}'; expected a bundle of this package"
 
 
 class TestErrors:
-    @pytest.mark.parametrize(("name", "near"), [("tiney", "; did you mean 'tiny'?"), ("xyz", ".")])
-    def test_unknown_name(self, make_bundle, tmp_path, monkeypatch, name, near):
-        make_bundle(tmp_path / "bundles" / "tiny")
-        (tmp_path / "bundles" / "empty").mkdir()
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(ValueError) as error:
-            find_method(name)
-        assert str(error.value) == (
-            f"unknown method '{name}': expected linear, cubic, lanczos, a bundle in ./bundles (tiny), or the folder or "
-            f"zip file of a bundle{near}"
-        )
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("tiney", r"./bundles \(tiny\), or the folder or zip file of a bundle; did you mean 'tiny'\?$"),
+            ("xyz", r"unknown method 'xyz': expected linear, cubic, lanczos, a bundle in .* of a bundle\.$"),
+            ("bundles/empty", "is not a bundle; expected a folder with inference.json or configs/"),
+            ("new", "new: its weights .*model.pt are missing; train it, or give others: ckpt=FILE"),
+            ("tiny,ckpt=no.pt", "tiny: its weights no.pt are missing"),
+            ("tiny,ckpt=other.pt", "other.pt: is not a checkpoint of ASIAutoencoder"),
+            ("tiny,smal", "has no config 'smal'; expected one of small, or a file; did you mean"),
+            ("tiny,config=broken.json", "tiny: cannot read inference.json, broken.json: Expecting"),
+            ("tiny,config=loading.json", "tiny: its preprocessing has no LoadVolumed"),
+            *((f"without_{key}", LACKING.format(key)) for key in ("network_def", "preprocessing", "ckpt")),
+            ("readme.zip", "readme.zip: contains no bundle; expected a folder with configs/inference.json"),
+            ("damaged.zip", "damaged.zip: cannot be unpacked .* expected the zip file of a bundle"),
+            ("text.zip", "text.zip: is not a zip file"),
+            *(
+                (f"{name}=linear", "cannot be the name of a method")
+                for name in ("truth", "input", "a|b", "a/b", "a\nb")
+            ),
+        ],
+    )
+    def test_text(self, place, monkeypatch, text, message):
+        monkeypatch.chdir(place)
+        with pytest.raises(ValueError, match=message):
+            find_method(text)
 
     def test_no_bundles_here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ValueError, match=r"a bundle in ./bundles \(there is none\).*did you mean 'cubic'\?"):
             find_method("cubik")
-
-    def test_folder_without_a_bundle(self, tmp_path):
-        with pytest.raises(ValueError, match=r"is not a bundle; expected a folder with inference.json or configs/"):
-            find_method(str(tmp_path))
         with pytest.raises(ValueError, match=r"is not a bundle; expected a folder with inference.json or configs/"):
             BundlePipeline(tmp_path)
-
-    def test_without_weights(self, make_bundle, tmp_path):
-        folder = make_bundle(tmp_path / "new")
-        (folder / "models" / "model.pt").unlink()
-        with pytest.raises(
-            ValueError, match=r"new: its weights .*model.pt are missing; train it, or give others: ckpt"
-        ):
-            find_method(str(folder))
-        with pytest.raises(ValueError, match=r"new: its weights no.pt are missing"):
-            find_method(f"{folder},ckpt=no.pt")
-
-    def test_weights_of_another_network(self, tiny_bundle, tmp_path):
-        torch.save(ASIAutoencoder(channels=(3,), latent_channels=2).state_dict(), tmp_path / "other.pt")
-        with pytest.raises(ValueError, match=r"other.pt: is not a checkpoint of ASIAutoencoder"):
-            find_method(f"{tiny_bundle},ckpt={tmp_path / 'other.pt'}")
-
-    def test_unknown_overlay(self, make_bundle, tmp_path):
-        folder = make_bundle(tmp_path / "tiny")
-        for name in ("small", "train", "metadata"):
-            (folder / f"{name}.json").write_text("{}")
-        with pytest.raises(ValueError, match=r"has no config 'smal'; expected one of small, or a file; did you mean"):
-            find_method(f"{folder},smal")
-
-    def test_broken_config(self, tiny_bundle, tmp_path):
-        (tmp_path / "broken.json").write_text("{")
-        with pytest.raises(ValueError, match=r"tiny: cannot read inference.json, broken.json: Expecting"):
-            find_method(f"{tiny_bundle},config={tmp_path / 'broken.json'}")
-
-    @pytest.mark.parametrize("key", ["network_def", "preprocessing", "ckpt"])
-    def test_config_without_a_part(self, make_bundle, tmp_path, key):
-        folder = make_bundle(tmp_path / "tiny")
-        config = json.loads((folder / "inference.json").read_text())
-        del config[key]
-        (folder / "inference.json").write_text(json.dumps(config))
-        with pytest.raises(ValueError, match=rf"tiny: inference.json lacks '{key}'; expected a bundle of this package"):
-            find_method(str(folder))
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"inferer": "$1 / 0"}, "cannot make 'inferer': division by zero"),
-            ({"keep_observed": "maybe"}, "cannot make 'inferer': keep_observed must be true or false, got 'maybe'"),
+            ({"inferer": "$1 / 0"}, "division by zero"),
+            ({"keep_observed": "maybe"}, "keep_observed must be true or false, got 'maybe'"),
         ],
     )
     def test_wrong_setting(self, make_bundle, tmp_path, thick, change, message):
-        with pytest.raises(ValueError, match=f"tiny: {message}"):
+        with pytest.raises(ValueError, match=f"tiny: cannot make 'inferer': {message}"):
             find_method(str(make_bundle(tmp_path / "tiny", **change))).interpolate(thick, 2)
 
-    def test_other_loading(self, make_bundle, tmp_path):
-        steps = {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image"}]}
-        folder = make_bundle(tmp_path / "tiny", preprocessing=steps)
-        with pytest.raises(ValueError, match="tiny: its preprocessing has no LoadVolumed"):
-            find_method(str(folder))
-
-    @pytest.mark.parametrize("name", ["truth", "input", "a|b", "a/b", "a\nb"])
-    def test_names_that_pictures_cannot_have(self, name):
-        with pytest.raises(ValueError, match="cannot be the name of a method"):
-            find_method(f"{name}=linear")
-
-    def test_two_of_one_name(self):
+    def test_several(self):
         with pytest.raises(ValueError, match="two methods are called 'linear'; name them apart: NAME=linear"):
             find_methods(["linear", "cubic", "linear"])
         with pytest.raises(ValueError, match="no method is given"):

@@ -228,23 +228,15 @@ class TestDraws:
         (thick,), _ = given([constant(0.5, 12, 23)], [{"factor": 4, "random": {}}])
         torch.testing.assert_close(thick.as_tensor(), torch.full((1, 1, 12, 12, thick.shape[-1]), 0.5))
 
-    def test_arguments_of_the_degrader(self):
-        """What is drawn is what a degrader with the same settings may draw, at the thin volume's spacing."""
-        thin = make_volume(40)["image"]
-        settings = {"fwhm_range": [4.5, 4.5], "profiles": ["box"], "random_phase": False}
-        (thick,), _ = given([{"image": thin}], [{"factor": 5, "random": settings}])
-        expected = Degrader(factor=5, fwhm=4.5, profile="box")(thin).thick
-        torch.testing.assert_close(thick[0].as_tensor(), expected.as_tensor())
-        assert thick.affine[2, 2] == 7.5 and thick.meta["slice_thickness"] == 4.5
-
-    def test_degrader_alone_does_the_same(self):
+    @pytest.mark.parametrize("settings", [{"sigma_range": [0.5, 3]}, {"fwhm_range": [4.5, 4.5], "profiles": ["box"]}])
+    def test_degraders_alone_do_the_same(self, settings):
         """The oracle of this file: the thick volume belongs to its phase and width by the affine and the metadata."""
         thin = make_volume(40)["image"]
-        (thick,), _ = given([{"image": thin}], [{"factor": 4, "random": {"sigma_range": [0.5, 3]}}])
-        fwhm = float(thick.meta["slice_thickness"])
-        expected = Degrader(factor=4, fwhm=fwhm, phase=phase_of(thick))(thin).thick
+        (thick,), _ = given([{"image": thin}], [{"factor": 4, "random": settings}])
+        fwhm, profile = float(thick.meta["slice_thickness"]), settings.get("profiles", ["gaussian"])[0]
+        expected = Degrader(factor=4, fwhm=fwhm, profile=profile, phase=phase_of(thick))(thin).thick
         torch.testing.assert_close(thick[0].as_tensor(), expected.as_tensor())
-        drawn = RandDegrader(factors=(4,), sigma_range=(0.5, 3)).set_random_state(seed=0)(thin)
+        drawn = RandDegrader(factors=(4,), **settings).set_random_state(seed=0)(thin)
         assert torch.equal(drawn.thick.as_tensor(), thick[0].as_tensor())
 
 
