@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.fileset import FileSet
 from pydicom.uid import (
@@ -27,14 +27,13 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
-    generate_uid,
 )
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp.dicom import read_dicom
 from monai_sliceinterp.dicom.frames import HEADER_TAGS
 from monai_sliceinterp.dicom.series import dicom_series, has_dicom, is_dicom, series_headers
-from tests.dicom_series import LOCALIZER, SECRETS, remove_preamble, retag, stack_affine, write_series
+from tests.dicom_series import LOCALIZER, SECRETS, remove_preamble, retag, set_tags, stack_affine, write_series
 
 SHAPE = (6, 7, 5)
 ARRAY = np.random.default_rng(0).integers(-1024, 3000, SHAPE)
@@ -411,17 +410,6 @@ class TestErrors:
         check_error(tmp_path, "has a single slice (6 x 7 x 1)")
 
 
-def write_report(path):
-    """A DICOM object without an image."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    data.SeriesInstanceUID, data.Modality = "1.2.9", "SR"
-    data.save_as(path, enforce_file_format=True)
-
-
 class TestSeries:
     def test_two_series(self, tmp_path):
         """Their descriptions, and headers without the patient; hidden files are passed over."""
@@ -449,9 +437,13 @@ class TestSeries:
         for name, content in contents.items():
             (tmp_path / name).write_bytes(content)
             assert not is_dicom(tmp_path / name)
-        write_report(tmp_path / "report.dcm")
+        (report,) = write_series(tmp_path, ARRAY, AXIAL, drop=[1, 2, 3, 4])
+        data = set_tags(pydicom.dcmread(report), {"Rows": None, "Columns": None, "PixelData": None})
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
+        data.save_as(report)
+        assert is_dicom(report)
         paths = write_series(tmp_path / "below", ARRAY, AXIAL)
-        assert is_dicom(tmp_path / "report.dcm") and has_dicom(tmp_path / "below")
+        assert has_dicom(tmp_path / "below")
         assert not has_dicom(tmp_path) and dicom_series(tmp_path) == {}
         disk = FileSet()
         for path in paths:

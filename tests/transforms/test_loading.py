@@ -246,6 +246,7 @@ class TestDicom:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("hello")
         check_error(folder, "expected a folder with one DICOM series, found 0: none")
+        check_error(folder / "missing", "no such file or folder")
         assert dicom_series(folder) == {}
         assert capfd.readouterr().err == ""
 
