@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -30,18 +32,15 @@ from tests.inferers.common import check_error, make_scan, oblique, plain, rand
 WINDOW = (64, 64, 64)
 STEP, OVERLAP = 48, 16  # of windows of 64
 
-networks: dict[torch.dtype, VTSGenerator] = {}
 
-
-def make_network(dtype=torch.float64):
+@functools.cache
+def make_network():
     """A generator far from its start, where it is the identity."""
-    if dtype not in networks:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = VTSGenerator(channels=(4, 8))
-            nn.init.normal_(network.head.weight, std=2.0)
-        networks[dtype] = network.to(dtype).eval()
-    return networks[dtype]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = VTSGenerator(channels=(4, 8))
+        nn.init.normal_(network.head.weight, std=2.0)
+    return network.double().eval()
 
 
 def infer(volume, network, **options):
@@ -66,12 +65,6 @@ def coded(height, width, count):
     return (h[:, None, None] + 1e3 * w[:, None] + 1e6 * n)[None, None]
 
 
-def begins(x):
-    """Where a window of a coded volume begins, ``(h, w, n)``."""
-    code = round(float(x[0, 0, 0, 0, 0]))
-    return code % 1000, code // 1000 % 1000, code // 1000000
-
-
 class Spy:
     """Notes the windows; answers with ``answer(x, number of the call)``."""
 
@@ -84,7 +77,9 @@ class Spy:
 
     @property
     def begins(self):
-        return [begins(x) for x in self.seen]
+        """Where the windows of a coded volume begin, ``(h, w, n)``."""
+        codes = [round(float(x[0, 0, 0, 0, 0])) for x in self.seen]
+        return [(code % 1000, code // 1000 % 1000, code // 1000000) for code in codes]
 
     @property
     def shapes(self):
@@ -145,7 +140,7 @@ class TestSpline:
             expected[index] = ndimage.map_coordinates(values[index], [positions], order=3, mode="mirror")
         close(infer(scan, copy, **how)[0, 0], torch.from_numpy(expected), atol=1e-7)
 
-    @pytest.mark.parametrize(("dtype", "atol"), [(torch.float16, 2e-3), (torch.float32, 2e-6), (torch.float64, 1e-11)])
+    @pytest.mark.parametrize(("dtype", "atol"), [(torch.float16, 2e-3), (torch.float32, 2e-6)])
     def test_types(self, dtype, atol):
         volume = rand(1, 1, 70, 18, 25, dtype=dtype)
         found = infer(volume, copy, factor=3)
@@ -246,8 +241,7 @@ class TestWindows:
     def test_samples_and_channels_are_apart(self):
         spy = Spy()
         infer(torch.arange(6.0).reshape(2, 3, 1, 1, 1).expand(2, 3, 16, 16, 70), spy, factor=1, batch_size=4)
-        assert [shape[0] for shape in spy.shapes] == [1] * 12
-        assert [round(float(x.mean())) for x in spy.seen] == [k for k in range(6) for _ in range(2)]
+        assert [(len(x), round(float(x.mean()))) for x in spy.seen] == [(1, k) for k in range(6) for _ in range(2)]
 
 
 def ramp(overlap):
@@ -256,6 +250,11 @@ def ramp(overlap):
 
 
 class TestBlending:
+    @pytest.mark.parametrize(("height", "width", "num_slices", "how"), GEOMETRIES)
+    def test_weights_sum_to_one(self, height, width, num_slices, how):
+        scan = make_scan(1, 1, height, width, num_slices)
+        close(infer(scan, lambda x: x + 0.25, **how), spline(scan, **how) + 0.25)
+
     @pytest.mark.parametrize("length", [64, 128, 256])
     def test_ramp_along_the_slices(self, length):
         """Each window answers with its number."""
@@ -266,17 +265,16 @@ class TestBlending:
         steps = ramp(overlap)
         # a quarter of the overlap at either side is one window's alone
         assert steps[: overlap // 4] == [0] * (overlap // 4) and steps[-overlap // 4 :] == [1] * (overlap // 4)
-        assert 0 < steps[overlap // 4] < steps[overlap // 4 + 1] and steps == pytest.approx(
-            [1 - x for x in reversed(steps)]
-        )
+        assert 0 < steps[overlap // 4] < steps[overlap // 4 + 1]
+        assert steps == pytest.approx([1 - x for x in reversed(steps)])
         expected = [0] * step + steps + [1] * (step - overlap) + [1 + x for x in steps] + [2] * (step - 5)
         assert len(expected) == count
         close(found, torch.tensor(expected, dtype=torch.float64).expand_as(found), atol=1e-6)
 
     @pytest.mark.parametrize("num_slices", [2, 30, 64, 100])
     @pytest.mark.parametrize("axis", [0, 1])
-    def test_no_seam_in_the_plane(self, axis, num_slices):
-        """Windows that differ by 1 fade into each other, at the faces of the volume too.
+    def test_in_the_plane(self, axis, num_slices):
+        """Windows that differ by 1 fade into each other evenly, at the faces of the volume too.
 
         They do so in steps that are far from a cut (1), and begin to with a hundredth.
         """
@@ -285,10 +283,10 @@ class TestBlending:
         spy = Spy(lambda x, number: torch.full_like(x, float(number % 2)))
         found = infer(rand(1, 1, *shape), spy, factor=1)[0, 0].movedim(axis, 0)
         assert len(spy.seen) == 2 * (1 + (num_slices > 64))
-        steps = found.diff(dim=0)
+        close(found + found.flip(0), torch.ones_like(found))
         close(found[:48], torch.zeros_like(found[:48]))
-        close(found[64:], torch.ones_like(found[64:]))
-        assert steps.abs().max() < 0.25
+        steps = found.diff(dim=0)
+        assert steps.min() > -1e-9 and steps.max() < 0.25
         assert steps[47].max() < 0.02 and steps[63].max() < 0.02
         # the same fade everywhere
         close(found, found[:, 20:21, num_slices // 2, None].expand_as(found))
@@ -323,21 +321,20 @@ class TestConvolution:
         close(found, blur(fine))
         assert abs(found - fine).mean() > 0.01
 
-    def test_in_the_plane(self):
-        """As of the whole volume, but for a trace where a window ends."""
-        volume = rand(1, 1, 128, 112, 40)
-        expected = blur(spline(volume, factor=2))
-        found = infer(volume, blur, factor=2)
-        difference = (found - expected)[0, 0].abs()
+    @pytest.mark.parametrize(("num_slices", "factor"), [(3, 1), (65, 1), (100, 1), (40, 2)])
+    def test_in_the_plane(self, num_slices, factor):
+        """As of the whole volume, but for a trace where a window ends, which is no seam."""
+        volume = rand(1, 1, 128, 112, num_slices)
+        difference = (infer(volume, blur, factor=factor) - blur(spline(volume, factor=factor)))[0, 0].abs()
         ends = [48, 63]
         rows = [k for k in range(128) if k not in [*ends, 64, 111]]  # windows begin at 0, 48 and 64
         columns = [k for k in range(112) if k not in ends]
         assert difference[rows][:, columns].max() < 1e-11
-        assert difference.max() > 1e-5
+        assert 1e-5 < difference.max() < 0.02
 
 
 class TestCut:
-    """A volume that is cut along the slices gives the same inside."""
+    """A volume that is cut along the slices gives the same inside; for convolutions, see above."""
 
     @pytest.mark.parametrize("begin", [4, 16, 48])
     def test_generator(self, begin):
@@ -383,34 +380,26 @@ class TestStreaming:
         "wanted", [range(130), [k for k in range(130) if k % 3], [0, 129], [50, 51, 52, 63, 64, 100], [7]]
     )
     def test_what_is_written(self, wanted):
-        """Each wanted slice once, no other, those of a window before the next window is computed."""
+        """Each wanted slice once, no other, those of a window before the next window is computed; they stay."""
         volume = rand(44, 17, 20)
-        grid = OutputGrid.from_factor(44, 3)
+        stack = SliceStack(volume, OutputGrid.from_factor(44, 3), None, torch.tensor(list(wanted)))
         events, written = [], []
 
         def network(x):
             events.append("network")
             return blur(x)
 
-        inferer = VolumetricSliceInferer(factor=3, roi_size=WINDOW)
-        for indices, images in inferer.synthesize(SliceStack(volume, grid, None, torch.tensor(list(wanted))), network):
+        for indices, images in VolumetricSliceInferer(factor=3, roi_size=WINDOW).synthesize(stack, network):
             assert images.shape == (len(indices), 17, 20)
             events.append(indices.tolist())
-            written.append(images.clone())
-        runs = [(0, 48), (48, 96), (96, 130)]
+            written.append((images, images.clone()))
         expected = []
-        for begin, end in runs:
+        for begin, end in ((0, 48), (48, 96), (96, 130)):
             expected += ["network", [k for k in wanted if begin <= k < end]]
         assert [event for event in events if event != []] == [event for event in expected if event != []]
+        assert all(torch.equal(*pair) for pair in written)
         whole = infer(volume.permute(1, 2, 0)[None, None], blur, factor=3)[0, 0]
-        close(torch.cat(written), whole.movedim(-1, 0)[list(wanted)])
-
-    def test_what_was_written_stays(self):
-        """Results handed over are not changed by later windows."""
-        inferer = VolumetricSliceInferer(factor=1, roi_size=WINDOW)
-        stack = SliceStack(rand(150, 16, 16), OutputGrid.from_factor(150, 1), None, torch.arange(150))
-        pairs = [(images, images.clone()) for _, images in inferer.synthesize(stack, blur)]
-        assert len(pairs) == 3 and all(torch.equal(*pair) for pair in pairs)
+        close(torch.cat([images for images, _ in written]), whole.movedim(-1, 0)[list(wanted)])
 
     def test_network_that_works_in_place(self):
         scan = make_scan(1, 1, 70, 18, 70)
@@ -423,27 +412,23 @@ class TestStreaming:
 class TestNetwork:
     def test_batch_size(self):
         for network, shape in ((blur, (100, 70, 20)), (make_network(), (80, 20, 4))):
-            scan = make_scan(1, 1, *shape)
-            single = infer(scan, network, factor=4, batch_size=1)
-            for batch_size in (0, 2, 3):
-                close(infer(scan, network, factor=4, batch_size=batch_size), single)
+            scan, state = make_scan(1, 1, *shape), torch.get_rng_state()
+            single, *others = (infer(scan, network, factor=4, batch_size=size) for size in (1, 1, 0, 2, 3))
+            assert torch.equal(torch.get_rng_state(), state) and torch.equal(others[0], single)
+            for other in others:
+                close(other, single)
 
     @pytest.mark.parametrize("training", [True, False])
     def test_mode_is_left_alone(self, training):
         network = VTSGenerator(channels=(4, 8)).train(training)
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        infer(rand(1, 1, 20, 18, 5, dtype=torch.float32), network, factor=2)
+        spy = Spy(lambda x, number: network(x))
+        result = infer(rand(1, 1, 20, 18, 5, dtype=torch.float32).requires_grad_(), spy, factor=2)
+        assert not result.requires_grad and not any(x.requires_grad for x in spy.seen)
         assert all(module.training == training for module in network.modules())
         for name, value in network.state_dict().items():
             # normalization counts what it sees in training, nothing else changes
             assert torch.equal(value, before[name]) or (training and ("running" in name or "num_batches" in name))
-
-    def test_no_gradient(self):
-        network = VTSGenerator(channels=(4, 8)).double().eval()
-        spy = Spy(lambda x, number: (x.requires_grad, torch.is_grad_enabled(), network(x))[-1])
-        result = infer(rand(1, 1, 20, 18, 5).requires_grad_(), spy, factor=2)
-        assert not result.requires_grad and not any(x.requires_grad for x in spy.seen)
-        assert torch.is_grad_enabled() and all(parameter.grad is None for parameter in network.parameters())
 
 
 class TestGrid:
@@ -465,12 +450,11 @@ class TestGrid:
     @pytest.mark.parametrize("turned", [False, True])
     def test_default_is_one_mm(self, spacing, positions, turned):
         """A stack that is finer, or less than 1 % coarser, keeps its grid; the origin stays in any case."""
-        scan = make_scan(2, 1, 17, 9, 6, spacing=(0.5, 0.6, spacing), filename_or_obj="scan.nii.gz", protocol="x")
+        scan = make_scan(2, 1, 17, 9, 6, spacing=(0.5, 0.6, spacing))
         if turned:
             scan.affine = oblique((0.5, 0.6, spacing))
         result = VolumetricSliceInferer()(scan, lambda x: x + 1)
         assert isinstance(result, MetaTensor) and result.shape == (2, 1, 17, 9, len(positions))
-        assert result.meta["filename_or_obj"] == "scan.nii.gz" and result.meta["protocol"] == "x"
         assert slice_geometry(result, axis=-1).in_plane_spacing == (0.5, 0.6)
         for index, position in enumerate(positions):
             found = np.asarray(result.affine) @ [2, 5, index, 1]
@@ -513,10 +497,6 @@ class TestValueRange:
         fine = spline(inside, factor=3)
         close(torch.cat([spy.seen[0][..., :48], spy.seen[1]], -1)[:, :, :20, :18], fine)
         excess = F.interpolate((volume - inside)[0], (18, 88), mode="bilinear", align_corners=True)[None]
-        for k in range(88):
-            first, step = divmod(k, 3)
-            later = (volume - inside)[..., min(first + 1, 29)]
-            close(excess[..., k], (1 - step / 3) * (volume - inside)[..., first] + step / 3 * later)
         expected = (1.5 * fine - 0.2).clamp(0, 1) + excess
         if keep:
             assert torch.equal(found[..., ::3], volume)
@@ -532,11 +512,7 @@ class TestValueRange:
     ],
 )
 @pytest.mark.parametrize("kind", [tuple, list])
-def test_bad_size(size, kind):
+def test_size(size, kind):
+    assert VolumetricSliceInferer(roi_size=kind(np.array([64, 128, 192]))).roi_size == (64, 128, 192)
     named = r"roi_size must be three multiples of 64, got \(" + ", ".join(map(str, size))
     check_error(ValueError, named, VolumetricSliceInferer, factor=2, roi_size=kind(size))
-
-
-@pytest.mark.parametrize("size", [(64, 64, 64), [128, 64, 192], (np.int64(64),) * 3])
-def test_good_size(size):
-    assert VolumetricSliceInferer(roi_size=size).roi_size == tuple(size)

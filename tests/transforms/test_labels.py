@@ -17,15 +17,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from monai.transforms import CopyItemsd
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import Compose, CopyItemsd
 from scipy.spatial.distance import cdist
 
 from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.transforms import LoadVolumed, SaveVolumed
+from monai_sliceinterp.transforms import (
+    InvertibleScaleIntensityRangePercentilesd,
+    LoadVolumed,
+    RestoreVolumed,
+    SaveVolumed,
+    ThroughPlaneLastd,
+)
 from monai_sliceinterp.transforms.labels import InterpolateLabeld, LoadLabeld, interpolate_labels
-from tests.volumes import interpolate, preprocess, write_nifti
 
 MM = (1.0, 1.0)
 
@@ -328,25 +333,38 @@ class TestArguments:
 
 
 AFFINE = np.array([[-0.8, 0, 0.1, 30], [0, 0.9, 0.2, -20], [0.05, 0, 4.0, 7], [0, 0, 0, 1.0]])
+SHAPE = (9, 8, 3)
+LABEL = np.ones(SHAPE, np.uint8)
 
 
 def write(path, array, affine=AFFINE):
-    return write_nifti(path, array, affine)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
 
 
-def scan(path, shape, affine=AFFINE):
+def scan(path, shape=SHAPE, affine=AFFINE):
     return write(path, np.random.default_rng(0).integers(0, 900, shape).astype(np.int16), affine)
 
 
 def pipeline(source, label, output_dir, factor=2, axis=None):
     """The way of a volume and its label through a bundle."""
-    return interpolate(
-        source,
-        SplineSliceInferer(factor=factor),
+    preprocessing = Compose(
+        [
+            LoadVolumed("image"),
+            CopyItemsd("image", names="original"),
+            LoadLabeld("original", label),
+            ThroughPlaneLastd("image", axis=axis),
+            InvertibleScaleIntensityRangePercentilesd("image"),
+        ]
+    )
+    post = [
+        RestoreVolumed("pred", preprocessing),
         InterpolateLabeld("segmentation"),
         SaveVolumed(["pred", "segmentation"], output_dir, ["interp", "interp_label"]),
-        preprocessing=preprocess(axis=axis, original=[LoadLabeld("original", label)]),
-    )
+    ]
+    data = list_data_collate([preprocessing({"image": str(source)})])  # as an engine does
+    data["pred"] = SplineSliceInferer(factor=factor)(data["image"])
+    return Compose(post)(decollate_batch(data)[0])
 
 
 class TestPipeline:
@@ -361,10 +379,8 @@ class TestPipeline:
         scan(tmp_path / "scan.nii.gz", (*values.shape, *([frames] if frames else [])), affine)
         write(tmp_path / "seg.nii", values, affine)
         result = pipeline(tmp_path / "scan.nii.gz", tmp_path / "seg.nii", tmp_path / "out", factor=3)
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-            "scan_interp.nii.gz",
-            "scan_interp_label.nii.gz",
-        ]
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == ["scan_interp.nii.gz", "scan_interp_label.nii.gz"]
         image, label = (nib.load(result[key].meta["saved_to"]) for key in ("pred", "segmentation"))
         assert label.shape == image.shape[:3] and label.shape[axis] == 10
         assert label.get_data_dtype() == dtype
@@ -380,19 +396,18 @@ class TestPipeline:
         """Slices need not be stacked along the axis with the largest spacing."""
         affine = np.diag([3.0, 1.0, 2.0, 1.0])
         values = discs(8, 18, size=61, spacing=(3.0, 1.0))
-        scan(tmp_path / "scan.nii", values.shape, affine)
-        write(tmp_path / "seg.nii", values, affine)
-        result = pipeline(tmp_path / "scan.nii", tmp_path / "seg.nii", tmp_path / "out", axis=2)
-        found = result["segmentation"].numpy()[0]
-        np.testing.assert_array_equal(found, interpolate_labels(values, OutputGrid.from_factor(2, 2), (3.0, 1.0)))
+        source = scan(tmp_path / "scan.nii", values.shape, affine)
+        result = pipeline(source, write(tmp_path / "seg.nii", values, affine), tmp_path / "out", axis=2)
+        expected = interpolate_labels(values, OutputGrid.from_factor(2, 2), (3.0, 1.0))
+        np.testing.assert_array_equal(result["segmentation"].numpy()[0], expected)
 
     def test_folder_of_labels(self, tmp_path):
         labels = tmp_path / "labels"
         labels.mkdir()
         for k, name in enumerate("ab"):
-            scan(tmp_path / f"{name}.nii.gz", (9, 8, 3))
-            write(labels / f"{name}.nii{'.gz' * k}", np.full((9, 8, 3), k + 1, np.uint8))
-            write(labels / f"{name}_other.nii.gz", np.full((9, 8, 3), 9, np.uint8))
+            scan(tmp_path / f"{name}.nii.gz")
+            write(labels / f"{name}.nii{'.gz' * k}", LABEL * (k + 1))
+            write(labels / f"{name}_other.nii.gz", LABEL * 9)
         for k, name in enumerate("ab"):
             result = pipeline(tmp_path / f"{name}.nii.gz", str(labels), tmp_path / "out")
             saved = tmp_path / "out" / f"{name}_interp_label.nii.gz"
@@ -400,92 +415,74 @@ class TestPipeline:
             assert (np.asarray(nib.load(saved).dataobj) == k + 1).all()
 
 
-def loaded(path):
-    return CopyItemsd("image", names="original")(LoadVolumed("image")({"image": str(path)}))
-
-
 class TestLoadLabel:
-    def refusal(self, tmp_path, label):
-        source = tmp_path / "scan.nii.gz"
-        if not source.exists():
-            scan(source, (9, 8, 3))
+    @pytest.fixture
+    def data(self, tmp_path):
+        image = LoadVolumed("image")({"image": str(scan(tmp_path / "scan.nii.gz"))})
+        return CopyItemsd("image", names="original")(image)
+
+    def refusal(self, data, label):
         with pytest.raises(ValueError) as caught:
-            LoadLabeld("original", label)(loaded(source))
+            LoadLabeld("original", label)(data)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    def test_missing(self, tmp_path):
-        assert self.refusal(tmp_path, tmp_path / "no.nii") == f"{tmp_path / 'no.nii'}: no such file or folder."
-
-    def test_none_for_the_scan(self, tmp_path):
-        (tmp_path / "labels").mkdir()
-        write(tmp_path / "labels" / "other.nii.gz", np.ones((9, 8, 3), np.uint8))
-        message = self.refusal(tmp_path, tmp_path / "labels")
-        assert message.startswith(
-            f"{tmp_path / 'scan.nii.gz'}: expected one label {tmp_path / 'labels' / 'scan'}.nii.gz"
-        )
-        assert message.endswith("found none.")
-
-    def test_two_for_the_scan(self, tmp_path):
-        (tmp_path / "labels").mkdir()
-        for suffix in (".nii", ".nii.gz"):
-            write(tmp_path / "labels" / f"scan{suffix}", np.ones((9, 8, 3), np.uint8))
-        assert self.refusal(tmp_path, tmp_path / "labels").endswith("found scan.nii, scan.nii.gz.")
-
-    def test_shape(self, tmp_path):
-        path = write(tmp_path / "seg.nii", np.ones((9, 8, 4), np.uint8))
-        expected = f"{path}: is 9 x 8 x 4 voxels large; expected 9 x 8 x 3 as {tmp_path / 'scan.nii.gz'}."
-        assert self.refusal(tmp_path, path) == expected
-
-    def test_four_dimensions(self, tmp_path):
-        for frames in (1, 2):
-            path = write(tmp_path / "seg.nii", np.ones((9, 8, 3, frames), np.uint8))
-            assert self.refusal(tmp_path, path) == f"{path}: has 4 dimensions; expected a label of 3."
-
     @pytest.mark.parametrize(
-        ("change", "distance"),
+        ("array", "change", "message"),
         [
-            (np.diag([1, 1, 1.01, 1]), "0.0801"),
-            (np.diag([-1.0, 1, 1, 1]), "12.8"),
-            (np.array([[1, 0, 0, 0.06], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "0.0481"),
+            (np.ones((9, 8, 4), np.uint8), np.eye(4), "is 9 x 8 x 4 voxels large; expected 9 x 8 x 3 as {scan}."),
+            (np.ones((*SHAPE, 1), np.uint8), np.eye(4), "has 4 dimensions; expected a label of 3."),
+            (np.ones((*SHAPE, 2), np.uint8), np.eye(4), "has 4 dimensions; expected a label of 3."),
+            (
+                np.where(np.arange(216).reshape(SHAPE) == 58, 0.5, 1.0),
+                np.eye(4),
+                "has voxels that are not whole numbers; expected labels.",
+            ),
+            *(
+                (LABEL, change, f"lies {distance} mm away from {{scan}}; expected the same affine.")
+                for change, distance in (
+                    (np.diag([1, 1, 1.01, 1]), "0.0801"),
+                    (np.diag([-1.0, 1, 1, 1]), "12.8"),
+                    (np.array([[1, 0, 0, 0.06], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "0.0481"),
+                )
+            ),
         ],
     )
-    def test_affine(self, tmp_path, change, distance):
-        path = write(tmp_path / "seg.nii", np.ones((9, 8, 3), np.uint8), AFFINE @ change)
-        expected = f"{path}: lies {distance} mm away from {tmp_path / 'scan.nii.gz'}; expected the same affine."
-        assert self.refusal(tmp_path, path) == expected
+    def test_unfit(self, tmp_path, data, array, change, message):
+        path = write(tmp_path / "seg.nii", array, AFFINE @ change)
+        assert self.refusal(data, path) == f"{path}: " + message.format(scan=tmp_path / "scan.nii.gz")
 
-    def test_rounded_affine(self, tmp_path):
-        """Less than a twentieth of a voxel is a matter of how headers are written."""
-        source = scan(tmp_path / "scan.nii.gz", (9, 8, 3))
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [(["other.nii.gz"], "none"), (["scan.nii", "scan.nii.gz"], "scan.nii, scan.nii.gz")],
+    )
+    def test_not_one_for_the_scan(self, tmp_path, data, names, found):
+        (tmp_path / "labels").mkdir()
+        for name in names:
+            write(tmp_path / "labels" / name, LABEL)
+        message = self.refusal(data, tmp_path / "labels")
+        expected = f"{tmp_path / 'scan.nii.gz'}: expected one label {tmp_path / 'labels' / 'scan'}.nii.gz"
+        assert message.startswith(expected) and message.endswith(f"found {found}.")
+
+    def test_unreadable(self, tmp_path, data):
+        path = tmp_path / "seg.nii"
+        assert self.refusal(data, path) == f"{path}: no such file or folder."
+        path.write_text("text")
+        assert self.refusal(data, path).startswith(f"{path}: cannot be read")
+
+    def test_keys(self, tmp_path, data):
         near = AFFINE.copy()
-        near[0, 3] += 0.039
-        path = write(tmp_path / "seg.nii", np.ones((9, 8, 3), np.uint8), near)
-        assert LoadLabeld("original", path)(loaded(source))["segmentation"].shape == (1, 9, 8, 3)
-
-    def test_fractions(self, tmp_path):
-        values = np.ones((9, 8, 3), np.float32)
-        values[1, 2, 2] = 0.5
-        path = write(tmp_path / "seg.nii", values)
-        assert self.refusal(tmp_path, path) == f"{path}: has voxels that are not whole numbers; expected labels."
-
-    def test_not_an_image(self, tmp_path):
-        (tmp_path / "seg.nii").write_text("text")
-        assert self.refusal(tmp_path, tmp_path / "seg.nii").startswith(f"{tmp_path / 'seg.nii'}: cannot be read")
-
-    def test_keys(self, tmp_path):
-        source = scan(tmp_path / "scan.nii.gz", (9, 8, 3))
-        path = write(tmp_path / "seg.nii", np.ones((9, 8, 3), np.uint8))
-        data = loaded(source)
+        near[0, 3] += 0.039  # less than a twentieth of a voxel is a matter of how headers are written
+        path = write(tmp_path / "seg.nii", LABEL, near)
         result = LoadLabeld("image", path, label_key="organ")(data)
         assert set(result) == {"image", "original", "organ"} and set(data) == {"image", "original"}
-        assert result["organ"].meta["filename_or_obj"] == str(source)
+        assert result["organ"].meta["filename_or_obj"] == str(tmp_path / "scan.nii.gz")
         assert set(LoadLabeld(["no", "image"], path, allow_missing_keys=True)(data)) == {*data, "segmentation"}
         with pytest.raises(KeyError, match="no"):
             LoadLabeld("no", path)(data)
         result["thin"] = SplineSliceInferer(factor=2)(data["image"][None].float())[0]
         thin = InterpolateLabeld(["organ", "no"], "thin", allow_missing_keys=True)(result)["organ"]
-        assert isinstance(thin, MetaTensor) and thin.shape == (1, 9, 8, 5) and result["organ"].shape == (1, 9, 8, 3)
+        assert isinstance(thin, MetaTensor) and thin.shape == (1, 9, 8, 5) and result["organ"].shape == (1, *SHAPE)
         with pytest.raises(KeyError, match="no"):
             InterpolateLabeld(["organ", "no"], "thin")(result)
         with pytest.raises(ValueError, match="scan.nii.gz: has no 'num_source_slices' in its metadata"):

@@ -24,54 +24,45 @@ NAN, INF = float("nan"), float("inf")
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
-class TestHasMissing:
-    @pytest.mark.parametrize("dtype", FLOATS)
-    @pytest.mark.parametrize("place", [0, 7, 500, 998, 999])
-    def test_one_voxel_anywhere(self, dtype, place):
-        volume = torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
-        assert not has_missing(volume)
-        volume[place] = NAN
-        assert has_missing(volume) and has_missing(volume.reshape(10, 4, 25).permute(2, 0, 1))
-
-    def test_nothing_missing(self):
-        for volume in (torch.tensor([INF, 1.0, -INF]), torch.tensor([3, 4]), torch.zeros(0), torch.tensor([True])):
-            assert not has_missing(volume)
-        assert has_missing(torch.tensor([-INF, NAN, INF]))
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("place", [0, 7, 500, 998, 999])
+def test_has_missing(dtype, place):
+    volume = torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert not has_missing(volume)
+    volume[place] = NAN
+    assert has_missing(volume) and has_missing(volume.reshape(10, 4, 25).permute(2, 0, 1))
 
 
 class TestFillMissing:
     @pytest.mark.parametrize("dtype", FLOATS)
     def test_smallest_finite_value(self, dtype):
-        volume = torch.tensor([[NAN, 3.0, -5.0], [7.0, NAN, NAN]], dtype=dtype)
+        """Infinite voxels stay, and what comes out is a copy."""
+        volume = torch.tensor([[NAN, 3.0, -5.0, INF], [7.0, NAN, NAN, -INF]], dtype=dtype)
         filled = fill_missing(volume)
-        assert filled.dtype == dtype and filled.tolist() == [[-5, 3, -5], [7, -5, -5]]
-        assert volume.isnan().sum() == 3  # a copy
+        assert filled.dtype == dtype and filled.tolist() == [[-5, 3, -5, INF], [7, -5, -5, -INF]]
+        assert volume.isnan().sum() == 3
 
-    def test_infinite_voxels_stay(self):
-        assert fill_missing(torch.tensor([INF, NAN, -INF, 2.0])).tolist() == [INF, 2.0, -INF, 2.0]
-
-    @pytest.mark.parametrize("volume", [torch.tensor([1.0, -2.0]), torch.tensor([1, -2]), torch.tensor([INF, 1.0])])
-    def test_nothing_missing_is_no_copy(self, volume):
-        assert fill_missing(volume) is volume
-
-    def test_metadata(self):
-        volume = MetaTensor(torch.tensor([NAN, 1.0]), affine=torch.eye(4) * 2, meta={"note": "kept"})
-        filled = fill_missing(volume)
-        assert isinstance(filled, MetaTensor) and filled.meta["note"] == "kept"
-        assert torch.equal(filled.affine, volume.affine) and filled.as_tensor().tolist() == [1, 1]
+    @pytest.mark.parametrize("values", [[1.0, -2.0], [1, -2], [INF, 1.0, -INF], [True], []])
+    def test_nothing_missing_is_no_copy(self, values):
+        volume = torch.tensor(values)
+        assert not has_missing(volume) and fill_missing(volume) is volume
 
     @pytest.mark.parametrize("values", [[NAN, NAN], [NAN, INF]])
     def test_nothing_known(self, values):
-        with pytest.raises(ValueError, match=r"^the volume: has no finite voxel.*expected an image") as caught:
-            fill_missing(torch.tensor(values))
-        assert "\n" not in str(caught.value)
-        with pytest.raises(ValueError, match=r"^scan.nii.gz: has no finite voxel"):
-            fill_missing(MetaTensor(torch.tensor(values), meta={"filename_or_obj": "scan.nii.gz"}))
+        for volume, name in (
+            (torch.tensor(values), "the volume"),
+            (MetaTensor(torch.tensor(values), meta={"filename_or_obj": "scan.nii.gz"}), "scan.nii.gz"),
+        ):
+            with pytest.raises(ValueError, match=rf"^{name}: has no finite voxel.*expected an image") as caught:
+                fill_missing(volume)
+            assert "\n" not in str(caught.value)
 
     def test_dictionary(self):
-        data = {"image": torch.tensor([NAN, 1.0]), "other": torch.tensor([NAN, 1.0])}
+        volume = MetaTensor(torch.tensor([NAN, 1.0]), affine=torch.eye(4) * 2, meta={"note": "kept"})
+        data = {"image": volume, "other": volume}
         filled = FillMissingd(["image", "none"], allow_missing_keys=True)(data)
-        assert filled["image"].tolist() == [1, 1] and filled["other"] is data["other"]
+        assert filled["image"].as_tensor().tolist() == [1, 1] and filled["other"] is volume
+        assert filled["image"].meta["note"] == "kept" and torch.equal(filled["image"].affine, volume.affine)
         with pytest.raises(KeyError):
             FillMissingd("none")(data)
         assert missing.FillMissingD is missing.FillMissingDict is FillMissingd
@@ -85,17 +76,18 @@ class TestMarkMissing:
         expected = [[0, 1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 0]]
         assert output.isnan().int().tolist() == expected
 
-    def test_slices_between(self):
-        """At 0.4 of the gap no output slice but the first is on a slice until 2.0."""
-        grid = OutputGrid.from_spacing(4, 5.0, 2.0)
-        output = mark_missing(torch.zeros(len(grid)), torch.tensor([1.0, 2.0, NAN, 4.0]), grid)
-        missing = {0: 0, 0.4: 0, 0.8: 0, 1.2: 1, 1.6: 1, 2.0: 1, 2.4: 1, 2.8: 1}
-        assert output.isnan().int().tolist() == list(missing.values())
-
-    def test_uneven_slices(self):
-        grid = OutputGrid.from_factor(3, 1, slice_positions=(0, 1, 3))
-        output = mark_missing(torch.zeros(2, 4), torch.tensor([[1.0, 2.0, NAN], [NAN, 2.0, 3.0]]), grid)
-        assert output.isnan().int().tolist() == [[0, 0, 1, 1], [1, 0, 0, 0]]
+    @pytest.mark.parametrize(
+        ("grid", "observed", "expected"),
+        [
+            # at 0.4 of the gap no output slice but the first is on a slice until 2.0
+            (OutputGrid.from_spacing(4, 5.0, 2.0), [1.0, 2.0, NAN, 4.0], [0, 0, 0, 1, 1, 1, 1, 1]),
+            (OutputGrid.from_factor(3, 1, slice_positions=(0, 1, 3)), [1.0, 2.0, NAN], [0, 0, 1, 1]),
+            (OutputGrid.from_factor(3, 1, slice_positions=(0, 1, 3)), [NAN, 2.0, 3.0], [1, 0, 0, 0]),
+        ],
+    )
+    def test_slices_between(self, grid, observed, expected):
+        output = mark_missing(torch.zeros(len(grid)), torch.tensor(observed), grid)
+        assert output.isnan().int().tolist() == expected
 
     @pytest.mark.parametrize("factor", [1, 2, 3])
     def test_random_against_linear_interpolation(self, factor):
