@@ -47,6 +47,7 @@ from monai_sliceinterp.transforms.intensity import (
     RandSigmoidContrastDict,
     sigmoid_curve,
 )
+from monai_sliceinterp.transforms.label_interpolation import interpolate_labels
 from monai_sliceinterp.transforms.labels import (
     InterpolateLabelD,
     InterpolateLabeld,
@@ -54,7 +55,6 @@ from monai_sliceinterp.transforms.labels import (
     LoadLabelD,
     LoadLabeld,
     LoadLabelDict,
-    interpolate_labels,
 )
 from monai_sliceinterp.transforms.loading import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict, dicom_series
 from monai_sliceinterp.transforms.missing import (
