@@ -291,7 +291,7 @@ DEFECTS = {
     "option of MONAI": (metadata(options={"inference": {"width": "@x"}}), "has options#inference with '@x'"),
     "unknown option": (
         metadata(options={"inference": {"widht": "of the network"}}),
-        r"unknown option of inference\.json 'widht'; expected one of .*did you mean 'width'",
+        r"unknown option of .*inference\.json 'widht'; expected one of .*did you mean 'width'",
     ),
     "options of another config": (metadata(options={"x": {}}), r"metadata\.json: lists options of x\.json"),
     "no JSON": (lambda b: write(b / "wide.json", '{"width": 90,}'), r"wide\.json: is not JSON \(.*line 1"),

@@ -88,7 +88,7 @@ def _check_options(
             raise ValueError(f"{path}: lists options of {name}.json, which is not there.")
         known = {**configs[name], **({} if name == "inference" else configs.get("train", {}))}
         for option in options:
-            one_of(f"option of {name}.json", option, known)
+            one_of(f"option of {Path(path).with_name(name)}.json", option, known)
 
 
 def _check_weights(files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]]) -> nn.Module:
