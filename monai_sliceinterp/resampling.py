@@ -89,9 +89,6 @@ def apply_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
     return torch.cat(parts).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
 
 
-apply_slice_weights = apply_weights  # the old name, until its last users are merged
-
-
 def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:
     """Multiply the first axis of a stack with a banded matrix; only the slices with a weight are read.
 
