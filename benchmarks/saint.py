@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """Speed and memory of SAINT's interpolation.
 
     python benchmarks/saint.py [--threads 4]

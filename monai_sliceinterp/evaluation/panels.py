@@ -83,12 +83,12 @@ def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str 
                 sheet.write(left - 0.1, y + row / 2, plane, ha="right", va="center")
                 for k, name in enumerate(names):
                     axis = sheet.place(left + k * (cell + gap), y, cell, row)
-                    drawn = _show(axis, values[name][plane], aspects[plane], plane, **scale)
+                    picture = _show(axis, values[name][plane], aspects[plane], plane, **scale)
                     if y == top:
                         axis.set_title(heads[k], fontsize=9, pad=4)
                 y += row + gap
             bar = sheet.place(left + len(names) * (cell + gap) + 0.04, start, 0.12, band)
-            figure.colorbar(drawn, cax=bar, extend=extend)
+            figure.colorbar(picture, cax=bar, extend=extend)
             bar.tick_params(labelsize=8)
             bar.set_ylabel(label, fontsize=8)
 

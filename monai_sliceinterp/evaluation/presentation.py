@@ -117,8 +117,8 @@ def present(
     summaries = summarize(scores, known)
     for table, name in ((scores, "scores"), (summaries, "summary"), (tests, "statistics")):
         write_table(table, output_dir / f"{name}.csv")
-    drawn = [metric for metric in (*tested, "vif", *settings.perceptual) if metric in known]
-    pictures, failures = _draw(results, settings, methods, scores, drawn)
+    shown = [metric for metric in (*tested, "vif", *settings.perceptual) if metric in known]
+    pictures, failures = _draw(results, settings, methods, scores, shown)
     lines = [line for result in results for line in result.failures] + failures
     words = settings_in_words(results, settings)
     titles = set(scores["protocol"])

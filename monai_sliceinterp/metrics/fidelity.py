@@ -107,13 +107,13 @@ def _fidelity(images: Tensor, references: Tensor, data_range: float) -> Tensor:
     """Compute the VIF of images ``(K, H, W)``."""
     span = references.amax(dim=(-2, -1)) - references.amin(dim=(-2, -1))
     pair = torch.stack([images, references]).double() * (255.0 / data_range)
-    kept = total = torch.zeros(len(images), dtype=pair.dtype, device=pair.device)
+    shared = total = torch.zeros(len(images), dtype=pair.dtype, device=pair.device)
     for scale, size in enumerate(_WINDOWS):
         if scale:
             pair = window_means(pair, size, size / 5, stride=2)
-        scale_kept, scale_total = _information(pair[0], pair[1], size)
-        kept, total = kept + scale_kept, total + scale_total
-    return (kept / total).masked_fill(span <= _FLAT * data_range, torch.nan)
+        scale_shared, scale_total = _information(pair[0], pair[1], size)
+        shared, total = shared + scale_shared, total + scale_total
+    return (shared / total).masked_fill(span <= _FLAT * data_range, torch.nan)
 
 
 def _information(image: Tensor, reference: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -129,6 +129,6 @@ def _information(image: Tensor, reference: Tensor, size: int) -> tuple[Tensor, T
     gain = gain.masked_fill(flat | (gain < 0), 0)
     residual = (variance - gain * covariance).clamp(min=_TINY)
     reference_variance = reference_variance.masked_fill(flat, 0)
-    kept = torch.log10(1 + gain**2 * reference_variance / (residual + _NOISE))
+    shared = torch.log10(1 + gain**2 * reference_variance / (residual + _NOISE))
     total = torch.log10(1 + reference_variance / _NOISE)
-    return kept.sum(dim=(-2, -1)), total.sum(dim=(-2, -1))
+    return shared.sum(dim=(-2, -1)), total.sum(dim=(-2, -1))

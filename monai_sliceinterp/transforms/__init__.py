@@ -73,7 +73,6 @@ from monai_sliceinterp.transforms.orientation import (
     ThroughPlaneLastd,
     ThroughPlaneLastDict,
     move_axis_last,
-    moved_axis,
     thin_axes,
 )
 from monai_sliceinterp.transforms.provenance import (

@@ -36,7 +36,6 @@ __all__ = [
     "ThroughPlaneLastDict",
     "ThroughPlaneLastd",
     "move_axis_last",
-    "moved_axis",
     "thin_axes",
 ]
 
@@ -61,20 +60,6 @@ def move_axis_last(image: Tensor, axis: int) -> tuple[Any, Tensor]:
     matrix[order, range(3)] = 1.0
     matrix[3, 3] = 1.0
     return image.permute(0, *(k + 1 for k in order)), matrix
-
-
-def moved_axis(image: MetaTensor) -> int:
-    """Return the axis that :class:`ThroughPlaneLast` moved to the end of ``image``; the last one if it was not applied.
-
-    Example:
-        >>> scan = MetaTensor(torch.zeros(1, 4, 5, 6))
-        >>> moved_axis(scan), moved_axis(ThroughPlaneLast(axis=1)(scan))
-        (2, 1)
-    """
-    for operation in reversed(image.applied_operations):
-        if operation[TraceKeys.CLASS_NAME] == ThroughPlaneLast.__name__:
-            return int(operation[TraceKeys.EXTRA_INFO]["axis"])
-    return 2
 
 
 class ThroughPlaneLast(InvertibleTransform):

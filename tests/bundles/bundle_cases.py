@@ -11,11 +11,13 @@
 
 """What the tests have to know of each bundle: a new bundle needs an entry here, and no test of its own.
 
-An option's ``__`` stands for the ``#`` of a key, as in :func:`bundle_commands.bundle_command`.
+Options are written as on a command line.
 """
 
 from __future__ import annotations
 
+import ast
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,18 @@ from tests.bundles.bundle_commands import parser_of
 Options = Mapping[str, object]
 
 
+def options(text: str) -> dict[str, object]:
+    """Options as on a command line."""
+    return {name.removeprefix("--"): _value(value) for name, value in zip(*[iter(shlex.split(text))] * 2, strict=True)}
+
+
+def _value(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return text
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of a training.
@@ -38,8 +52,6 @@ class Stage:
     Attributes:
         folder: where it writes its checkpoints and logs, "." for the output folder itself.
         best: the weights it has chosen.
-        part: part of the config with its handlers.
-        resumable: key of what its checkpoints hold.
         networks: networks in its checkpoints, and the names of their optimizers.
         best_model: name of the best score in its checkpoints.
         losses: what TensorBoard shows of its iterations, and how many of them there are in an epoch.
@@ -47,8 +59,6 @@ class Stage:
 
     folder: str
     best: str
-    part: str
-    resumable: str
     networks: Mapping[str, str]
     best_model: str
     losses: Mapping[str, int]
@@ -80,8 +90,9 @@ class Case:
         inferred: of these, options of inference.
         methods: names in the scores of overlays whose method is not called like the bundle.
         columns: of the method in the scores of ``evaluate.json``, where there are several.
-        wrong: options of a training, and what its message says; {root} and {done} are folders.
-        wrong_inference: options of inference, and what its message says.
+        wrong: options that a training refuses, and parts of its message, with " ... " between them; {root} and {done}
+            are folders.
+        wrong_inference: likewise of inference.
         rates: of the paper, learning rate and moments by optimizer.
     """
 
@@ -106,8 +117,8 @@ class Case:
     inferred: Mapping[str, Options] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
     columns: Sequence[str] = ()
-    wrong: Mapping[str, tuple[Options, tuple[str, ...]]] = field(default_factory=dict)
-    wrong_inference: Mapping[str, tuple[Options, tuple[str, ...]]] = field(default_factory=dict)
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    wrong_inference: Mapping[str, str] = field(default_factory=dict)
     rates: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
 
 
@@ -162,26 +173,23 @@ def save_weights(bundle: str, path: Path, *overlays: str, trained: bool = True) 
     return path, network
 
 
-# what every training refuses
-WRONG: dict[str, tuple[Options, tuple[str, ...]]] = {
-    "dataset_missing": ({"dataset_dir": "{root}/nowhere"}, ("{root}/nowhere", "no such file or folder")),
-    "dataset_with_nan": ({"dataset_dir": "{root}/nan"}, ("nan_", "NaN or infinite")),
-    "no_volume_to_validate": ({"validation_subjects": "['head_']"}, ("no volume is left for validation",)),
-    "output_below_a_file": ({"output_dir": "{root}/file/out"}, ("{root}/file/out", "cannot be written")),
-    "ckpt_missing": ({"ckpt": "{root}/nowhere.pt"}, ("{root}/nowhere.pt", "no such checkpoint")),
-    "ckpt_of_weights": ({"ckpt": "{done}/model.pt"}, ("{done}/model.pt", "lacks network, ")),
-    "val_factor_zero": ({"val_factor": 0}, ("factor", "got 0")),
-    "amp_unclear": ({"amp": "maybe"}, ("amp must be true or false, got 'maybe'",)),
-    "unknown_option": ({"max_epoch": 3}, ("unknown option --max_epoch; did you mean --max_epochs",)),
+# what every training refuses, and what its message says
+WRONG = {
+    "--dataset_dir {root}/nowhere": "{root}/nowhere ... no such file or folder",
+    "--dataset_dir {root}/nan": "nan_ ... NaN or infinite",
+    "--validation_subjects \"['head_']\"": "no volume is left for validation",
+    "--output_dir {root}/file/out": "{root}/file/out ... cannot be written",
+    "--ckpt {root}/nowhere.pt": "{root}/nowhere.pt ... no such checkpoint",
+    "--ckpt {done}/model.pt": "{done}/model.pt ... lacks network, ",
+    "--val_factor 0": "factor ... got 0",
+    "--amp maybe": "amp must be true or false, got 'maybe'",
+    "--max_epoch 3": "unknown option --max_epoch; did you mean --max_epochs",
 }
-WINDOW_EMPTY: tuple[Options, tuple[str, ...]] = ({"window": "[100,100]"}, ("window", "100"))
-BATCH_SIZE: tuple[Options, tuple[str, ...]] = ({"batch_size": -1}, ("batch_size", "got -1"))
-
-SAINT_TINY = {f"network_def__{part}__{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
-HRINET_NARROW = {"channels": "[4,4]", "patch_critic_channels": 4}
-VTS_NARROW = {"channels": "[4,8,16,32]"}
+SAINT_TINY = {f"network_def#{part}#{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
 HRINET_OVERLAYS = ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
 HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
+# in stage II the steps alternate, beginning with the unsupervised one
+HRINET_LOSSES_2 = dict.fromkeys((*HRINET_LOSSES, "adversarial", "patch_critic", "supervised"), 1) | {"loss": 2}
 
 CASES: dict[str, Case] = {
     "asi": Case(
@@ -190,215 +198,149 @@ CASES: dict[str, Case] = {
         window=None,
         body=False,
         stages=[
-            Stage(".", "model.pt", "train", "resumable", {"network": "optimizer"}, "best_model", {"train_loss": 2})
+            Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}),
         ],
-        short={"max_epochs": 1, "val_interval": 1, "patch_size": 32},
-        two_epochs={
-            "max_epochs": 2,
-            "val_interval": 2,
-            "train__checkpoint_saver__save_interval": 1,
-            "norm_warmup_epochs": 1,
-        },
+        short=options("--max_epochs 1 --val_interval 1 --patch_size 32"),
+        two_epochs=options(
+            "--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 --norm_warmup_epochs 1"
+        ),
         protocols=["subsample x2"],
-        narrow_network={"network_def__channels": "[8,16]", "network_def__latent_channels": 16},
         evaluated=["subsample x2", "subsample x4", "fwhm x3"],
         own_commands={
-            "constant": ((), {"input": "{root}/constant.nii", "factor": 3}),
-            "residual": (("residual",), {"input": "{root}/scans/axial.nii.gz", "factor": 2}),
+            "constant": ((), options("--input {root}/constant.nii --factor 3")),
+            "residual": (("residual",), options("--input {root}/scans/axial.nii.gz --factor 2")),
         },
-        trained_overlays={"residual": {}, "mr": {"dataset_dir": "{root}/mr"}, "paper": {"loss__synthesis": "mse"}},
+        narrow_network=options("--network_def#channels [8,16] --network_def#latent_channels 16"),
+        trained_overlays={
+            "residual": {},
+            "mr": options("--dataset_dir {root}/mr"),
+            "paper": options("--loss#synthesis mse"),
+        },
         wrong={
-            "never_validated": (
-                {"max_epochs": 4, "val_interval": 5},
-                ("val_interval 5", "max_epochs 4", "expected 1 to 4"),
-            ),
-            "batch_size": ({"batch_size": 12}, ("batch_size 12", "samples_per_volume 8")),
+            "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
+            "--batch_size 12": "batch_size 12 ... samples_per_volume 8",
         },
-        rates={"optimizer": (1e-5, (0.9, 0.999))},
+        rates={"optimizer": (1e-05, (0.9, 0.999))},
     ),
     "saint": Case(
         reference=by_views,
         overlays=("small",),
         stages=[
-            Stage(
-                "ami",
-                "ami/model.pt",
-                "train",
-                "train#resumable",
-                {"network": "optimizer"},
-                "best_model",
-                {"train_loss": 2},
-            ),
-            Stage(
-                "rfn",
-                "model.pt",
-                "fusion",
-                "fusion#resumable",
-                {"network": "rfn_optimizer"},
-                "rfn_best_model",
-                {"train_loss": 2},
-            ),
+            Stage("ami", "ami/model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}),
+            Stage("rfn", "model.pt", {"network": "rfn_optimizer"}, "rfn_best_model", {"train_loss": 2}),
         ],
-        short={
-            "max_epochs": 1,
-            "val_interval": 1,
-            "rfn_epochs": 1,
-            "rfn_val_interval": 1,
-            "batch_size": 2,
-            "rfn_batch_size": 1,
-            "num_slices": 4,
-            "rfn_num_slices": 3,
-            "patch_size": 32,
-            "rfn_patch_size": 24,
-            "max_spacing": 8,
-        },
-        two_epochs={
-            "max_epochs": 2,
-            "rfn_epochs": 2,
-            "val_interval": 2,
-            "rfn_val_interval": 2,
-            "train__checkpoint_saver__save_interval": 1,
-            "fusion__checkpoint_saver__save_interval": 1,
-        },
+        short=options(
+            "--max_epochs 1 --val_interval 1 --rfn_epochs 1 --rfn_val_interval 1 --batch_size 2 "
+            "--rfn_batch_size 1 --num_slices 4 --rfn_num_slices 3 --patch_size 32 --rfn_patch_size 24 "
+            "--max_spacing 8"
+        ),
+        two_epochs=options(
+            "--max_epochs 2 --rfn_epochs 2 --val_interval 2 --rfn_val_interval 2 "
+            "--train#checkpoint_saver#save_interval 1 --fusion#checkpoint_saver#save_interval 1"
+        ),
         protocols=["subsample x4"],
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
         columns=["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"],
-        spacing_options={"disagreement": "true"},
+        spacing_options=options("--disagreement true"),
         own_commands={
-            "mean": (("small",), {"input": "{root}/scans/axial.nii.gz", "fuse": "false", "progress": "False"})
+            "mean": (("small",), options("--input {root}/scans/axial.nii.gz --fuse false --progress False")),
         },
         narrow=SAINT_TINY,
         trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}},
-        inferred=dict.fromkeys(("four_views", "rfn_3d", "paper"), SAINT_TINY),
+        inferred=dict.fromkeys(["four_views", "rfn_3d", "paper"], SAINT_TINY),
         wrong={
-            "never_validated": (
-                {"rfn_epochs": 1, "rfn_val_interval": 2},
-                ("rfn_val_interval 2", "rfn_epochs 1", "expected 1 to 1"),
+            "--rfn_epochs 1 --rfn_val_interval 2": "rfn_val_interval 2 ... rfn_epochs 1 ... expected 1 to 1",
+            "--stages \"['one']\"": "stages must be one or more of ami, rfn ... 'one'",
+            "--stages \"['rfn']\"": "rfn needs what stage ami ... pretrained",
+            "--ckpt {done}/ami/checkpoint.pt --stages \"['rfn']\"": "{done}/ami/checkpoint.pt ... lacks rfn_optimizer",
+            "--ckpt {done}/rfn/checkpoint.pt": "{done}/rfn/checkpoint.pt ... lacks optimizer",
+            "--pretrained {done}/model.pt --network_def#ami#growth 8": (
+                "{done}/model.pt ... not a checkpoint of SAINT ... more differences"
             ),
-            "stages_unknown": ({"stages": "['one']"}, ("stages must be one or more of ami, rfn", "'one'")),
-            "second_stage_untrained": ({"stages": "['rfn']"}, ("rfn needs what stage ami", "pretrained")),
-            "ckpt_of_ami_for_rfn": (
-                {"ckpt": "{done}/ami/checkpoint.pt", "stages": "['rfn']"},
-                ("{done}/ami/checkpoint.pt", "lacks rfn_optimizer"),
+            "--patch_size 41": "torso_ ... 40x40x25 voxels is too small ... 3x41 pixels",
+            "--rfn_patch_size 41 --stages \"['rfn']\" --pretrained {done}/ami/model.pt": (
+                "torso_ ... 40x40x25 voxels is too small ... 41x41 pixels"
             ),
-            "ckpt_of_rfn_for_ami": (
-                {"ckpt": "{done}/rfn/checkpoint.pt"},
-                ("{done}/rfn/checkpoint.pt", "lacks optimizer"),
-            ),
-            "pretrained_of_another_size": (
-                {"pretrained": "{done}/model.pt", "network_def__ami__growth": 8},
-                ("{done}/model.pt", "not a checkpoint of SAINT", "more differences"),
-            ),
-            "volumes_too_small_for_ami": (
-                {"patch_size": 41},
-                ("torso_", "40x40x25 voxels is too small", "3x41 pixels"),
-            ),
-            "volumes_too_small_for_rfn": (
-                {"rfn_patch_size": 41, "stages": "['rfn']", "pretrained": "{done}/ami/model.pt"},
-                ("torso_", "40x40x25 voxels is too small", "41x41 pixels"),
-            ),
-            "window_empty": WINDOW_EMPTY,
+            "--window [100,100]": "window ... 100",
         },
         wrong_inference={
-            "ckpt_of_another_size": ({"ckpt": "{paper}"}, ("{paper}", "not a checkpoint of SAINT", "more differences")),
-            "disagreement_unclear": ({"disagreement": "maybe"}, ("disagreement must be true or false, got 'maybe'",)),
-            "fuse_unclear": ({"fuse": "maybe"}, ("fuse must be true or false, got 'maybe'",)),
-            "batch_size_negative": BATCH_SIZE,
-            "window_empty": WINDOW_EMPTY,
+            "--ckpt {paper}": "{paper} ... not a checkpoint of SAINT ... more differences",
+            "--disagreement maybe": "disagreement must be true or false, got 'maybe'",
+            "--fuse maybe": "fuse must be true or false, got 'maybe'",
+            "--batch_size -1": "batch_size ... got -1",
+            "--window [100,100]": "window ... 100",
         },
-        rates={"optimizer": (1e-4, (0.5, 0.999)), "rfn_optimizer": (1e-4, (0.5, 0.999))},
+        rates={"optimizer": (0.0001, (0.5, 0.999)), "rfn_optimizer": (0.0001, (0.5, 0.999))},
     ),
     "vts": Case(
         reference=by_windows,
-        overlays=("small",),
         window=(-2048.0, 2048.0),
         keeps_observed=False,
         default_spacing=1.0,
         prepare=prepare_vts,
+        overlays=("small",),
         stages=[
             Stage(
                 ".",
                 "model.pt",
-                "train",
-                "train#resumable",
                 {"network": "optimizer", "discriminator": "discriminator_optimizer"},
                 "best_model",
                 {"loss": 2, "reconstruction": 2, "adversarial": 2, "discriminator": 2},
-            )
+            ),
         ],
-        short={
-            "max_epochs": 1,
-            "val_interval": 1,
-            "batch_size": 2,
-            "crops_per_volume": 2,
-            "patch_size": 16,
-            "pixdim": "[0,0,0]",  # else the phantoms of 8 mm become eight times larger
-        },
-        two_epochs={
-            "max_epochs": 2,
-            "val_interval": 2,
-            "train__checkpoint_saver__save_interval": 1,
-            "norm_warmup_epochs": 1,
-        },
+        short=options(
+            "--max_epochs 1 --val_interval 1 --batch_size 2 --crops_per_volume 2 --patch_size 16 --pixdim [0,0,0]"
+        ),
+        two_epochs=options(
+            "--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 --norm_warmup_epochs 1"
+        ),
         protocols=["random x4", "random x8"],
         evaluated=["random x4", "random x8"],
         own_commands={
-            "untrained": (("small",), {"input": "{files}", "factor": 4}),
-            "fine": (("small",), {"input": "{root}/fine.nii.gz"}),
+            "untrained": (("small",), options("--input {files} --factor 4")),
+            "fine": (("small",), options("--input {root}/fine.nii.gz")),
         },
-        narrow=VTS_NARROW,
-        trained_overlays={"paper": {}, "no_hf": {}, "no_condition": {}, "srcnn": {}, "pix2pix": {"patch_size": 32}},
-        inferred=dict.fromkeys(("paper", "no_hf", "no_condition"), VTS_NARROW),
-        methods={name: name for name in ("no_hf", "no_condition", "srcnn", "pix2pix")},
+        narrow=options("--channels [4,8,16,32]"),
+        trained_overlays={
+            "paper": {},
+            "no_hf": {},
+            "no_condition": {},
+            "srcnn": {},
+            "pix2pix": options("--patch_size 32"),
+        },
+        inferred=dict.fromkeys(["paper", "no_hf", "no_condition"], options("--channels [4,8,16,32]")),
+        methods={"no_hf": "no_hf", "no_condition": "no_condition", "srcnn": "srcnn", "pix2pix": "pix2pix"},
         wrong={
-            "never_validated": (
-                {"max_epochs": 2, "val_interval": 3},
-                ("val_interval 3", "max_epochs 2", "expected 1 to 2"),
+            "--max_epochs 2 --val_interval 3": "val_interval 3 ... max_epochs 2 ... expected 1 to 2",
+            "--body_parts \"{{'torso':'thorax'}}\"": "unknown body part 'thorax' ... chest",
+            "--factors [0,4]": "factor ... got 0",
+            "--sigma_range [-1,2]": "sigma_range ... [-1, 2]",
+            "--noise_range [0.1,0]": "noise_range ... [0.1, 0]",
+            "--val_sigma -1": "sigma ... got -1",
+            "--adversarial_weight -1": "weights of the losses ... -1",
+            "--factors [40,80]": "torso_ ... 40 ... 25",
+            "--val_factor 40": "torso_ ... 40 ... 25",
+            "--dataset_dir {root}/tiny --validation_subjects \"['torso_000']\"": (
+                "{root}/tiny/torso_001.nii.gz ... factor of at most 2"
             ),
-            "body_part_unknown": ({"body_parts": "{{'torso':'thorax'}}"}, ("unknown body part 'thorax'", "chest")),
-            "factor_zero": ({"factors": "[0,4]"}, ("factor", "got 0")),
-            "sigma_negative": ({"sigma_range": "[-1,2]"}, ("sigma_range", "[-1, 2]")),
-            "noise_descending": ({"noise_range": "[0.1,0]"}, ("noise_range", "[0.1, 0]")),
-            "val_sigma_negative": ({"val_sigma": -1}, ("sigma", "got -1")),
-            "weight_negative": ({"adversarial_weight": -1}, ("weights of the losses", "-1")),
-            "factors_too_large": ({"factors": "[40,80]"}, ("torso_", "40", "25")),
-            "val_factor_too_large": ({"val_factor": 40}, ("torso_", "40", "25")),
-            "volume_too_small": (
-                {"dataset_dir": "{root}/tiny", "validation_subjects": "['torso_000']"},
-                ("{root}/tiny/torso_001.nii.gz", "factor of at most 2"),
+            "--dataset_dir {root}/tiny --validation_subjects \"['torso_001']\"": (
+                "{root}/tiny/torso_001.nii.gz ... factor of at most 2"
             ),
-            "validation_volume_too_small": (
-                {"dataset_dir": "{root}/tiny", "validation_subjects": "['torso_001']"},
-                ("{root}/tiny/torso_001.nii.gz", "factor of at most 2"),
+            "--dataset_dir {root}/air --validation_subjects \"['torso_000']\"": "{root}/air/air.nii.gz",
+            "--ckpt {root}/no_discriminator.pt": "{root}/no_discriminator.pt ... lacks discriminator",
+            "--ckpt {done}/checkpoint.pt": "epoch",
+            "--pretrained {done}/model.pt --stem_channels 4": (
+                "{done}/model.pt ... not a checkpoint of VTSGenerator ... more differences"
             ),
-            "volume_of_air": (
-                {"dataset_dir": "{root}/air", "validation_subjects": "['torso_000']"},
-                ("{root}/air/air.nii.gz",),
-            ),
-            "ckpt_without_discriminator": (
-                {"ckpt": "{root}/no_discriminator.pt"},
-                ("{root}/no_discriminator.pt", "lacks discriminator"),
-            ),
-            "ckpt_of_later_epoch": ({"ckpt": "{done}/checkpoint.pt"}, ("epoch",)),
-            "pretrained_of_another_size": (
-                {"pretrained": "{done}/model.pt", "stem_channels": 4},
-                ("{done}/model.pt", "not a checkpoint of VTSGenerator", "more differences"),
-            ),
-            "window_empty": WINDOW_EMPTY,
+            "--window [100,100]": "window ... 100",
         },
         wrong_inference={
-            "ckpt_of_another_size": (
-                {"ckpt": "{paper}"},
-                ("{paper}", "not a checkpoint of VTSGenerator", "more differences"),
-            ),
-            "batch_size_negative": BATCH_SIZE,
-            "keep_observed_unclear": (
-                {"keep_observed": "maybe"},
-                ("keep_observed must be true or false, got 'maybe'",),
-            ),
-            "window_empty": WINDOW_EMPTY,
+            "--ckpt {paper}": "{paper} ... not a checkpoint of VTSGenerator ... more differences",
+            "--batch_size -1": "batch_size ... got -1",
+            "--keep_observed maybe": "keep_observed must be true or false, got 'maybe'",
+            "--window [100,100]": "window ... 100",
         },
-        rates={"optimizer": (2e-4, (0.5, 0.999)), "discriminator_optimizer": (2e-4, (0.5, 0.999))},
+        rates={"optimizer": (0.0002, (0.5, 0.999)), "discriminator_optimizer": (0.0002, (0.5, 0.999))},
     ),
     "hrinet": Case(
         reference=by_pairs,
@@ -408,8 +350,6 @@ CASES: dict[str, Case] = {
             Stage(
                 "stage1",
                 "stage1/model.pt",
-                "train",
-                "train#resumable",
                 {"network": "optimizer", "constraint_critic": "constraint_optimizer"},
                 "best_model",
                 HRINET_LOSSES,
@@ -417,79 +357,52 @@ CASES: dict[str, Case] = {
             Stage(
                 "stage2",
                 "model.pt",
-                "refine",
-                "refine#resumable",
                 {
                     "network": "stage2_optimizer",
                     "constraint_critic": "stage2_constraint_optimizer",
                     "patch_critic": "patch_optimizer",
                 },
                 "stage2_best_model",
-                # the steps alternate, beginning with the unsupervised one
-                {"loss": 2, **dict.fromkeys(("content", "constraint", "constraint_critic", "adversarial"), 1)}
-                | {"patch_critic": 1, "supervised": 1},
+                HRINET_LOSSES_2,
             ),
         ],
-        short={
-            "max_epochs": 1,
-            "stage2_epochs": 1,
-            "val_interval": 1,
-            "batch_size": 2,
-            "samples_per_epoch": 1,
-            "num_slices": 4,
-            "patch_size": 24,
-        },
-        two_epochs={
-            "max_epochs": 2,
-            "stage2_epochs": 2,
-            "val_interval": 2,
-            "train__checkpoint_saver__save_interval": 1,
-            "refine__checkpoint_saver__save_interval": 1,
-        },
+        short=options(
+            "--max_epochs 1 --stage2_epochs 1 --val_interval 1 --batch_size 2 --samples_per_epoch 1 "
+            "--num_slices 4 --patch_size 24"
+        ),
+        two_epochs=options(
+            "--max_epochs 2 --stage2_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 "
+            "--refine#checkpoint_saver#save_interval 1"
+        ),
         protocols=["subsample x6"],
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
-        narrow_network={"latent_channels": "[2,2]", **HRINET_NARROW},
-        narrow=HRINET_NARROW,
-        trained_overlays={name: {} for name in ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")},
-        inferred=dict.fromkeys(HRINET_OVERLAYS, {"channels": "[4,4]"}),
-        methods={
-            "mse": "hrinet-mse",
-            "perceptual": "hrinet-perceptual",
-            "patchgan_only": "patchgan-only",
-            **{name: name for name in ("ae", "acai", "vae")},
-        },
+        narrow_network=options("--latent_channels [2,2] --channels [4,4] --patch_critic_channels 4"),
+        narrow=options("--channels [4,4] --patch_critic_channels 4"),
+        trained_overlays=dict.fromkeys(HRINET_OVERLAYS, options("")),
+        inferred=dict.fromkeys(HRINET_OVERLAYS, options("--channels [4,4]")),
+        methods={"mse": "hrinet-mse", "perceptual": "hrinet-perceptual", "patchgan_only": "patchgan-only"}
+        | {name: name for name in ("ae", "acai", "vae")},
         wrong={
-            "never_validated": (
-                {"stage2_epochs": 1, "val_interval": 2, "max_epochs": 2},
-                ("val_interval 2", "stage2_epochs", "expected 1 to 1"),
+            "--stage2_epochs 1 --val_interval 2 --max_epochs 2": "val_interval 2 ... stage2_epochs ... expected 1 to 1",
+            "--stages \"['one']\"": "stages must be one or more of stage1, stage2 ... 'one'",
+            "--steps \"['third']\"": "steps must be one or more of unsupervised, supervised ... 'third'",
+            "--stages \"['stage2']\"": "stage2 needs what stage stage1 ... pretrained",
+            "--constraint_weight -1": "weights of the losses ... -1",
+            "--batch_size 3": "batch_size 3 ... samples_per_volume 2",
+            "--num_slices 2": "num_slices ... 3 ... got 2",
+            "--num_slices 26": "torso_ ... 26 slices ... 25",
+            "--ckpt {done}/stage1/checkpoint.pt --stages \"['stage2']\"": (
+                "{done}/stage1/checkpoint.pt ... lacks patch_critic, stage2_optimizer"
             ),
-            "stages_unknown": ({"stages": "['one']"}, ("stages must be one or more of stage1, stage2", "'one'")),
-            "steps_unknown": (
-                {"steps": "['third']"},
-                ("steps must be one or more of unsupervised, supervised", "'third'"),
+            "--ckpt {done}/stage2/checkpoint.pt": "{done}/stage2/checkpoint.pt ... lacks optimizer",
+            "--pretrained {done}/model.pt --latent_channels [2]": (
+                "{done}/model.pt ... not a checkpoint of HRINetAutoencoder ... more differences"
             ),
-            "second_stage_untrained": ({"stages": "['stage2']"}, ("stage2 needs what stage stage1", "pretrained")),
-            "weight_negative": ({"constraint_weight": -1}, ("weights of the losses", "-1")),
-            "batch_uneven": ({"batch_size": 3}, ("batch_size 3", "samples_per_volume 2")),
-            "two_slices": ({"num_slices": 2}, ("num_slices", "3", "got 2")),
-            "groups_too_long": ({"num_slices": 26}, ("torso_", "26 slices", "25")),
-            "ckpt_of_stage1_for_stage2": (
-                {"ckpt": "{done}/stage1/checkpoint.pt", "stages": "['stage2']"},
-                ("{done}/stage1/checkpoint.pt", "lacks patch_critic, stage2_optimizer"),
-            ),
-            "ckpt_of_stage2_for_stage1": (
-                {"ckpt": "{done}/stage2/checkpoint.pt"},
-                ("{done}/stage2/checkpoint.pt", "lacks optimizer"),
-            ),
-            "pretrained_of_another_size": (
-                {"pretrained": "{done}/model.pt", "latent_channels": "[2]"},
-                ("{done}/model.pt", "not a checkpoint of HRINetAutoencoder", "more differences"),
-            ),
-            "window_empty": WINDOW_EMPTY,
+            "--window [100,100]": "window ... 100",
         },
         wrong_inference={
-            "ckpt_of_acai": ({"ckpt": "{acai}"}, ("{acai}", "not a checkpoint of HRINetAutoencoder")),
-            "window_empty": WINDOW_EMPTY,
+            "--ckpt {acai}": "{acai} ... not a checkpoint of HRINetAutoencoder",
+            "--window [100,100]": "window ... 100",
         },
         rates=dict.fromkeys(
             ("optimizer", "constraint_optimizer", "stage2_optimizer", "stage2_constraint_optimizer", "patch_optimizer"),

@@ -36,7 +36,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless
 
 from monai_sliceinterp.command_line import report
-from tests.bundles.bundle_cases import CASES, save_weights
+from tests.bundles.bundle_cases import CASES, options, save_weights
 from tests.bundles.bundle_commands import BUNDLES, Result, bundle_command, filled, names, run_forked, save, save_scan
 from tests.dicom_series import write_series
 
@@ -45,11 +45,11 @@ SHAPE = (12, 11, 4)
 GRAY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
 
 
-def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), **options: object) -> Result:
+def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), **settings: object) -> Result:
     """What ``python -m monai.bundle run`` does, in this process; two underscores stand for the # of a key."""
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
     config = [str(BUNDLES / bundle / f"{name}.json") for name in ("inference", *overlays)]
-    given = {"ckpt": str(weights), "device": "$torch.device('cpu')", "progress": False, **options}
+    given = {"ckpt": str(weights), "device": "$torch.device('cpu')", "progress": False, **settings}
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
             workflow = ConfigWorkflow(config, logging_file=False, workflow_type="inference", **filled(given))
@@ -527,20 +527,17 @@ def test_option_of_labels(name: str, weights: Path, places: dict[str, str], tmp_
     check_options(weights, places, tmp_path, *LABEL_OPTIONS[name])
 
 
-OTHERS = [(bundle, name) for bundle, case in CASES.items() for name in case.wrong_inference]
+OTHERS = [(bundle, text) for bundle, case in CASES.items() for text in case.wrong_inference]
 
 
-@pytest.mark.parametrize(("bundle", "name"), OTHERS)
-def test_option_of_other_bundles(bundle: str, name: str, places: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bundle", "text"), OTHERS)
+def test_option_of_other_bundles(bundle: str, text: str, places: dict[str, str], tmp_path: Path) -> None:
     """What they have beside what all have."""
-    (options, parts), case = CASES[bundle].wrong_inference[name], CASES[bundle]
-    weights, _ = save_weights(bundle, tmp_path / "model.pt")
-    others = {
-        key: save_weights(bundle, tmp_path / f"{key}.pt", key)[0] for key in ("paper", "acai") if key in str(options)
-    }
-    given = {"input": places["scan"], "output_dir": str(tmp_path / "out"), **filled(options, **others)}
+    case, weights = CASES[bundle], save_weights(bundle, tmp_path / "model.pt")[0]
+    others = {key: save_weights(bundle, tmp_path / f"{key}.pt", key)[0] for key in ("paper", "acai") if key in text}
+    given = {"input": places["scan"], "output_dir": str(tmp_path / "out"), **filled(options(text), **others)}
     result = attempt(weights, bundle, case.overlays, **given)
-    check_error(result, *(part.format(**others) for part in parts))
+    check_error(result, *case.wrong_inference[text].format(**others).split(" ... "))
     assert names(tmp_path / "out") == []
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.bundle_cases import CASES, WRONG, Case
+from tests.bundles.bundle_cases import CASES, WRONG, Case, options
 from tests.bundles.bundle_commands import (
     Command,
     Result,
@@ -92,8 +92,8 @@ def quick(bundle: str, output_dir: Path, *overlays: str, **options: object) -> C
 
 def quick_network(training: Training) -> Any:
     """The network of :func:`quick`."""
-    narrow = {key: eval(str(value)) for key, value in training.case.narrow_network.items()}
-    return parser_of(training.bundle, "train", *training.case.overlays, **narrow).get_parsed_content("network_def")
+    parser = parser_of(training.bundle, "train", *training.case.overlays, **training.case.narrow_network)
+    return parser.get_parsed_content("network_def")
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -473,7 +473,7 @@ def test_paper_without_lpips_says_what_to_install(overlay: str, thin_volumes: Pa
     assert not list(tmp_path.rglob("*.pt"))
 
 
-EVERY_WRONG = [(bundle, name) for bundle, case in CASES.items() for name in {**WRONG, **case.wrong}]
+EVERY_WRONG = [(bundle, text) for bundle, case in CASES.items() for text in {**WRONG, **case.wrong}]
 
 
 @pytest.fixture(scope="session")
@@ -494,16 +494,16 @@ def wrong(training: Training, thin_volumes: Path, tmp_path_factory: pytest.TempP
     checkpoint.pop("discriminator", None)
     torch.save(checkpoint, root / "no_discriminator.pt")
     commands = {}
-    for name, (own, _) in {**WRONG, **case.wrong}.items():
-        given = {"dataset_dir": thin_volumes, **filled(own, root=root, done=training.done)}
-        commands[name] = quick(bundle, Path(str(given.pop("output_dir", root / "out" / name))), **given)
+    for number, text in enumerate({**WRONG, **case.wrong}):
+        given = {"dataset_dir": thin_volumes, **filled(options(text), root=root, done=training.done)}
+        commands[text] = quick(bundle, Path(str(given.pop("output_dir", root / f"{number}"))), **given)
     return Training(bundle, case, root, run_forked(commands))
 
 
-@pytest.mark.parametrize(("training", "name"), EVERY_WRONG, indirect=["training"])
-def test_wrong_commands(training: Training, name: str, wrong: Training) -> None:
-    places = {"root": wrong.root, "done": training.done}
-    parts = {**WRONG, **training.case.wrong}[name][1]
-    wrong.results[name].check_error(*(text.format(**places) for text in parts))
+@pytest.mark.parametrize(("training", "text"), EVERY_WRONG, indirect=["training"])
+def test_wrong_commands(training: Training, text: str, wrong: Training) -> None:
+    message = {**WRONG, **training.case.wrong}[text].format(root=wrong.root, done=training.done)
+    wrong.results[text].check_error(*message.split(" ... "))
     # a checkpoint that cannot be gone on with has brought the best weights so far
-    assert not list((wrong.root / "out" / name).rglob("model.pt")) or name == "ckpt_of_later_epoch"
+    number = list(wrong.results).index(text)
+    assert not list((wrong.root / f"{number}").rglob("model.pt")) or text == "--ckpt {done}/checkpoint.pt"

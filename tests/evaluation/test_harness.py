@@ -30,6 +30,7 @@ from monai_sliceinterp.evaluation.presentation import check_curve, curve_points,
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
 from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
 from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.metrics import METRICS, Metric
 from tests.evaluation.tables import read_csv, rows
 
 
@@ -172,6 +173,17 @@ class TestRun:
             assert f"(pictures/{name})" in report
         for words in ("1st to 99th percentile", "lanczos", "subsample x4", "PyTorch"):
             assert words in report and words in result.report.read_text(encoding="utf-8")
+
+    def test_a_new_metric_is_one_entry(self, heads, tmp_path, no_pictures, monkeypatch):
+        def mae(pred, truth, data_range, mask):
+            return (pred - truth).abs().mean()
+
+        monkeypatch.setitem(METRICS, "mae", Metric("MAE", "MAE: mean absolute error.", mae, better="smaller"))
+        result = run_evaluation(make_settings(heads, tmp_path), progress=False)
+        assert result.scores["mae"].between(1e-3, result.scores["rmse"]).all()
+        assert {"mae"} <= {row["metric"] for row in read_csv(tmp_path / "summary.csv")}
+        report = (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert "**MAE**" in report and "- MAE: mean absolute error." in report
 
     def test_again(self, heads, tmp_path, no_pictures, monkeypatch):
         """Nothing is computed, and all is written once more."""

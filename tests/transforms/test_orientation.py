@@ -27,7 +27,6 @@ from monai_sliceinterp.transforms import (
     ThroughPlaneLast,
     ThroughPlaneLastd,
     move_axis_last,
-    moved_axis,
     thin_axes,
 )
 from tests.volumes import oblique
@@ -80,9 +79,7 @@ class TestRoundTrip:
         (batch,) = loader
         assert batch["image"].shape == (3, 2, *(SHAPE[k] for k in ORDER[axis]))
         for item, source in zip(decollate_batch(batch), items, strict=True):
-            assert moved_axis(item["image"]) == axis  # also once it has been collated
             back = chain.inverse(item)
-            assert moved_axis(back["image"]) == 2
             for key in ("image", "label"):
                 assert torch.equal(back[key].as_tensor(), source[key].as_tensor())
                 assert torch.equal(back[key].affine, source[key].affine)
