@@ -68,7 +68,7 @@ def interpolate_labels(labels: Labels, grid: OutputGrid, in_plane_spacing: _Spac
 
     The gaps are computed one by one, and labels within their bounding boxes: 512 x 512 x 300 voxels with four labels
     that change in every slice take 80 s at twice the slices on one core of a CPU, and 75 MiB beside the result. ITK is
-    imported at the first part that moves, which takes some seconds.
+    imported at the first part that moves, which takes about ten seconds.
 
     References:
         S. P. Raya and J. K. Udupa, Shape-based interpolation of multidimensional objects, IEEE Trans. Med. Imaging
@@ -193,6 +193,7 @@ def _follow(part: _Mask, alpha: NDArray[np.float64], spacing: _Spacing) -> _Mask
     start, end = part if forward else part[::-1]
     stack = np.zeros((steps + 1, *start.shape), np.int16)  # of 8 bits, its distances would overflow
     stack[0], stack[-1] = start, end
+    # one gap of one label: several would be spread over ITK's threads, which crash when the process ends
     interpolator = itk.MorphologicalContourInterpolator[itk.Image[itk.SS, 3]].New()
     interpolator.SetInput(itk.image_view_from_array(stack))
     interpolator.SetAxis(2)

@@ -317,7 +317,7 @@ CASES: dict[str, Case] = {
             "--sigma_range [-1,2]": "sigma_range ... [-1, 2]",
             "--noise_range [0.1,0]": "noise_range ... [0.1, 0]",
             "--val_sigma -1": "sigma ... got -1",
-            "--adversarial_weight -1": "weights of the losses ... -1",
+            "--adversarial_weight -1": "adversarial_weight must be zero or a positive number, got -1",
             "--factors [40,80]": "torso_ ... 40 ... 25",
             "--val_factor 40": "torso_ ... 40 ... 25",
             "--dataset_dir {root}/tiny --validation_subjects \"['torso_000']\"": (
@@ -387,7 +387,7 @@ CASES: dict[str, Case] = {
             "--stages \"['one']\"": "stages must be one or more of stage1, stage2 ... 'one'",
             "--steps \"['third']\"": "steps must be one or more of unsupervised, supervised ... 'third'",
             "--stages \"['stage2']\"": "stage2 needs what stage stage1 ... pretrained",
-            "--constraint_weight -1": "weights of the losses ... -1",
+            "--constraint_weight -1": "constraint_weight must be zero or a positive number, got -1",
             "--batch_size 3": "batch_size 3 ... samples_per_volume 2",
             "--num_slices 2": "num_slices ... 3 ... got 2",
             "--num_slices 26": "torso_ ... 26 slices ... 25",
