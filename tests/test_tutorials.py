@@ -41,7 +41,8 @@ def notebook(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+@pytest.fixture
+def code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
@@ -62,11 +63,7 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in found}
 
 
-def test_there_are_notebooks() -> None:
-    assert len(NOTEBOOKS) >= 5
-
-
-def test_format(path: Path, notebook: dict[str, Any]) -> None:
+def test_format(path: Path, notebook: dict[str, Any], code: list[dict[str, Any]]) -> None:
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert notebook["cells"][0]["cell_type"] == "markdown"
@@ -74,24 +71,16 @@ def test_format(path: Path, notebook: dict[str, Any]) -> None:
     names = [cell["id"] for cell in notebook["cells"]]
     assert len(set(names)) == len(names)
     assert path.stat().st_size < LARGEST
+    # executed from top to bottom
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
 
 
-def test_executed_from_top_to_bottom(notebook: dict[str, Any]) -> None:
-    cells = code_cells(notebook)
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-
-
-def test_outputs_are_clean(notebook: dict[str, Any]) -> None:
-    outputs = [output for cell in code_cells(notebook) for output in cell["outputs"]]
-    assert not [output for output in outputs if output["output_type"] == "error"]
-    assert not [output for output in outputs if output.get("name") == "stderr"]
+def test_outputs(notebook: dict[str, Any], code: list[dict[str, Any]]) -> None:
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
     for text in texts(notebook):
         assert not MACHINE_PATH.search(text), text
         assert not WARNING.search(text), text
-
-
-def test_pictures(notebook: dict[str, Any]) -> None:
-    outputs = [output for cell in code_cells(notebook) for output in cell["outputs"]]
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 2
     for picture in pictures:
@@ -107,6 +96,7 @@ def test_links_lead_somewhere(path: Path, notebook: dict[str, Any]) -> None:
 
 
 def test_every_notebook_is_listed() -> None:
+    assert len(NOTEBOOKS) >= 5
     overview = (ROOT / "tutorials" / "README.md").read_text(encoding="utf-8")
     menu = (ROOT / "docs" / "tutorials" / "index.md").read_text(encoding="utf-8")
     for path in NOTEBOOKS:
