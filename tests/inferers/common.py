@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scipy.spatial.transform import Rotation
 from torch import nn
 from tqdm import tqdm
 
 from monai_sliceinterp.inferers import base
 from monai_sliceinterp.networks.nets import SAINT
+from tests import volumes
 
 SPACING = (0.7, 1.1, 4.0)
 SMALL = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
@@ -36,14 +35,18 @@ def rand(*shape, seed=0, dtype=torch.float64):
 
 
 def oblique(spacing=SPACING):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
-    return torch.tensor(affine)
+    return torch.tensor(volumes.oblique(spacing))
 
 
 def straight(spacing=SPACING):
     return torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+
+
+def sheared(spacing=SPACING):
+    """As of a tilted gantry: the planes are ``spacing[2]`` apart, the step from slice to slice is longer."""
+    affine = straight(spacing)
+    affine[1, 2] = 1.5
+    return affine
 
 
 def make_scan(*shape, spacing=SPACING, seed=0, dtype=torch.float64, **meta):
