@@ -20,7 +20,6 @@ from monai.transforms import Compose, Flipd, SpatialPadd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from monai_sliceinterp.geometry import slice_geometry, slice_positions
 from monai_sliceinterp.inferers import LatentSliceInferer, MultiViewSliceInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import SAINT, ASIAutoencoder
 from monai_sliceinterp.transforms import (
@@ -82,56 +81,54 @@ class Allocations(TorchDispatchMode):
         return [one for one in self.sizes if one > size]
 
 
+def restore(data, preprocessing, release=False):
+    return RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
+
+
+DTYPES = [torch.uint8, torch.int16, torch.int64, torch.float16, torch.float32, torch.float64]
+
+
 @pytest.mark.parametrize("release", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 class TestSlabs:
     @pytest.mark.parametrize(
-        "dtype", [torch.uint8, torch.int16, torch.int64, torch.float16, torch.float32, torch.float64]
+        ("axis", "dtype", "extra", "count"),
+        [
+            *((axis, dtype, (), 33) for axis in range(3) for dtype in DTYPES),
+            # a flip along the slices or slices that were added cannot be undone a few at a time, padding in-plane can
+            (2, torch.int16, [Flipd("image", 2)], 33),
+            (2, torch.int16, [SpatialPadd("image", (-1, -1, 11))], 39),
+            (2, torch.int16, [SpatialPadd("image", (9, 8, -1))], 33),
+        ],
     )
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    def test_as_in_one_piece(self, axis, dtype, channels, release):
+    def test_as_in_one_piece(self, axis, dtype, extra, count, channels, release):
         """33 slices, twice and a bit what is restored at once; nothing pasted."""
-        inferer = SplineSliceInferer(factor=4, keep_observed=False)
-        scan = make_scan(axis, dtype, channels)
-        data, preprocessing = prepare(scan, inferer)
+        scan = make_scan(axis, dtype, channels, note="kept")
+        data, preprocessing = prepare(scan, SplineSliceInferer(factor=4, keep_observed=False), extra=extra)
         expected, affine = by_whole(data, preprocessing, dtype)
         before = data["pred"].as_tensor().clone()
-        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
+        result = restore(data, preprocessing, release)
         assert result.dtype == dtype and torch.equal(result.as_tensor(), expected)
-        assert torch.equal(result.affine, affine)
-        assert data["pred"].numel() == 0 if release else torch.equal(data["pred"].as_tensor(), before)
+        assert result.shape[axis + 1] == count and result.numel() == channels * 5 * 6 * count
+        assert torch.equal(result.affine, affine) and result.meta["note"] == "kept"
+        assert extra or (data["pred"].numel() == 0 if release else torch.equal(data["pred"].as_tensor(), before))
         assert torch.equal(data["original"].as_tensor(), scan.as_tensor())
 
     @pytest.mark.parametrize("axis", [0, 2])
     def test_observed_slices(self, axis, channels, release):
-        inferer = SplineSliceInferer(spacing=1.6)
         scan = make_scan(axis, torch.int32, channels)
-        data, preprocessing = prepare(scan, inferer)
+        data, preprocessing = prepare(scan, SplineSliceInferer(spacing=1.6))
         expected, _ = by_whole(data, preprocessing, torch.int32)
         expected.movedim(axis + 1, -1)[..., ::5] = scan.as_tensor().movedim(axis + 1, -1)[..., ::2]  # at 0, 8, ... mm
-        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
-        assert torch.equal(result.as_tensor(), expected)
-
-    def test_transforms_that_move_slices(self, channels, release):
-        """A flip along the slices or slices that were added cannot be undone a few at a time, padding in-plane can."""
-        inferer = SplineSliceInferer(factor=4, keep_observed=False)
-        plane, stack = SpatialPadd("image", (9, 8, -1)), SpatialPadd("image", (-1, -1, 11))
-        for extra, count in ((Flipd("image", 2), 33), (plane, 33), (stack, 39)):
-            data, preprocessing = prepare(make_scan(2, torch.int16, channels), inferer, extra=[extra])
-            expected, affine = by_whole(data, preprocessing, torch.int16)
-            result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
-            assert tuple(result.shape[1:]) == (5, 6, count)
-            assert torch.equal(result.as_tensor(), expected) and torch.equal(result.affine, affine)
+        assert torch.equal(restore(data, preprocessing, release).as_tensor(), expected)
 
     def test_stored_type(self, channels, release):
         """What was read from uint16 into int32 stays within uint16."""
-        inferer = SplineSliceInferer(factor=2, keep_observed=False)
         scan = make_scan(2, torch.int32, channels, stored_dtype="uint16")
-        data, preprocessing = prepare(scan, inferer)
+        data, preprocessing = prepare(scan, SplineSliceInferer(factor=2, keep_observed=False))
         expected, _ = by_whole(data, preprocessing, torch.int32)
         assert expected.min() < 0
-        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
-        assert torch.equal(result.as_tensor(), expected.clamp(0, 65535))
+        assert torch.equal(restore(data, preprocessing, release).as_tensor(), expected.clamp(0, 65535))
 
 
 class TestMemory:
@@ -144,7 +141,7 @@ class TestMemory:
         pred = data["pred"].as_tensor()
         place, size = pred.untyped_storage().data_ptr(), 20 * 24 * 797
         with Allocations() as allocations:
-            result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"]
+            result = restore(data, preprocessing, release)
         assert allocations.larger_than(size * 2 // 10) == ([] if release else [size * 2])
         assert (result.untyped_storage().data_ptr() == place) == release
 
@@ -171,76 +168,47 @@ class TestMemory:
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_two_thousand_slices(self, channels):
-        inferer = SplineSliceInferer(factor=4, mode="linear")
         scan = make_scan(0, torch.int16, channels, num_slices=2000, size=(2, 3))
-        data, preprocessing = prepare(scan, inferer)
-        result = RestoreVolumed("pred", preprocessing, release=True)(data)["pred"].as_tensor()
+        data, preprocessing = prepare(scan, SplineSliceInferer(factor=4, mode="linear"))
+        result = restore(data, preprocessing, release=True).as_tensor()
         assert tuple(result.shape) == (channels, 7997, 2, 3)
         values = scan.as_tensor().double()
         assert torch.equal(result[:, ::4], scan.as_tensor())
-        middle = (values[:, :-1] + values[:, 1:]) / 2
-        assert (result[:, 2::4] - middle).abs().max() <= 0.501
+        assert (result[:, 2::4] - (values[:, :-1] + values[:, 1:]) / 2).abs().max() <= 0.501
 
 
-class TestMissing:
-    @pytest.mark.parametrize("keep", [True, False])
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("release", [False, True])
-    def test_nan(self, axis, keep, release):
-        scan = make_scan(axis, torch.float32, num_slices=4)
-        slices = scan.as_tensor()[0].movedim(axis, -1)  # a view
-        slices[0, 0] = NAN  # outside of the field of view
-        slices[3, 1, 2] = NAN
-        payload = torch.tensor([0x7FC12345], dtype=torch.int32).view(torch.float32)  # a NaN with bits of its own
-        slices[4, 2, 1:2] = payload
-        inferer = SplineSliceInferer(factor=3, mode="linear", keep_observed=keep)
-        data, preprocessing = prepare(scan, inferer)
-        assert not data["pred"].isnan().any()
-        plain, _ = by_whole(data, preprocessing, torch.float32)
-        result = RestoreVolumed("pred", preprocessing, release=release)(data)["pred"].as_tensor()
-        found, plain = result[0].movedim(axis, -1), plain[0].movedim(axis, -1)
-        expected = torch.zeros(5, 6, 10, dtype=torch.bool)
-        expected[0, 0] = True
-        expected[3, 1, 4:9] = True  # observed are 0, 3, 6, 9
-        expected[4, 2, 1:6] = True
-        assert torch.equal(found.isnan(), expected)
-        if keep:
-            bits = found[..., ::3].contiguous().view(torch.int32)
-            assert torch.equal(bits, slices.contiguous().view(torch.int32))
-            plain[..., ::3] = slices
-        assert torch.equal(found[~expected], plain[~expected])
-
-    def test_frames(self):
-        scan = make_scan(2, torch.float64, channels=3, num_slices=3)
-        scan[1, 2, 3, 0] = NAN
-        inferer = SplineSliceInferer(factor=2)
-        data, preprocessing = prepare(scan, inferer)
-        result = RestoreVolumed("pred", preprocessing)(data)["pred"].as_tensor()
-        assert result.isnan().nonzero().tolist() == [[1, 2, 3, 0], [1, 2, 3, 1]]
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("release", [False, True])
+def test_missing(axis, keep, release):
+    scan = make_scan(axis, torch.float32, num_slices=4)
+    slices = scan.as_tensor()[0].movedim(axis, -1)  # a view
+    slices[0, 0] = NAN  # outside of the field of view
+    slices[3, 1, 2] = NAN
+    payload = torch.tensor([0x7FC12345], dtype=torch.int32).view(torch.float32)  # a NaN with bits of its own
+    slices[4, 2, 1:2] = payload
+    data, preprocessing = prepare(scan, SplineSliceInferer(factor=3, mode="linear", keep_observed=keep))
+    assert not data["pred"].isnan().any()
+    plain, _ = by_whole(data, preprocessing, torch.float32)
+    found = restore(data, preprocessing, release).as_tensor()[0].movedim(axis, -1)
+    plain = plain[0].movedim(axis, -1)
+    expected = torch.zeros(5, 6, 10, dtype=torch.bool)
+    expected[0, 0] = True
+    expected[3, 1, 4:9] = True  # observed are 0, 3, 6, 9
+    expected[4, 2, 1:6] = True
+    assert torch.equal(found.isnan(), expected)
+    if keep:
+        bits = found[..., ::3].contiguous().view(torch.int32)
+        assert torch.equal(bits, slices.contiguous().view(torch.int32))
+        plain[..., ::3] = slices
+    assert torch.equal(found[~expected], plain[~expected])
 
 
-class TestUnevenSlices:
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("keep", [True, False])
-    def test_way_of_a_volume(self, axis, keep):
-        places = (0.0, 1.0, 3.0, 4.0)
-        scan = make_scan(
-            axis, torch.int16, num_slices=4, slice_positions=places, slice_positions_axis=axis, note="kept"
-        )
-        scan.as_tensor()[:] = 0
-        ramp = torch.tensor([0, 100, 300, 400], dtype=torch.int16)
-        scan.as_tensor()[0].movedim(axis, -1)[:] = ramp
-        inferer = SplineSliceInferer(factor=2, mode="linear", keep_observed=keep)
-        data, preprocessing = prepare(scan, inferer)
-        assert slice_positions(data["image"], 2) == places
-        result = RestoreVolumed("pred", preprocessing)(data)["pred"]
-        assert result.shape[axis + 1] == 9 and result.meta["note"] == "kept"
-        found = result.as_tensor()[0].movedim(axis, -1)
-        assert torch.equal(found, torch.arange(0, 401, 50, dtype=torch.int16).expand(5, 6, 9))
-        assert not {"slice_positions", "slice_positions_axis"} & set(result.meta)
-        assert slice_positions(data["original"], axis) == places
-        assert slice_geometry(result, axis=axis).slice_spacing == 2.0
-        np.testing.assert_array_equal(result.affine[:3, 3], 0)
+def test_missing_in_one_frame():
+    scan = make_scan(2, torch.float64, channels=3, num_slices=3)
+    scan[1, 2, 3, 0] = NAN
+    data, preprocessing = prepare(scan, SplineSliceInferer(factor=2))
+    assert restore(data, preprocessing).isnan().nonzero().tolist() == [[1, 2, 3, 0], [1, 2, 3, 1]]
 
 
 def saint(num_views=2):
