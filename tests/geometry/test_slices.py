@@ -70,25 +70,18 @@ def in_mm(affine, axis, index, row, column):
 
 
 class TestAffine:
-    @given(affines(), st.integers(0, 2), counts, factors)
+    @given(affines(), st.integers(0, 2), counts, st.one_of(factors, st.floats(1.0, 12.0)))
     @many
-    def test_physical_positions_from_factor(self, affine, axis, num_slices, factor):
-        grid = OutputGrid.from_factor(num_slices, factor)
-        fractional = np.arange(factor * (num_slices - 1) + 1) / factor
-        assert len(grid) == len(fractional)
-        np.testing.assert_allclose(grid.positions, fractional, rtol=0, atol=1e-12)
-        found = in_mm(grid.affine(affine, axis), axis, np.arange(len(grid)), 3, 11)
-        np.testing.assert_allclose(found, in_mm(affine, axis, fractional, 3, 11), rtol=0, atol=1e-6)
-
-    @given(affines(), st.integers(0, 2), counts, st.floats(1.0, 12.0))
-    @many
-    def test_physical_positions_from_spacing(self, affine, axis, num_slices, ratio):
+    def test_physical_positions(self, affine, axis, num_slices, ratio):
         gap = slice_geometry(affine, axis=axis).slice_spacing
         grid = OutputGrid.from_spacing(num_slices, gap, gap / ratio)
+        if isinstance(ratio, int):
+            grid = OutputGrid.from_factor(num_slices, ratio)
+            fractions = np.arange(ratio * (num_slices - 1) + 1) / ratio
+            np.testing.assert_allclose(grid.positions, fractions, rtol=0, atol=1e-12)
         found = in_mm(grid.affine(affine, axis), axis, np.arange(len(grid)), 3, 11)
         expected = in_mm(affine, axis, np.asarray(grid.positions), 3, 11)
-        error = np.linalg.norm(found - expected, axis=1)
-        assert error.max() < 1e-6
+        assert np.linalg.norm(found - expected, axis=1).max() < 1e-6
 
     @given(affines(), st.integers(0, 2), st.floats(0.1, 5.0), st.floats(-10, 10))
     @many
@@ -154,17 +147,15 @@ class TestAffine:
         assert slice_geometry(affine, axis=-3) == SliceGeometry(0, (0.8, 5.0), 0.7)
         assert slice_geometry(affine, axis=np.int64(1)) == SliceGeometry(1, (0.7, 5.0), 0.8)
         assert slice_geometry(affine, spacing=3, thickness=4.0) == SliceGeometry(2, (0.7, 0.8), 3.0, 4.0)
-
-    def test_float32_affine_reads_as_written(self):
-        affine = np.diag([0.7, 0.9, 3.3, 1.0]).astype(np.float32)
-        assert slice_geometry(affine) == SliceGeometry(2, (0.7, 0.9), 3.3)
-
-    def test_image_and_batch(self):
-        affine = torch.diag(torch.tensor([0.7, 0.7, 5.0, 1.0], dtype=torch.float64))
-        image = MetaTensor(torch.zeros(1, 4, 4, 3), affine=affine, meta={"SliceThickness": 6})
-        assert slice_geometry(image) == SliceGeometry(2, (0.7, 0.7), 5.0, 6.0)
+        image = MetaTensor(torch.zeros(1, 4, 4, 3), affine=torch.tensor(affine), meta={"SliceThickness": 6})
+        assert slice_geometry(image) == SliceGeometry(2, (0.7, 0.8), 5.0, 6.0)
         assert slice_geometry(image, thickness=2.5).thickness == 2.5
-        np.testing.assert_array_equal(spatial_affine(affine.repeat(3, 1, 1)), affine)
+
+    def test_kinds_of_affines(self):
+        """One of float32 reads as it was written, one of a batch as that of its volumes."""
+        affine = np.diag([0.7, 0.9, 3.3, 1.0])
+        assert slice_geometry(affine.astype(np.float32)) == SliceGeometry(2, (0.7, 0.9), 3.3)
+        np.testing.assert_array_equal(spatial_affine(torch.tensor(affine).repeat(3, 1, 1)), affine)
 
     @pytest.mark.parametrize(
         ("affine", "named"),
@@ -182,14 +173,19 @@ class TestAffine:
     def test_bad_affine(self, function, affine, named):
         check_error(named, function, affine)
 
-    @pytest.mark.parametrize("axis", [3, -4, 1.5, True, "z"])
-    def test_bad_axis(self, axis):
-        check_error(repr(axis), slice_geometry, np.eye(4), axis=axis)
-
-    @pytest.mark.parametrize("length", [0, -2.0, float("nan"), float("inf"), "3"])
-    @pytest.mark.parametrize("name", ["spacing", "thickness"])
-    def test_bad_length(self, name, length):
-        check_error(f"{name} .*{length!r}", slice_geometry, np.eye(4), **{name: length})
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("axis", value) for value in (3, -4, 1.5, True, "z")),
+            *(
+                (name, value)
+                for name in ("spacing", "thickness")
+                for value in (0, -2.0, float("nan"), float("inf"), "3")
+            ),
+        ],
+    )
+    def test_bad_override(self, name, value):
+        check_error(f"{name} .*{value!r}", slice_geometry, np.eye(4), **{name: value})
 
 
 class TestThickness:
@@ -219,12 +215,13 @@ class TestThickness:
     def test_absent(self, meta):
         assert slice_thickness(meta) is None
 
-    @pytest.mark.parametrize("value", [-5.0, "thick", float("nan"), "inf", [4.0, 5.0], {"vr": "DS", "Value": [-1]}])
+    @pytest.mark.parametrize(
+        "value",
+        [-5.0, "thick", float("nan"), "inf", [4.0, 5.0], torch.tensor([[4.0], [5.0]]), {"vr": "DS", "Value": [-1]}],
+    )
     def test_not_a_thickness(self, value):
-        check_error("SliceThickness", slice_thickness, {"SliceThickness": value})
-
-    def test_differing_in_batch(self):
-        check_error(r"\[4.0, 5.0\]", slice_thickness, {"slice_thickness": torch.tensor([[4.0], [5.0]])})
+        named = r"\[4.0, 5.0\]" if isinstance(value, torch.Tensor) else "SliceThickness"
+        check_error(named, slice_thickness, {"SliceThickness": value})
 
 
 class TestGrid:
@@ -304,12 +301,6 @@ class TestGrid:
         assert grid.is_observed.tolist() == [float(position).is_integer() for position in grid.positions]
         assert grid.observed_source.tolist() == [int(p) for p in grid.positions if float(p).is_integer()]
 
-    def test_factor_one_keeps_the_grid(self):
-        affine = make_affine((1, 1, 3), (0.1, 0.2, 0.3, 0.9))
-        grid = OutputGrid.from_factor(4, 1)
-        assert grid.positions == (0, 1, 2, 3) and grid.is_observed.all()
-        np.testing.assert_array_equal(grid.affine(affine), affine)
-
     @pytest.mark.parametrize(
         ("spacing", "length"),
         [
@@ -323,11 +314,14 @@ class TestGrid:
         ],
     )
     def test_isotropic_default(self, spacing, length):
-        grid = OutputGrid.create(5, slice_geometry(np.diag([*spacing, 1.0]), axis=2))
+        affine = make_affine(spacing, (0.1, 0.2, 0.3, 0.9))
+        grid = OutputGrid.create(5, slice_geometry(affine, axis=2))
         assert len(grid) == length
-        reached = np.linalg.norm(grid.affine(np.diag([*spacing, 1.0]))[:3, 2])
-        expected = min(spacing) if spacing[2] > 1.01 * min(spacing[:2]) else spacing[2]
-        assert reached == pytest.approx(expected, rel=1e-9)
+        if spacing[2] > 1.01 * min(spacing[:2]):
+            assert np.linalg.norm(grid.affine(affine)[:3, 2]) == pytest.approx(min(spacing), rel=1e-9)
+        else:
+            assert grid == OutputGrid.from_factor(5, 1) and grid.positions == (0, 1, 2, 3, 4)
+            np.testing.assert_array_equal(grid.affine(affine), affine)
 
     @pytest.mark.parametrize("factor", [0, -2, 1.5, True, "2", None, float("nan"), float("inf"), np.float64(2.5)])
     def test_bad_factor(self, factor):
@@ -338,18 +332,13 @@ class TestGrid:
         check_error(f"target spacing .*{spacing!r}", OutputGrid.from_spacing, 5, 3.0, spacing)
         check_error(f"slice spacing .*{spacing!r}", OutputGrid.from_spacing, 5, spacing, 3.0)
 
-    def test_coarser_spacing(self):
+    def test_refused(self):
+        geometry = slice_geometry(np.diag([1.0, 1.0, 3.0, 1.0]))
         check_error(r"3\.1 mm is coarser than the input's 3 mm", OutputGrid.from_spacing, 5, 3.0, 3.1)
-
-    def test_factor_and_spacing(self):
-        geometry = slice_geometry(np.diag([1.0, 1.0, 3.0, 1.0]))
         check_error("factor 2, spacing 1.5", OutputGrid.create, 5, geometry, factor=2, spacing=1.5)
-
-    @pytest.mark.parametrize("num_slices", [1, 0])
-    def test_too_few_slices(self, num_slices):
-        geometry = slice_geometry(np.diag([1.0, 1.0, 3.0, 1.0]))
-        for how in ({"factor": 2}, {"spacing": 1.5}, {}):
-            check_error(f"2 slices, got {num_slices}", OutputGrid.create, num_slices, geometry, **how)
+        for num_slices in (1, 0):
+            for how in ({"factor": 2}, {"spacing": 1.5}, {}):
+                check_error(f"2 slices, got {num_slices}", OutputGrid.create, num_slices, geometry, **how)
 
 
 def check_error(named, function, *args, **kwargs):
