@@ -23,7 +23,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_sliceinterp.geometry import OutputGrid
-from monai_sliceinterp.networks.blocks import blended_interpolation
 from monai_sliceinterp.networks.nets import AnisotropicMetaInterpolation
 from tests.networks.helpers import EXACT, blend_by_hand, check_error, count, rand, trained
 
@@ -128,26 +127,6 @@ class TestAMI:
         assert torch.equal(network(image, factor, 5.0, 0.7)[:, 0], expected)
         torch.testing.assert_close(expected, one_at_a_time(network, image, grid, 5.0, 0.7), **EXACT)
 
-    @pytest.mark.parametrize(
-        ("rows", "across", "target"),
-        [
-            (6, 5.0, 2.0),  # two kinds of gap in turn: 0.4, 0.8 and 0.2, 0.6
-            (7, 5.0, 3.0),
-            (9, 3.0, 2.0),
-            (8, 5.0, 0.7),
-            (6, math.pi, math.sqrt(2)),  # no two gaps alike
-            (6, math.e, 1.0),
-            (2, 5.0, 2.0),
-            (3, 1.05, 1.0),  # a gap without a position between its rows
-        ],
-    )
-    def test_arbitrary_positions(self, rows, across, target):
-        network = build_ami()
-        image, grid = rand(2, 3, rows, 5), OutputGrid.from_spacing(rows, across, target)
-        found = network.interpolate(image, grid.lower, grid.alpha, across, 0.8)
-        assert found.shape == (2, len(grid), 5)
-        torch.testing.assert_close(found, one_at_a_time(network, image, grid, across, 0.8), **EXACT)
-
     @settings(max_examples=25, deadline=None)
     @given(
         rows=st.integers(2, 6),
@@ -190,23 +169,6 @@ class TestAMI:
         with torch.no_grad():
             out = network.interpolate(image, torch.tensor([0, 1, 3 - 1]), alpha, 5.0, 0.51)
         assert out.isfinite().all() and torch.equal(out[:, 1:], image[:, 1, [2, 2]])
-
-    def test_learns(self):
-        torch.manual_seed(0)
-        network = AnisotropicMetaInterpolation(**TINY)
-        columns = torch.linspace(0, 5, 12)
-        fine = 0.25 + 0.2 * torch.sin(columns + torch.arange(13)[:, None] * 0.45)
-        image = fine[::4].expand(1, 3, 4, 12)
-        base = blended_interpolation(
-            image[:, 1], *(getattr(OutputGrid.from_factor(4, 4), k) for k in ("lower", "alpha"))
-        )
-        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-        for _ in range(40):
-            loss = F.mse_loss(network(image, 4, 4.0, 1.0)[0, 0], fine)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        assert loss.item() < 0.5 * F.mse_loss(base[0], fine).item()
 
     def test_defaults(self):
         network, image = build_ami(), rand(1, 3, 3, 4)

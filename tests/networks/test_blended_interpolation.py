@@ -33,8 +33,6 @@ def test_mean_of_linear_and_cubic(count, columns, batch, positions):
     found = blended_interpolation(image, lower, alpha)
     assert found.shape == (batch, len(positions), columns) and found.dtype == image.dtype
     torch.testing.assert_close(found, blend_by_hand(image, lower, alpha), **EXACT)
-    constant = blended_interpolation(torch.full_like(image, -0.7), lower, alpha)
-    torch.testing.assert_close(constant, torch.full_like(constant, -0.7), **EXACT)
 
 
 def test_reference_kernel():
@@ -50,32 +48,6 @@ def test_taps():
     """At 1/2: linear (0, 1/2, 1/2, 0) and cubic (-1/16, 9/16, 9/16, -1/16)."""
     weights = blended_interpolation(torch.eye(4)[None], torch.tensor([1]), torch.tensor([0.5]))[0, 0]
     torch.testing.assert_close(weights, torch.tensor([-1, 17, 17, -1]) / 32)
-
-
-def test_ramps_stay_inside():
-    image = (3 * torch.arange(6.0, dtype=torch.float64) - 4)[None, :, None]
-    lower = torch.arange(1, 4).repeat_interleave(5)
-    alpha = torch.tensor([0, 0.2, 0.37, 0.5, 1]).double().repeat(3)
-    found = blended_interpolation(image, lower, alpha)
-    torch.testing.assert_close(found[0, :, 0], 3 * (lower + alpha) - 4, **EXACT)
-    # in the outermost gaps the repeated row bends the ramp
-    edge = blended_interpolation(image, torch.tensor([0, 4]), torch.tensor([0.5, 0.5]))[0, :, 0]
-    torch.testing.assert_close(edge - torch.tensor([-2.5, 9.5]), torch.tensor([-3.0, 3.0]).double() / 32)
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_ends_hit_the_rows(count):
-    image, lower = rand(2, count, 3), torch.arange(count - 1)
-    zeros, ones = torch.zeros(count - 1), torch.ones(count - 1)
-    torch.testing.assert_close(blended_interpolation(image, lower, zeros), image[:, :-1], **EXACT)
-    torch.testing.assert_close(blended_interpolation(image, lower, ones), image[:, 1:], **EXACT)
-
-
-def test_turned_round():
-    image, lower = rand(1, 5, 2), torch.tensor([0, 1, 2, 3])
-    alpha = torch.tensor([0.1, 0.37, 0.5, 0.8], dtype=torch.float64)
-    turned = blended_interpolation(image.flip(1), 3 - lower, 1 - alpha)
-    torch.testing.assert_close(turned, blended_interpolation(image, lower, alpha), **EXACT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

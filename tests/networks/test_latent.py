@@ -204,14 +204,6 @@ class TestEveryNetwork:
         torch.testing.assert_close(network(pairs), network(pairs, torch.tensor(0.5, dtype=dtype)))
         assert (each[:, :2] - each[:, 2:4]).abs().max() > 1e-3
 
-    def test_nothing_bypasses_the_codes(self, name):
-        """With codes that do not depend on the slices, neither does the result."""
-        network = build(name)
-        network.mix = lambda earlier, later, alpha: tuple(torch.full_like(code, 0.3) for code in earlier)
-        out = network(rand(2, 2, 16, 16), 0.3)
-        assert torch.equal(out[0], out[1]) and torch.equal(out, network(rand(2, 2, 16, 16, seed=1), 0.3))
-        assert (network(rand(2, 2, 16, 16), 0.3, reconstruct=True)[:, :2] - out).abs().max() > 1e-3
-
 
 class TestMixCodes:
     @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, torch.tensor(0.3), torch.tensor([0.1, 0.9])])

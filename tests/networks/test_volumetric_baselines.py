@@ -45,13 +45,6 @@ class TestSRCNN:
         assert found.shape == image.shape
         torch.testing.assert_close(found, x * 0.6 + 0.3, **EXACT)
 
-    @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-    def test_constant(self, value):
-        """No border darkens or brightens."""
-        network = trained(SRCNN3D, (3, 2))
-        found = network(torch.full((1, 1, 7, 6, 5), value, dtype=torch.float64))
-        assert found.max() - found.min() < 1e-12
-
     def test_number_of_parameters(self):
         with torch.device("meta"):
             network = SRCNN3D()
@@ -157,9 +150,3 @@ class TestPix2Pix:
         target = rand(1, 1, size, size, size, seed=1)
         ((network(rand(1, 1, size, size, size)) - target) ** 2).mean().backward()
         assert [name for name, value in network.named_parameters() if not value.grad.any()] == []
-
-    def test_range(self):
-        """tanh keeps the output within the window."""
-        network = trained(Pix2Pix3D, 2, 4, intensity_center=1.0, intensity_scale=3.0)
-        found = network(1e6 * (rand(1, 1, 4, 4, 4) - 0.5))
-        assert -2 <= found.min() < found.max() <= 4
