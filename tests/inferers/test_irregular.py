@@ -83,10 +83,6 @@ class TestTruths:
         torch.testing.assert_close(result.as_tensor(), expected.expand(result.shape), rtol=0, atol=1e-6)
         assert result.pixdim.tolist() == pytest.approx([0.7, 1.1, step])
 
-    def test_constant(self, name, positions):
-        result = infer(name, make_scan(torch.full((1, 1, 6, 5, len(positions)), 7.5).double(), positions), factor=3)
-        torch.testing.assert_close(result.as_tensor(), torch.full(result.shape, 7.5).double(), rtol=0, atol=1e-12)
-
     def test_output_is_evenly_spaced(self, name, positions):
         scan = make_scan(along(np.sin, positions), positions, note="kept")
         result = infer(name, scan, factor=2)

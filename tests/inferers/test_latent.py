@@ -175,29 +175,6 @@ class TestStreaming:
         assert few == many <= 16 * (batch_size + 1)
 
 
-class TestObserved:
-    @pytest.mark.parametrize("keep", [True, False])
-    def test_kept_or_reconstructed(self, keep):
-        volume = integers(1, 2, 4, 5, 6)
-        result = LatentSliceInferer(factor=2, keep_observed=keep, batch_size=2)(volume, Fake(offset=5000.0))
-        assert torch.equal(result[..., ::2], volume if keep else volume + 5000)
-        assert torch.equal(result[..., 1::2], (volume[..., 1:] + volume[..., :-1]) / 2 + 5000)
-
-    def test_network_sees_the_range_it_knows(self):
-        volume = torch.rand(1, 1, 6, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 - 1
-        network = Fake()
-        result = LatentSliceInferer(factor=4, value_range=(0.0, 1.0), batch_size=2)(volume, network)
-        seen = torch.cat(network.encoded)
-        assert seen.min() == 0 and seen.max() == 1
-        assert result.min() < -0.5 and result.max() > 1.5  # nothing is cut off
-        torch.testing.assert_close(result, linear(volume, [k / 4 for k in range(13)]), rtol=0, atol=1e-6)
-        clipped = LatentSliceInferer(factor=4)(volume.clamp(0, 1), Fake())
-        inside = (
-            (volume[..., 1:] >= 0) & (volume[..., 1:] <= 1) & (volume[..., :-1] >= 0) & (volume[..., :-1] <= 1)
-        ).repeat_interleave(4, -1)
-        assert inside.any() and torch.equal(result[..., :-1][inside], clipped[..., :-1][inside])
-
-
 def test_low_precision_codes():
     class Half(Fake):
         def decode(self, codes, size=None):

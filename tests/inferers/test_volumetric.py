@@ -30,7 +30,6 @@ from tests.inferers import common
 from tests.inferers.common import check_error, make_scan, oblique, plain, rand, sheared, straight
 
 WINDOW = (64, 64, 64)
-STEP, OVERLAP = 48, 16  # of windows of 64
 
 
 @functools.cache
@@ -123,23 +122,6 @@ class TestSpline:
         found, expected = infer(scan, network, **how, batch_size=batch_size), spline(scan, **how)
         assert found.shape == expected.shape and found.dtype == torch.float64
         close(found, expected + offset)
-
-    @pytest.mark.parametrize(
-        ("how", "positions"),
-        [
-            ({"factor": 3}, np.arange(64) / 3),
-            ({"spacing": 1.0}, np.arange(85) / 4),
-            ({"spacing": 2.5}, np.arange(34) * 0.625),
-        ],
-    )
-    def test_independent_spline(self, how, positions):
-        """The positions and the kernel, by scipy."""
-        scan = make_scan(1, 1, 5, 6, 22)
-        values = scan.as_tensor()[0, 0].numpy()
-        expected = np.empty((5, 6, len(positions)))
-        for index in np.ndindex(5, 6):
-            expected[index] = ndimage.map_coordinates(values[index], [positions], order=3, mode="mirror")
-        close(infer(scan, copy, **how)[0, 0], torch.from_numpy(expected), atol=1e-7)
 
     @pytest.mark.parametrize(("dtype", "atol"), [(torch.float16, 2e-3), (torch.float32, 2e-6)])
     def test_types(self, dtype, atol):
@@ -327,30 +309,6 @@ class TestConvolution:
         columns = [k for k in range(112) if k not in ends]
         assert difference[rows][:, columns].max() < 1e-11
         assert 1e-5 < difference.max() < 0.02
-
-
-class TestCut:
-    """A volume that is cut along the slices gives the same inside, as convolutions do anyway."""
-
-    def test_generator_in_windows(self):
-        """A cut where a window begins: from the end of its first overlap on, the windows are the same."""
-        network, volume = make_network(), rand(1, 1, 32, 16, 190)
-        whole = infer(volume, network, factor=1)
-        part = infer(volume[..., STEP:], network, factor=1)
-        close(part[..., OVERLAP:], whole[..., STEP + OVERLAP :])
-        part = infer(volume[..., : 2 * STEP + 64], network, factor=1)
-        close(part[..., : 3 * STEP + 4], whole[..., : 3 * STEP + 4])
-        assert abs(part - whole[..., : 2 * STEP + 64])[..., 3 * STEP :].max() > 1e-3
-
-    def test_generator_sees_windows_at_multiples_of_its_stride(self):
-        """In the interior of windows, far from their faces, windows and whole agree."""
-        network, volume = make_network(), rand(1, 1, 112, 16, 112)
-        with torch.no_grad():
-            whole = network(volume)
-        found = infer(volume, network, factor=1)
-        for begin in (20, 64):
-            close(found[:, :, begin : begin + 28, :, 20:44], whole[:, :, begin : begin + 28, :, 20:44])
-            close(found[:, :, begin : begin + 28, :, 68:92], whole[:, :, begin : begin + 28, :, 68:92])
 
 
 class TestStreaming:
