@@ -19,14 +19,12 @@ from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
 
-from monai_sliceinterp import transforms
 from monai_sliceinterp.geometry import slice_geometry, slice_positions
 from monai_sliceinterp.transforms import (
     RandThinAxisLast,
     RandThinAxisLastd,
     ThroughPlaneLast,
     ThroughPlaneLastd,
-    move_axis_last,
     thin_axes,
 )
 from tests.volumes import oblique
@@ -51,7 +49,7 @@ class TestRoundTrip:
         order = ORDER[axis]
         np.testing.assert_array_equal(moved.numpy(), scan.numpy().transpose(0, *(k + 1 for k in order)))
         geometry = slice_geometry(moved)
-        assert (geometry.axis, geometry.slice_spacing) == (2, 5.0)
+        assert (geometry.axis, geometry.slice_spacing) == (2, 5.0) and "slice_positions_axis" not in moved.meta
         # the same voxel at the same place
         index = np.array([1, 2, 3])
         np.testing.assert_allclose(
@@ -67,7 +65,7 @@ class TestRoundTrip:
         assert isinstance(back, MetaTensor)
         for image in (back, scan):  # and the input is left as it was
             assert torch.equal(image.as_tensor(), before.as_tensor())
-            assert torch.equal(image.affine, affine)
+            assert torch.equal(image.affine, affine) and "slice_positions_axis" not in image.meta
             np.testing.assert_allclose(image.meta["pixdim"], before.meta["pixdim"], rtol=1e-12)
             assert image.applied_operations == []
         np.testing.assert_allclose(moved.meta["pixdim"][1:], before.meta["pixdim"][1:][list(ORDER[axis])], rtol=1e-12)
@@ -87,14 +85,6 @@ class TestRoundTrip:
 
 
 class TestThroughPlaneLast:
-    def test_matrix(self):
-        image = torch.arange(24.0).reshape(1, 2, 3, 4)
-        for axis in range(3):
-            moved, matrix = move_axis_last(image, axis)
-            for index in np.ndindex(*moved.shape[1:]):
-                source = (matrix[:3, :3] @ torch.tensor(index).double()).long().tolist()
-                assert moved[0, index[0], index[1], index[2]] == image[0, source[0], source[1], source[2]]
-
     def test_plain_tensor_is_isotropic(self):
         assert ThroughPlaneLast()(torch.zeros(1, 4, 5, 6)).shape == (1, 4, 5, 6)
         assert ThroughPlaneLast(axis=-3)(torch.zeros(1, 4, 5, 6)).shape == (1, 5, 6, 4)
@@ -107,7 +97,6 @@ class TestThroughPlaneLast:
         assert data["a"].shape == (2, *SHAPE)
         with pytest.raises(KeyError, match="none"):
             ThroughPlaneLastd(["a", "none"])(data)
-        assert transforms.ThroughPlaneLastD is transforms.ThroughPlaneLastDict is ThroughPlaneLastd
 
     @pytest.mark.parametrize(
         ("image", "axis", "named"),
@@ -123,8 +112,6 @@ class TestThroughPlaneLast:
         ],
     )
     def test_errors(self, image, axis, named):
-        if "zero" in named:
-            image.affine = torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0]))
         with pytest.raises(ValueError, match=named):
             ThroughPlaneLast(axis)(image)
 
@@ -155,21 +142,11 @@ class TestUnevenSlices:
             ThroughPlaneLast(chosen)(self.make(axis))
         assert "\n" not in str(caught.value)
 
-    def test_even_slices_get_no_entries(self):
-        to_last = ThroughPlaneLast(0)
-        moved = to_last(make_scan(0))
-        assert "slice_positions_axis" not in moved.meta
-        assert "slice_positions_axis" not in to_last.inverse(moved).meta
 
-
-def turned(*spacing, shape=(3, 4, 5)):
+def thin_scan(*spacing):
     """A volume of different values, turned and shifted in space."""
-    turn = np.array([[0.0, -1.0, 0.0], [0.8, 0.0, -0.6], [0.6, 0.0, 0.8]])
-    affine = np.eye(4)
-    affine[:3, :3] = turn @ np.diag(spacing)
-    affine[:3, 3] = (7.0, -5.0, 3.0)
-    values = torch.arange(float(np.prod(shape))).reshape(1, *shape)
-    return MetaTensor(values, affine=torch.as_tensor(affine), meta={"filename_or_obj": "scan.nii"})
+    values = torch.arange(60.0).reshape(1, 3, 4, 5)
+    return MetaTensor(values, affine=torch.tensor(oblique(spacing)), meta={"filename_or_obj": "scan.nii"})
 
 
 @pytest.mark.parametrize(
@@ -185,17 +162,18 @@ def turned(*spacing, shape=(3, 4, 5)):
     ],
 )
 def test_thin_axes(spacing, max_ratio, axes):
-    assert thin_axes(turned(*spacing), max_ratio) == axes
+    assert thin_axes(thin_scan(*spacing), max_ratio) == axes
 
 
 @given(seed=st.integers(0, 1000), spacing=st.tuples(*[st.sampled_from([0.7, 1.0, 1.3, 4.0])] * 3))
 def test_voxels_stay_where_they_are(seed, spacing):
-    volume = turned(*spacing)
+    volume = thin_scan(*spacing)
+    before = volume.clone()
     transform = RandThinAxisLast().set_random_state(seed)
     moved = transform(volume)
-    assert transform.axis in thin_axes(volume)
-    where = torch.stack([torch.as_tensor(index, dtype=torch.float64) for index in np.ndindex(*moved.shape[1:])])
-    homogeneous = torch.cat([where, torch.ones(len(where), 1, dtype=torch.float64)], dim=1).T
+    assert torch.equal(volume, before) and torch.equal(volume.affine, before.affine)
+    assert transform.axis in thin_axes(volume) and moved.meta["filename_or_obj"] == "scan.nii"
+    homogeneous = torch.tensor([(*index, 1.0) for index in np.ndindex(*moved.shape[1:])], dtype=torch.float64).T
     back = torch.linalg.inv(volume.affine) @ (moved.affine @ homogeneous)
     index = back[:3].round().long()
     torch.testing.assert_close(back[:3], index.double(), rtol=0, atol=1e-9)
@@ -205,7 +183,7 @@ def test_voxels_stay_where_they_are(seed, spacing):
 def test_every_thin_axis_is_drawn_as_often():
     transform = RandThinAxisLast().set_random_state(0)
     for spacing, axes in (((1.0, 1.0, 5.0), (0, 1)), ((1.0, 1.0, 1.5), (0, 1, 2))):
-        drawn = [transform(turned(*spacing)).shape[-1] - 3 for _ in range(600)]
+        drawn = [transform(thin_scan(*spacing)).shape[-1] - 3 for _ in range(600)]
         counts = np.bincount(drawn, minlength=3)
         for axis in range(3):
             assert abs(counts[axis] - (600 / len(axes) if axis in axes else 0)) < 60 * (axis in axes) + 1
@@ -213,33 +191,19 @@ def test_every_thin_axis_is_drawn_as_often():
 
 def test_last_axis_stays_without_a_draw():
     transform = RandThinAxisLast(prob=0.0).set_random_state(0)
-    assert {transform(turned(1.0, 1.0, 1.0)).shape[-1] for _ in range(30)} == {5}
-    assert {transform(turned(1.0, 1.0, 5.0)).shape[-1] for _ in range(60)} == {3, 4}, "a thick axis must not stay"
+    assert {transform(thin_scan(1.0, 1.0, 1.0)).shape[-1] for _ in range(30)} == {5}
+    assert {transform(thin_scan(1.0, 1.0, 5.0)).shape[-1] for _ in range(60)} == {3, 4}, "a thick axis must not stay"
 
 
-def test_input_is_left_alone_and_metadata_is_kept():
-    volume = turned(1.0, 1.0, 5.0)
-    affine, values = volume.affine.clone(), volume.as_tensor().clone()
-    moved = RandThinAxisLast().set_random_state(1)(volume)
-    assert moved.meta["filename_or_obj"] == "scan.nii"
-    assert (volume.affine == affine).all() and (volume.as_tensor() == values).all()
-    assert moved.pixdim.tolist() == pytest.approx([1.0, 5.0, 1.0])
-
-
-def test_keys_follow_the_first_one():
-    transform = RandThinAxisLastd(["image", "label"]).set_random_state(3)
+def test_keys_follow_the_first_one_and_the_seed():
+    first, second = (RandThinAxisLastd(["image", "label"]).set_random_state(3) for _ in range(2))
     for _ in range(20):
-        volume = turned(1.0, 1.0, 1.0)
-        result = transform({"image": volume, "label": volume + 100.0, "other": 1})
+        volume = thin_scan(1.0, 1.0, 1.0)
+        data = {"image": volume, "label": volume + 100.0, "other": 1}
+        result = first(data)
         assert result["image"].shape == result["label"].shape and result["other"] == 1
         assert (result["label"] - result["image"] == 100.0).all()
-
-
-def test_same_seed_same_axes():
-    first, second = (RandThinAxisLastd("image").set_random_state(5) for _ in range(2))
-    for _ in range(10):
-        data = {"image": turned(1.0, 1.0, 1.0)}
-        assert first(data)["image"].shape == second(data)["image"].shape
+        assert second(data)["image"].shape == result["image"].shape
 
 
 def test_wrong_arguments():
