@@ -61,25 +61,11 @@ class TestInterpolation:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
         assert (found[expected == 0] == 0).all()
 
-    @given(st.integers(1, 60), st.sampled_from(INTERPOLATION_MODES), st.lists(st.floats(0, 1), min_size=1, max_size=20))
-    @some
-    def test_constant(self, num_slices, mode, fractions):
-        weights = interpolation_weights(num_slices, np.array(fractions) * (num_slices - 1), mode)
-        assert weights.shape == (num_slices, len(fractions))
-        np.testing.assert_allclose(weights.sum(0), 1, rtol=0, atol=1e-12)
-
     @given(st.integers(2, 60), st.sampled_from(INTERPOLATION_MODES))
     @some
     def test_integer_positions_reproduce_slices(self, num_slices, mode):
         weights = interpolation_weights(num_slices, np.arange(num_slices), mode)
         np.testing.assert_allclose(weights, np.eye(num_slices), rtol=0, atol=1e-8)
-
-    @pytest.mark.parametrize("position", [0.3, 5.5, 8.9])
-    def test_mirrored_stack_gives_mirrored_weights(self, position):
-        for mode in INTERPOLATION_MODES:
-            forward = interpolation_weights(11, [position], mode)
-            backward = interpolation_weights(11, [10 - position], mode)
-            np.testing.assert_allclose(forward, backward[::-1], rtol=0, atol=1e-12)
 
     def test_errors(self):
         for function in (interpolation_weights, lambda *arguments: slab_weights(*arguments, fwhm=1.0)):
