@@ -34,12 +34,11 @@ from monai_sliceinterp.dicom import read_dicom
 from monai_sliceinterp.dicom.frames import HEADER_TAGS
 from monai_sliceinterp.dicom.series import dicom_series, has_dicom, is_dicom, series_headers
 from tests.dicom_series import LOCALIZER, SECRETS, remove_preamble, retag, set_tags, stack_affine, write_series
+from tests.volumes import oblique
 
 SHAPE = (6, 7, 5)
 ARRAY = np.random.default_rng(0).integers(-1024, 3000, SHAPE)
-OBLIQUE, CORONAL = np.eye(4), np.eye(4)
-OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag([0.7, 0.9, 4.0])
-OBLIQUE[:3, 3] = (-100, 20, 300)
+OBLIQUE, CORONAL = oblique(), np.eye(4)
 CORONAL[:3, :3] = Rotation.from_euler("x", 90, degrees=True).as_matrix() @ np.diag([0.7, 0.9, 4.0])
 AXIAL = np.diag([-0.7, -0.9, 4.0, 1.0])
 OWN_POSITION = "each is taken at its own position."

@@ -197,12 +197,6 @@ class TestPlanes:
         assert planes.order.tolist() == [2, 1, 0]
         assert planes.positions.tolist() == [[-10, -26, 30], [-10, -23, 30], [-10, -20, 30]]
 
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("flips", [(), (0,), (1,), (2,), (0, 2)])
-    def test_ascending(self, axis, flips):
-        planes = SlicePlanes.create(flipped(OBLIQUE, *flips), axis, 4)
-        assert (np.diff(planes.positions @ planes.normal) > 0).all()
-
     def test_perpendicular(self):
         affine = np.eye(4)
         affine[0, 1] = np.tan(np.radians(0.004))
@@ -239,11 +233,6 @@ class TestEncoding:
         assert pixels.dtype == np.dtype("<i2" if signed else "<u2")
         error = abs(pixels * encoding.slope + encoding.intercept - array).max()
         assert error <= (0 if slope == 1 else 0.50001 * slope)
-
-    @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
-    def test_types(self, dtype):
-        array = np.array([[[0, 1, 100]]], dtype=dtype)
-        assert PixelEncoding.create(array).encode(array).tolist() == [[[0, 1, 100]]]
 
     @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e30])
     @pytest.mark.parametrize("offset", [0.0, -3.0, 1000.0])

@@ -22,11 +22,11 @@ import torch
 from monai.data import list_data_collate
 from scipy.spatial.transform import Rotation
 
-from monai_sliceinterp import transforms
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, dicom_series
 from tests.dicom_series import write_series
-from tests.transforms.scans import full_range, oblique, real_scans, write_nifti
+from tests.transforms.volumes import real_scans
+from tests.volumes import oblique, whole_range, write_nifti
 
 SHAPE = (6, 7, 5)
 SPACING = (0.7, 0.9, 4.0)
@@ -40,7 +40,7 @@ NO_SPACING = "spacing is zero or missing"
 
 def write(path, values=None, spacing=SPACING):
     """An oblique volume in the format of the file's name; returns the image of SimpleITK."""
-    values = full_range(np.int16, SHAPE) if values is None else values
+    values = whole_range(np.int16, SHAPE) if values is None else values
     if path.name.endswith((".nii", ".nii.gz")):
         write_nifti(path, values, oblique(spacing))
         return None
@@ -58,7 +58,7 @@ def write(path, values=None, spacing=SPACING):
 def patch(path, changes, affine=None):
     """A NIfTI file with other bytes at some places of its header."""
     plain = path.with_name("plain.nii")
-    values = full_range(np.int16, SHAPE)
+    values = whole_range(np.int16, SHAPE)
     write_nifti(plain, values, np.diag([1.0, 2.0, 3.0, 1.0]) if affine is None else affine)
     content = bytearray(plain.read_bytes())
     for offset, value in changes.items():
@@ -92,7 +92,7 @@ class TestNifti:
     @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
     @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
     def test_affine_and_values(self, tmp_path, suffix, kind):
-        values = full_range(np.int16, SHAPE)
+        values = whole_range(np.int16, SHAPE)
         volume = LoadVolume()(write_nifti(tmp_path / f"scan{suffix}", values, oblique(), kind=kind))
         assert volume.shape == (1, *SHAPE)
         np.testing.assert_array_equal(volume.numpy()[0], values)
@@ -106,7 +106,7 @@ class TestNifti:
     def test_big_endian(self, tmp_path, dtype):
         header = nib.Nifti1Header(endianness=">")
         header.set_data_dtype(dtype)
-        values = full_range(np.dtype(dtype).newbyteorder("="), SHAPE)
+        values = whole_range(np.dtype(dtype).newbyteorder("="), SHAPE)
         nib.save(nib.Nifti1Image(values.astype(dtype), oblique(), header), tmp_path / "scan.nii")
         assert (tmp_path / "scan.nii").read_bytes()[:4] == b"\x00\x00\x01\x5c"
         volume = LoadVolume()(tmp_path / "scan.nii")
@@ -117,12 +117,12 @@ class TestNifti:
         path = patch(tmp_path / "scan.nii", {112: np.array([0.5, -1024], "<f4").tobytes()})  # scl_slope, scl_inter
         volume = LoadVolume()(path)
         assert volume.dtype == torch.float64
-        np.testing.assert_array_equal(volume.numpy()[0], 0.5 * full_range(np.int16, SHAPE) - 1024)
+        np.testing.assert_array_equal(volume.numpy()[0], 0.5 * whole_range(np.int16, SHAPE) - 1024)
 
     @pytest.mark.parametrize("frames", [1, 4])
     @pytest.mark.parametrize(("unit", "seconds"), [("sec", 0.04), ("msec", 4e-5), ("unknown", 0.04)])
     def test_time_series(self, tmp_path, frames, unit, seconds):
-        values = full_range(np.int16, (*SHAPE, frames))
+        values = whole_range(np.int16, (*SHAPE, frames))
         path = write_nifti(tmp_path / "cine.nii.gz", values, oblique(), units=("mm", unit), frame_spacing=0.04)
         volume = LoadVolume()(path)
         np.testing.assert_array_equal(volume.numpy(), np.moveaxis(values, 3, 0))
@@ -132,7 +132,7 @@ class TestNifti:
 
     @pytest.mark.parametrize(("unit", "scale"), [("mm", 1.0), ("micron", 1e-3), ("meter", 1e3), ("unknown", 1.0)])
     def test_units_of_length(self, tmp_path, unit, scale):
-        path = write_nifti(tmp_path / "scan.nii", full_range(np.int16, SHAPE), oblique(), units=(unit, None))
+        path = write_nifti(tmp_path / "scan.nii", whole_range(np.int16, SHAPE), oblique(), units=(unit, None))
         volume = LoadVolume()(path)
         np.testing.assert_allclose(volume.affine[:3], scale * oblique()[:3], rtol=1e-5)
         assert volume.affine[3].tolist() == [0, 0, 0, 1]
@@ -153,7 +153,7 @@ class TestItk:
     def test_affine_and_values(self, tmp_path, suffix):
         image = write(tmp_path / f"scan{suffix}")
         volume = LoadVolume()(tmp_path / f"scan{suffix}")
-        np.testing.assert_array_equal(volume.numpy()[0], full_range(np.int16, SHAPE))
+        np.testing.assert_array_equal(volume.numpy()[0], whole_range(np.int16, SHAPE))
         np.testing.assert_allclose(volume.affine, itk_affine(image), rtol=0, atol=1e-9)
         np.testing.assert_allclose(volume.pixdim, image.GetSpacing(), rtol=1e-9)
         # the physical position of a voxel is the one SimpleITK tells, in RAS
@@ -162,28 +162,18 @@ class TestItk:
 
     @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
     def test_time_series(self, tmp_path, suffix):
-        values = full_range(np.int16, (*SHAPE, 3))
+        values = whole_range(np.int16, (*SHAPE, 3))
         image = write(tmp_path / f"cine{suffix}", values)
         volume = LoadVolume()(tmp_path / f"cine{suffix}")
         np.testing.assert_array_equal(volume.numpy(), np.moveaxis(values, 3, 0))
         assert volume.meta["frame_spacing"] == 2.5 and volume.meta["original_ndim"] == 4
         np.testing.assert_allclose(volume.affine, itk_affine(image), rtol=0, atol=1e-9)
 
-    def test_same_as_nifti(self, tmp_path):
-        """One image, three formats, one volume."""
-        image = write(tmp_path / "scan.mha")
-        sitk.WriteImage(image, str(tmp_path / "scan.nii.gz"))
-        sitk.WriteImage(image, str(tmp_path / "scan.nrrd"))
-        first, *others = (LoadVolume()(tmp_path / f"scan{suffix}") for suffix in (".mha", ".nii.gz", ".nrrd"))
-        for other in others:
-            assert torch.equal(first.as_tensor(), other.as_tensor())
-            torch.testing.assert_close(first.affine, other.affine, rtol=0, atol=1e-4)
-
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd"])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_types(tmp_path, dtype, suffix):
-    values = full_range(dtype, SHAPE)
+    values = whole_range(dtype, SHAPE)
     write(tmp_path / f"scan{suffix}", values)
     volume = LoadVolume()(tmp_path / f"scan{suffix}")
     assert volume.dtype == IN_MEMORY.get(dtype, getattr(torch, dtype))
@@ -213,11 +203,6 @@ class TestDicom:
             assert (geometry.axis, geometry.thickness) == (2, 6.0)  # thickness is not spacing
             assert geometry.slice_spacing == pytest.approx(4.0, abs=1e-5)
             assert geometry.in_plane_spacing == pytest.approx((0.7, 0.9))
-
-    def test_tilted_gantry(self, tmp_path):
-        """The stack is sheared; the spacing is measured along the normal."""
-        write_series(tmp_path, np.arange(150).reshape(5, 6, 5), oblique(), tilt=20)
-        assert slice_geometry(LoadVolume()(tmp_path)).slice_spacing == pytest.approx(4.0)
 
     def test_for_training(self, tmp_path):
         """Samples of stacks of different length make a batch; uneven ones are refused."""
@@ -271,7 +256,7 @@ class TestErrors:
     )
     def test_truncated(self, tmp_path, suffix, length):
         path = tmp_path / f"scan{suffix}"
-        write(path, full_range(np.float64, SHAPE))
+        write(path, whole_range(np.float64, SHAPE))
         data = path.with_suffix(".raw") if suffix == ".mhd" else path
         content = data.read_bytes()
         data.write_bytes(content[: length if length > 1 else int(length * len(content))])
@@ -304,7 +289,7 @@ class TestErrors:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     @pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
     def test_not_finite(self, tmp_path, value, dtype, suffix):
-        values = full_range(dtype, SHAPE)
+        values = whole_range(dtype, SHAPE)
         values[1, 2, 3] = values[0, 0, 0] = value
         path = tmp_path / f"scan{suffix}"
         write(path, values)
@@ -351,18 +336,13 @@ class TestErrors:
 class TestDictionary:
     def test_keys(self, tmp_path):
         write(tmp_path / "a.nii")
-        write(tmp_path / "b.mha", full_range(np.uint8, SHAPE))
+        write(tmp_path / "b.mha", whole_range(np.uint8, SHAPE))
         data = {"image": str(tmp_path / "a.nii"), "label": tmp_path / "b.mha", "other": 3}
         loaded = LoadVolumed(["image", "label", "none"], allow_missing_keys=True)(data)
         assert loaded["image"].dtype == torch.int16 and loaded["label"].dtype == torch.uint8 and loaded["other"] == 3
         assert data["image"] == str(tmp_path / "a.nii")
         with pytest.raises(KeyError, match="none"):
             LoadVolumed(["image", "none"])(data)
-
-    @pytest.mark.parametrize("name", ["LoadVolume", "SaveVolume", "RestoreVolume"])
-    def test_aliases(self, name):
-        dictionary = getattr(transforms, f"{name}d")
-        assert getattr(transforms, f"{name}D") is dictionary and getattr(transforms, f"{name}Dict") is dictionary
 
 
 def without_spacing(path, unit=2):
@@ -382,7 +362,7 @@ class TestGivenSpacing:
         path = without_spacing(tmp_path / f"scan{suffix}")
         check_error(path, "the spacing is zero or missing in the header")
         volume = LoadVolume(spacing=spacing)(path)
-        np.testing.assert_array_equal(volume.numpy()[0], full_range(np.int16, SHAPE))
+        np.testing.assert_array_equal(volume.numpy()[0], whole_range(np.int16, SHAPE))
         np.testing.assert_allclose(volume.pixdim, np.broadcast_to(spacing, 3), rtol=1e-6)
         again = LoadVolumed("image", spacing=spacing)({"image": path})["image"]
         assert torch.equal(volume.affine, again.affine)
@@ -399,7 +379,7 @@ class TestGivenSpacing:
     @pytest.mark.parametrize("name", ["scan.nii", "scan.mha", "series"])
     def test_a_file_with_a_spacing(self, tmp_path, name):
         path = tmp_path / name
-        write_series(path, full_range(np.int8, SHAPE), oblique()) if name == "series" else write(path)
+        write_series(path, whole_range(np.int8, SHAPE), oblique()) if name == "series" else write(path)
         with pytest.raises(ValueError, match=r"has a spacing of its own \(0.7 x 0.9 x 4 mm\); expected none") as caught:
             LoadVolume(spacing=4.0)(path)
         assert str(caught.value).startswith(f"{path}: ")

@@ -166,16 +166,6 @@ class TestMemory:
         copies = [] if value_range[0] < -1 else [size * 300]
         assert sorted(allocations.larger_than(size * 299)) == [*copies, size * 1197]
 
-    @pytest.mark.parametrize("channels", [1, 3])
-    def test_two_thousand_slices(self, channels):
-        scan = make_scan(0, torch.int16, channels, num_slices=2000, size=(2, 3))
-        data, preprocessing = prepare(scan, SplineSliceInferer(factor=4, mode="linear"))
-        result = restore(data, preprocessing, release=True).as_tensor()
-        assert tuple(result.shape) == (channels, 7997, 2, 3)
-        values = scan.as_tensor().double()
-        assert torch.equal(result[:, ::4], scan.as_tensor())
-        assert (result[:, 2::4] - (values[:, :-1] + values[:, 1:]) / 2).abs().max() <= 0.501
-
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -254,9 +244,6 @@ class TestDisagreement:
         ]
         expected = np.moveaxis(4000 * np.std(each, axis=0), -1, axis)
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
-        if views == 2:
-            halved = np.moveaxis(2000 * np.abs(each[0] - each[1]), -1, axis)
-            np.testing.assert_allclose(found, halved, rtol=0, atol=2e-3)
         found = np.moveaxis(found, axis, 0)
         assert (found[::3] == 0).all() and (found >= 0).all()
         assert (np.delete(found, np.s_[::3], axis=0) > 0).mean() > 0.99

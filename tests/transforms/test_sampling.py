@@ -321,10 +321,6 @@ class TestBoth:
         if dataset is CacheDataset:  # the volumes are cached, the samples are not
             assert len(calls) == 4
 
-    def test_array_version_in_a_loader(self, build, dictionary):
-        (batch,) = DataLoader(Dataset([coded(), coded()], Compose([build()])), batch_size=2)
-        assert batch["image"].shape == (12, 2, 4, 4) and len(batch["alpha"]) == 12
-
     def test_several_keys_share_the_draw(self, build, dictionary):
         sampler = dictionary(["scan", "mask"], num_samples=20, patch_size=4).set_random_state(seed=0)
         data = {"scan": coded(), "mask": coded(channels=2) + 64**3, "subject": "s"}

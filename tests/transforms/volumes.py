@@ -13,11 +13,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scipy.spatial.transform import Rotation
+
+from tests.volumes import oblique
 
 SPACING = 1.5
 
@@ -26,11 +30,8 @@ def make_volume(num_slices=23, axis=2, dtype=torch.float32, channels=2, seed=0, 
     """Random volume with an oblique affine: 0.8 mm in-plane, slices of 1.5 mm along ``axis``."""
     shape, spacing = [4, 3, 5], [0.8, 0.8, 0.8]
     shape[axis], spacing[axis] = num_slices, SPACING
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix() @ np.diag(spacing)
-    affine[:3, 3] = (-100, 20, 300)
     values = 100 * np.random.default_rng(seed).random((channels, *shape))
-    return MetaTensor(torch.tensor(values).to(dtype), affine=torch.tensor(affine), meta=meta)
+    return MetaTensor(torch.tensor(values).to(dtype), affine=torch.tensor(oblique(spacing)), meta=meta)
 
 
 def coded(height=9, width=12, num_slices=11, channels=1):
@@ -43,6 +44,13 @@ def decode(values):
     """Channel and place along the three axes of the coded volume, of every value."""
     code = values.long()
     return code // 64**3, [code // 64**2 % 64, code // 64 % 64, code % 64]
+
+
+def real_scans():
+    """The smallest file of every folder of real scans; none where there are none."""
+    root = os.environ.get("SLICEINTERP_DATA")
+    folders = sorted(path for path in Path(root).iterdir() if path.is_dir()) if root else []
+    return [min(folder.glob("*.nii.gz"), key=lambda path: path.stat().st_size) for folder in folders]
 
 
 def check_error(pattern, function, *args, **kwargs):
