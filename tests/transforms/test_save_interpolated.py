@@ -18,7 +18,6 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from monai.transforms import Compose, CopyItemsd
 
 from monai_sliceinterp.inferers import SplineSliceInferer
@@ -105,4 +104,4 @@ def test_disagreement_has_to_be_there(tmp_path):
     with pytest.raises(RuntimeError) as error:
         save(source, tmp_path / "out", disagreement=True)
     assert "disagreement" in str(error.value.__cause__)
-    assert not (tmp_path / "out").exists() and torch.is_tensor(torch.zeros(1))
+    assert not (tmp_path / "out").exists()
