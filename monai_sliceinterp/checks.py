@@ -21,6 +21,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 __all__ = [
+    "check_device",
     "closest",
     "fraction",
     "not_negative",
@@ -219,3 +220,28 @@ def _is_sequence(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_device(device: Any) -> None:
+    """Check that there is a device to compute on.
+
+    Raises:
+        ValueError: if torch does not know it, or it is not in this machine.
+
+    Example:
+        >>> check_device("cpu")
+        >>> check_device("nonsense:1")
+        Traceback (most recent call last):
+        ...
+        ValueError: device nonsense:1: cannot be computed on...
+    """
+    import torch  # takes a second, which other checks do not pay
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        cause = str(error).strip().splitlines()[0].rstrip(".")
+        known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"device {device}: cannot be computed on ({cause}); expected one of {', '.join(known)}."
+        ) from error

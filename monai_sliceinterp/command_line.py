@@ -36,6 +36,9 @@ from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.utils import MONAIEnvVars
 
+from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.files import typed_path
+
 __all__ = ["INPUT_ERRORS", "OneLineParser", "check_writable", "is_bug", "one_line", "prepare_run", "report"]
 
 INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
@@ -43,6 +46,9 @@ INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
 
 _ENVIRONMENT_ERRORS = (OSError, MemoryError, ImportError, torch.OutOfMemoryError)
 """Errors of the machine, which no ``raise`` statement has to announce."""
+
+_PATH_OPTIONS = ("input", "dataset_dir", "output_dir", "label", "ckpt")
+"""Options whose values are paths."""
 
 _COMPONENT_KEYS = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 """Keys of a component that are not arguments."""
@@ -145,6 +151,7 @@ def check_writable(folder: str | Path) -> str:
         >>> check_writable(tempfile.gettempdir()) == tempfile.gettempdir()
         True
     """
+    folder = typed_path(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -154,7 +161,7 @@ def check_writable(folder: str | Path) -> str:
     return str(folder)
 
 
-def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str = "") -> None:
+def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str = "", device: Any = "cpu") -> None:
     """Prepare the run of a bundle: the first item of ``run`` in its configs.
 
     Under ``python -m monai.bundle`` it lists the options for ``--help`` and ends, refuses options that the config does
@@ -165,9 +172,11 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
         options: the options for users and a text on each, from the bundle's metadata.
         bundle_root: folder of the bundle, as the config has it.
         weights: weights of the bundle that the run reads, if any.
+        device: what is computed on.
 
     Raises:
-        ValueError: if an option is unknown, or the weights are missing because the bundle is in another folder.
+        ValueError: if an option is unknown, a path would be taken for an expression, the weights are missing because
+            the bundle is in another folder, or there is no such device.
 
     Example:
         >>> prepare_run({"factor": "upsampling factor"})
@@ -182,6 +191,8 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
                 print(options_text(options, config))
                 sys.exit(0)
             check_options(chosen, config)
+        check_paths(chosen)
+    check_device(device)
     root, path = Path(bundle_root), Path(weights)
     there = path.is_file() or any((root / folder / "metadata.json").is_file() for folder in ("", "configs"))
     if weights and root in path.parents and not there:
@@ -259,6 +270,24 @@ def check_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> None
                 parent = parent.get(key)
             else:
                 parent = parent[int(key)] if isinstance(parent, list) and key.isdigit() else None
+
+
+def check_paths(options: Mapping[str, Any]) -> None:
+    """Check that no path among the options begins like an expression of MONAI's configs.
+
+    Raises:
+        ValueError: if one does, and there is such a file, with the way to write it.
+
+    Example:
+        >>> check_paths({"input": "scans/a.nii.gz"})
+    """
+    for name in _PATH_OPTIONS:
+        value = str(options.get(name, ""))
+        if value.startswith(("$", "@", "%")) and Path(value).exists():
+            raise ValueError(
+                f"--{name} {value}: a name that begins with {value[0]} is taken for an expression; expected it as "
+                f"./{value}, or in a text file (.txt) with one path on every line."
+            )
 
 
 def _unknown(name: str, key: str, known: Iterable[str]) -> str:

@@ -13,15 +13,53 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem", "last_part", "reason"]
+__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem", "last_part", "reason", "typed_path"]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+
+
+def typed_path(value: Any) -> str:
+    """Return a path as it was typed, where a reader of the command line took it for something else.
+
+    ``python -m monai.bundle`` turns ``1001`` and ``1e5`` into numbers, ``a,b`` into two names, and the # in ``Case #3``
+    into two colons.
+
+    Args:
+        value: the path, or what became of it.
+
+    Example:
+        >>> typed_path("scans/a.nii.gz"), typed_path(1001)
+        ('scans/a.nii.gz', '1001')
+    """
+    text = str(value)
+    if isinstance(value, Path) or (isinstance(value, str) and "::" not in value):
+        return text
+    for word in sys.argv[1:]:
+        words = (word, word.partition("=")[2])
+        if text in words:
+            return text
+        for typed in words:
+            if isinstance(value, str) and typed.replace("#", "::") == value:
+                return typed
+            if not isinstance(value, str) and _literal(typed) == value:
+                return typed
+    return text
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None if text else ""
 
 
 def last_part(path: str | Path) -> str:

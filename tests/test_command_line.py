@@ -262,7 +262,7 @@ class TestCheckWritable:
 
     def test_no_permission(self, tmp_path, monkeypatch):
         def refuse(*args, **kwargs):
-            assert kwargs["dir"] == tmp_path
+            assert kwargs["dir"] == str(tmp_path)
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr(tempfile, "TemporaryFile", refuse)

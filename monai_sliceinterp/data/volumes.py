@@ -20,7 +20,7 @@ from pathlib import Path
 from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
 from monai_sliceinterp.dicom.series import has_dicom
-from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
+from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
 
 __all__ = ["BODY_PARTS", "find_volumes", "split_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
 
@@ -55,12 +55,14 @@ def find_volumes(
         ...
         ValueError: nowhere: no such file or folder.
     """
+    if isinstance(source, int | float) or (isinstance(source, tuple) and Path(typed_path(source)).exists()):
+        source = typed_path(source)
     if not isinstance(source, str | Path):
         if not source:
             raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
         volumes = [path for item in source for path in find_volumes(item, recursive, distinct)]
         return _distinct(volumes) if distinct else volumes
-    path = Path(source)
+    path = Path(typed_path(source))
     if not str(source).strip():
         raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
     if not path.exists():

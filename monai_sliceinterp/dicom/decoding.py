@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +71,25 @@ def stored_pixels(path: Path) -> NDArray:
             is_little = data.original_encoding[1]
             data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
         syntax = data.file_meta.TransferSyntaxUID
-        pixels = _with_itk(data) if syntax.is_compressed and syntax != RLELossless else pixel_array(data, raw=True)
+        with _quiet():
+            pixels = _with_itk(data) if syntax.is_compressed and syntax != RLELossless else pixel_array(data, raw=True)
     except Exception as error:  # each decoder has exceptions of its own
         raise DicomError(
             f"{path.name}: its pixels cannot be decoded ({reason(error)}); expected a whole file."
         ) from error
     return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom from logging the traceback of an error that is reported in one line."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _with_itk(data: Dataset) -> NDArray:

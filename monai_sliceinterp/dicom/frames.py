@@ -25,6 +25,8 @@ from pydicom.dataset import Dataset
 __all__ = ["HEADER_TAGS", "TRAITS", "DicomError", "Frame", "frames_of"]
 
 TRAITS = (
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
     "EchoNumbers",
     "EchoTime",
     "EffectiveEchoTime",
@@ -35,8 +37,15 @@ TRAITS = (
     "FrameAcquisitionNumber",
     "ImageType",
     "FrameType",
+    "ConvolutionKernel",
+    "KVP",
+    "ReconstructionDiameter",
+    "InversionTime",
+    "FlipAngle",
+    "AcquisitionTime",
+    "ContentTime",
 )
-"""Tags that distinguish images at one position: echoes, time frames, kinds of reconstruction."""
+"""Tags that distinguish images at one position: b-values, echoes, time frames, kinds of reconstruction."""
 
 _MACROS = (
     "PlanePositionSequence",
@@ -45,6 +54,9 @@ _MACROS = (
     "PixelValueTransformationSequence",
     "FrameContentSequence",
     "MREchoSequence",
+    "MRDiffusionSequence",
+    "CTReconstructionSequence",
+    "CTXRayDetailsSequence",
     "MRImageFrameTypeSequence",
     "CTImageFrameTypeSequence",
 )
@@ -183,6 +195,8 @@ def _frame(sources: Sequence[Dataset], header: Dataset, path: Path, index: int) 
     thickness, slope, intercept = (
         _numbers(sources, keyword, 1, path) for keyword in ("SliceThickness", "RescaleSlope", "RescaleIntercept")
     )
+    if slope is not None and slope[0] == 0:
+        raise DicomError(f"{path.name}: the rescale slope is 0, which makes all values one; expected another number.")
     traits = {name: str(value) for name in TRAITS if (value := _find(sources, name)) is not None}
     return Frame(
         path=path,

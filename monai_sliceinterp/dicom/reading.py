@@ -21,19 +21,29 @@ from typing import Any
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from monai_sliceinterp.dicom.decoding import read_voxels, rescaled, stored_pixels
 from monai_sliceinterp.dicom.frames import DicomError, Frame, frames_of
 from monai_sliceinterp.dicom.series import description, series_headers
 from monai_sliceinterp.dicom.stack import differing_traits, group_by_position, main_plane, stack_geometry
+from monai_sliceinterp.geometry import SLICE_DIRECTION, nominal_positions
 
 __all__ = ["read_dicom"]
+
+_MAX_GAPS = 3.0
+"""Widest gap, in nominal ones, that is taken without being asked for."""
+
+_ROUNDED_MM = 0.1
+"""Positions are rounded to this."""
 
 _COPY_MM = 1e-3
 """A copy of an image lies within this distance of it."""
 
 
-def read_dicom(path: str | Path) -> tuple[NDArray, dict[str, Any]]:
+def read_dicom(
+    path: str | Path, series: str | None = None, max_gap_mm: float | None = None
+) -> tuple[NDArray, dict[str, Any]]:
     """Read the one DICOM series of a folder, or a multi-frame file.
 
     Slices are put in order by their position along the normal. Slopes and intercepts are applied slice by slice.
@@ -41,13 +51,17 @@ def read_dicom(path: str | Path) -> tuple[NDArray, dict[str, Any]]:
 
     Args:
         path: folder, without those below it, or file.
+        series: of a folder with several, the series instance UID, or its number, from 1, in the order of the UIDs.
+            None: the one that is a stack of at least two parallel slices; a warning names it if there are others.
+        max_gap_mm: largest distance of neighboring slices in mm; None: three times the nominal one, beyond which too
+            many slices are missing.
 
     Returns:
         The voxels ``(X, Y, Z)``, see :func:`monai_sliceinterp.dicom.decoding.read_voxels`, and metadata: ``affine``
         (RAS, mm, sheared where a tilted gantry shifts the slices), ``dicom_files`` (paths in the order of the slices,
         a multi-frame file once), ``SliceThickness`` in mm where the slices agree, and, where slices are missing or
-        unevenly spaced, ``slice_positions`` in units of the affine's step along ``slice_positions_axis`` 2. Nothing
-        that identifies the patient.
+        unevenly spaced, ``slice_positions`` in units of the affine's step along ``slice_positions_axis`` 2; and
+        ``slice_direction`` (3,), across the planes, in RAS. Nothing that identifies the patient.
 
     Raises:
         ValueError: with one line that names the path, if there is not one series that makes up one stack of at least
@@ -61,19 +75,15 @@ def read_dicom(path: str | Path) -> tuple[NDArray, dict[str, Any]]:
     """
     path = Path(path)
     try:
-        return _read(path)
+        return _read(path, series, max_gap_mm)
     except DicomError as error:
         raise ValueError(f"{path}: {error}") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a readable DICOM series.") from error
 
 
-def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
-    series = series_headers(path)
-    if len(series) != 1:
-        names = "; ".join(f"{uid} ({description(headers)})" for uid, headers in series.items()) or "none"
-        raise DicomError(f"expected a folder with one DICOM series, found {len(series)}: {names}.")
-    (headers,) = series.values()
+def _read(path: Path, chosen: str | None, max_gap_mm: float | None) -> tuple[NDArray, dict[str, Any]]:
+    headers = _one_series(path, chosen)
     if len(headers) == 1 and int(headers[0][1].get("NumberOfFrames") or 1) == 1:
         columns, rows = headers[0][1].Columns, headers[0][1].Rows
         raise DicomError(
@@ -90,12 +100,14 @@ def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
     if len(slices) < len(stack):
         _warn(path, f"{len(stack) - len(slices)} images are copies of others at the same position and are left out.")
     affine, positions = stack_geometry(slices)
+    _check_gaps(slices, max_gap_mm)
     voxels = read_voxels(slices)
     meta: dict[str, Any] = {
         MetaKeys.AFFINE: affine,
         MetaKeys.ORIGINAL_AFFINE: affine.copy(),
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.SPATIAL_SHAPE: np.asarray(voxels.shape),
+        SLICE_DIRECTION: affine[:3, 2] / np.linalg.norm(affine[:3, 2]),
         "dicom_files": list(dict.fromkeys(str(frame.path) for frame in slices)),
     }
     if positions is not None:
@@ -108,6 +120,56 @@ def _read(path: Path) -> tuple[NDArray, dict[str, Any]]:
     return voxels, meta
 
 
+def _one_series(path: Path, chosen: str | None) -> list[tuple[Path, Dataset]]:
+    """Headers of the series that is meant."""
+    series = dict(sorted(series_headers(path).items()))
+    names = "; ".join(
+        f"{number}: {uid} ({description(headers)})" for number, (uid, headers) in enumerate(series.items(), 1)
+    )
+    if chosen is not None:
+        uid = list(series)[int(chosen) - 1] if chosen.isdigit() and 0 < int(chosen) <= len(series) else chosen
+        if uid not in series:
+            raise DicomError(f"has no series {chosen}; expected the number or UID of one of {names or 'none'}.")
+        return series[uid]
+    if len(series) == 1:
+        return next(iter(series.values()))
+    stacks = {uid: headers for uid, headers in series.items() if _may_be_stack(headers)}
+    if len(stacks) != 1:
+        raise DicomError(
+            f"expected a folder with one DICOM series, found {len(series)}: {names or 'none'}"
+            f"{'; --series NUMBER chooses one' if series else ''}."
+        )
+    ((uid, headers),) = stacks.items()
+    left_out = "; ".join(f"{other} ({description(series[other])})" for other in series if other != uid)
+    _warn(path, f"series {uid} ({description(headers)}) is taken, the only stack; left out: {left_out}.")
+    return headers
+
+
+def _may_be_stack(headers: Sequence[tuple[Path, Dataset]]) -> bool:
+    """Whether a series has at least two slices that are parallel and no localizers."""
+    try:
+        frames = [frame for file, header in headers for frame in frames_of(header, file)]
+        stack = [frame for frame in main_plane(frames) if not frame.is_localizer]
+        return len(stack) > 1 and len(group_by_position(stack)) > 1
+    except DicomError:
+        return False
+
+
+def _check_gaps(slices: Sequence[Frame], max_gap_mm: float | None) -> None:
+    """Check that there are no holes of many slices, which interpolation would fill with what was never seen."""
+    heights = np.array([frame.position @ slices[0].normal for frame in slices])
+    gaps = np.diff(heights)
+    nominal = nominal_positions(heights)[0]
+    limit = _MAX_GAPS * nominal + _ROUNDED_MM if max_gap_mm is None else max_gap_mm
+    widest = int(gaps.argmax())
+    if gaps[widest] > limit:
+        raise DicomError(
+            f"{gaps[widest]:.4g} mm lie between slices {widest + 1} and {widest + 2} of {len(slices)}, which are "
+            f"{nominal:.4g} mm apart elsewhere: about {round(gaps[widest] / nominal) - 1} slices are missing; expected "
+            f"gaps of at most {limit:.4g} mm, or a larger --max_gap_mm."
+        )
+
+
 def _without_copies(groups: Sequence[Sequence[Frame]]) -> list[Frame]:
     """Take one image of each position, where the others are copies of it."""
     for first, *others in groups:
@@ -118,7 +180,7 @@ def _without_copies(groups: Sequence[Sequence[Frame]]) -> list[Frame]:
                 differing = ", ".join(differing_traits(groups)) or "their pixels"
                 raise DicomError(
                     f"the DICOM series has several images at one position, which differ in {differing}; "
-                    "expected one volume, not time frames or echoes."
+                    "expected one volume, not time frames or echoes: move the files of each into a folder of its own."
                 )
     return [group[0] for group in groups]
 

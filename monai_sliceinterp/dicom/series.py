@@ -13,18 +13,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, ParametricMapStorage, RTDoseStorage, SegmentationStorage
 
 from monai_sliceinterp.dicom.frames import HEADER_TAGS
 from monai_sliceinterp.files import reason
 
 __all__ = ["description", "dicom_series", "has_dicom", "is_dicom", "open_dicom", "series_headers"]
+
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""Endings of names that promise a DICOM file."""
+
+_NO_INTENSITIES = (SegmentationStorage, RTDoseStorage, ParametricMapStorage)
+"""Objects with pixels that are not intensities of a scan."""
 
 _BARE = tuple(bytes((8, 0, element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16))
 """Begin of data sets that were written without preamble."""
@@ -69,8 +76,9 @@ def open_dicom(path: str | Path, **settings: Any) -> Dataset:
 def series_headers(source: str | Path) -> dict[str, list[tuple[Path, Dataset]]]:
     """Read the headers of all DICOM images of a folder, or of one file.
 
-    Hidden files, files that are not DICOM and DICOM objects without an image (reports, structures, directories) are
-    passed over.
+    Hidden files, files that are not DICOM and DICOM objects that are no images of intensities (reports, structures,
+    segmentations, doses, directories) are passed over. A file that is named as the images are and is none is refused:
+    it was one before its transfer went wrong.
 
     Args:
         source: folder whose files are looked at, not those of folders below it; or a DICOM file.
@@ -80,7 +88,7 @@ def series_headers(source: str | Path) -> dict[str, list[tuple[Path, Dataset]]]:
         :data:`monai_sliceinterp.dicom.frames.HEADER_TAGS`.
 
     Raises:
-        ValueError: if a DICOM file is damaged.
+        ValueError: if a DICOM file is damaged or no DICOM file at all, or a single file is another kind of object.
 
     Example:
         >>> series_headers(".")
@@ -133,15 +141,46 @@ def description(headers: Sequence[tuple[Path, Dataset]]) -> str:
 
 
 def _images(source: Path) -> Iterator[tuple[Path, Dataset]]:
-    files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+    if not source.is_dir():
+        yield from _image(source, alone=True)
+        return
+    files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+    others, names = [], set()
     for path in files:
-        if (source.is_dir() and path.name.startswith(".")) or not is_dicom(path):
-            continue
-        header = open_dicom(path, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
-        if header.get("Rows") and header.get("Columns"):
-            yield path, header
-        elif (kind := UID(_storage(header)).name).endswith("Image Storage"):
-            raise ValueError(f"{path}: a {kind} file without an image; expected a whole one.")
+        if not is_dicom(path):
+            others.append(path)
+        for image in _image(path, alone=False) if path not in others[-1:] else ():
+            names.add(_pattern(path))
+            yield image
+    for path in others if names else ():
+        if path.suffix.lower() in _SUFFIXES or _pattern(path) in names:
+            size = path.stat().st_size
+            what = "is empty" if not size else f"is not a DICOM file ({size} bytes)"
+            raise ValueError(f"{path}: {what}; expected an image of the series, as its name says: copy it again.")
+
+
+def _image(path: Path, alone: bool) -> Iterator[tuple[Path, Dataset]]:
+    """Yield an image of intensities with its header; nothing for another object."""
+    header = open_dicom(path, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
+    storage = _storage(header)
+    kind = UID(storage).name
+    if not storage and not header.get("Rows"):
+        raise ValueError(f"{path}: a DICOM file that ends in its header; expected a whole one.")
+    if storage in _NO_INTENSITIES or not kind.endswith("Image Storage"):
+        if alone and (storage in _NO_INTENSITIES or not header.get("Rows")):
+            hint = "; a segmentation goes to --label" if storage == SegmentationStorage else ""
+            raise ValueError(f"{path}: is a {kind or 'DICOM'} object; expected an image{hint}.")
+        if storage in _NO_INTENSITIES:
+            return
+    if header.get("Rows") and header.get("Columns"):
+        yield path, header
+    elif kind.endswith("Image Storage"):
+        raise ValueError(f"{path}: a {kind} file without an image; expected a whole one.")
+
+
+def _pattern(path: Path) -> str:
+    """Name of a file with # for its numbers: what the files of a series have in common."""
+    return re.sub(r"\d+", "#", path.name)
 
 
 def _storage(header: Dataset) -> str:

@@ -23,7 +23,8 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 from torch import nn
 
-from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.files import atomic_path, typed_path
 
 __all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_weights"]
 
@@ -49,6 +50,8 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
         >>> load_weights(nn.Linear(2, 2), file)
         Linear(in_features=2, out_features=2, bias=True)
     """
+    check_device(device)
+    path = typed_path(path)
     _load_state(network, _read_checkpoint(path, device), path)
     return network
 

@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from typing import cast
 
 import ignite.distributed as idist
-from monai.data import Dataset, list_data_collate
+from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
 __all__ = ["interpolate_volumes"]
@@ -101,6 +102,8 @@ def interpolate_volumes(
         size = "x".join(str(length) for length in result.shape[1:]) + frames
         spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
         _print(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)")
+        for remark in _remarks(result):
+            _print(f"[{index + 1}/{len(names)}] {names[index]}: {remark}")
     if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
         for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
             failures = failures | others
@@ -108,6 +111,20 @@ def interpolate_volumes(
         reasons = " | ".join(failures[index] for index in sorted(failures))
         raise SystemExit(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}" if rank == 0 else 1)
     return written
+
+
+def _remarks(result: MetaTensor) -> list[str]:
+    """What a user should know of a result, though it is right."""
+    record = read_grid(result.meta)
+    remarks = []
+    if record.axis != 2:
+        remarks.append(f"its slices are taken along axis {record.axis}; --axis takes another one.")
+    if len(record.grid) == record.grid.num_slices and record.factor is record.spacing is None:
+        remarks.append(
+            f"its slices are {record.source_spacing:g} mm apart, as fine as its pixels: no slice is added; --factor or "
+            "--spacing asks for more."
+        )
+    return remarks
 
 
 def _print(line: str) -> None:

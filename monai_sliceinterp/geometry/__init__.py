@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from monai_sliceinterp.geometry.affine import (
     AXIS_TIE,
+    SPACING_TIE,
     axis_spacing,
     compose_affine,
     scaled_affine,
@@ -31,9 +32,11 @@ from monai_sliceinterp.geometry.affine import (
 from monai_sliceinterp.geometry.grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid, paste_observed
 from monai_sliceinterp.geometry.metadata import DISAGREEMENT, GRID_KEYS, GridMetadata, read_grid, write_grid
 from monai_sliceinterp.geometry.slices import (
+    SLICE_DIRECTION,
     SLICE_POSITION_KEYS,
     SliceGeometry,
     check_slice_positions,
+    known_slice_axis,
     nominal_positions,
     slice_geometry,
     slice_positions,
@@ -46,13 +49,16 @@ __all__ = [
     "FLOAT32_TOLERANCE",
     "GRID_KEYS",
     "GRID_TOLERANCE",
+    "SLICE_DIRECTION",
     "SLICE_POSITION_KEYS",
+    "SPACING_TIE",
     "GridMetadata",
     "OutputGrid",
     "SliceGeometry",
     "axis_spacing",
     "check_slice_positions",
     "compose_affine",
+    "known_slice_axis",
     "nominal_positions",
     "paste_observed",
     "read_grid",

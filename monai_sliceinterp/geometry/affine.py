@@ -17,9 +17,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["AXIS_TIE", "axis_spacing", "compose_affine", "scaled_affine", "spatial_affine", "through_plane_axis"]
+__all__ = [
+    "AXIS_TIE",
+    "SPACING_TIE",
+    "axis_spacing",
+    "compose_affine",
+    "scaled_affine",
+    "spatial_affine",
+    "through_plane_axis",
+]
 
-AXIS_TIE = 0.01
+AXIS_TIE = 0.1
+"""Spacings that differ by less than this fraction do not tell along which axis slices are stacked."""
+
+SPACING_TIE = 0.01
 """Spacings that differ by less than this fraction count as equal."""
 
 
@@ -67,7 +78,7 @@ def axis_spacing(affine: ArrayLike | Tensor) -> NDArray[np.float64]:
 def through_plane_axis(affine: ArrayLike | Tensor) -> int:
     """Find the array axis along which slices are stacked: the one with the largest spacing.
 
-    Spacings within 1 % of the largest are tied with it, and the last of the tied axes is taken.
+    Spacings within 10 % of the largest are tied with it, and the last of the tied axes is taken.
 
     Args:
         affine: 4x4 matrix in mm.

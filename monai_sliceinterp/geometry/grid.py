@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from monai_sliceinterp.checks import positive, positive_integer
-from monai_sliceinterp.geometry.affine import AXIS_TIE, scaled_affine
+from monai_sliceinterp.geometry.affine import SPACING_TIE, scaled_affine
 from monai_sliceinterp.geometry.slices import SliceGeometry, check_slice_positions
 
 __all__ = ["FLOAT32_TOLERANCE", "GRID_TOLERANCE", "OutputGrid", "paste_observed"]
@@ -40,6 +40,10 @@ _SLICES_AT_ONCE = 16  # copied at once: bounds the memory, and reads volumes wit
 
 _ROUNDING = 1e-9
 """Positions closer than this to a slice, in gaps, are on it."""
+
+
+_MOST_SLICES = 100_000
+"""No scan needs more slices; a spacing or a factor that asks for them is mistyped."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,12 @@ class OutputGrid:
         """Grid with ``per_gap`` output slices in every (nominal) gap."""
         slices, gaps = per_gap.numerator, per_gap.denominator
         step = gaps / slices
+        length = num_slices - 1 if slice_positions is None else slice_positions[-1]
+        if not length * float(per_gap) < _MOST_SLICES:
+            raise ValueError(
+                f"{num_slices} slices would become about {length * float(per_gap):.3g}; expected at most "
+                f"{_MOST_SLICES:,}: a smaller factor, or a larger spacing."
+            )
         if slice_positions is None:
             count = (num_slices - 1) * slices // gaps + 1
             return cls(num_slices, step, tuple(_tidy_position(index * gaps / slices) for index in range(count)))
@@ -190,7 +200,7 @@ class OutputGrid:
         if spacing is not None:
             return cls.from_spacing(num_slices, geometry.slice_spacing, spacing, slice_positions)
         target = min(geometry.in_plane_spacing) if default_spacing is None else default_spacing
-        if geometry.slice_spacing <= target * (1.0 + AXIS_TIE):
+        if geometry.slice_spacing <= target * (1.0 + SPACING_TIE):
             return cls.from_factor(num_slices, 1, slice_positions)
         return cls.from_spacing(num_slices, geometry.slice_spacing, target, slice_positions)
 

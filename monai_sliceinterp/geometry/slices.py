@@ -26,9 +26,11 @@ from monai_sliceinterp.checks import positive
 from monai_sliceinterp.geometry.affine import spatial_affine, through_plane_axis
 
 __all__ = [
+    "SLICE_DIRECTION",
     "SLICE_POSITION_KEYS",
     "SliceGeometry",
     "check_slice_positions",
+    "known_slice_axis",
     "nominal_positions",
     "slice_geometry",
     "slice_positions",
@@ -37,6 +39,10 @@ __all__ = [
 
 SLICE_POSITION_KEYS = ("slice_positions", "slice_positions_axis")
 """Entries of the metadata of a stack whose slices are not evenly spaced, see :func:`slice_positions`."""
+
+SLICE_DIRECTION = "slice_direction"
+"""Entry of the metadata of a volume whose source tells along which axis its slices are stacked, as DICOM does: the
+direction of that axis, ``(3,)`` in RAS, which stays right when array axes are permuted or flipped."""
 
 _UNEVEN_MM = 0.1
 """Slices this close to their positions on an even grid are evenly spaced.
@@ -47,6 +53,9 @@ a measure of that: at 0.625 mm, rounding makes them 0.6 and 0.7 mm in an even st
 
 _UNEVEN_FRACTION = 0.2
 """The same in gaps, for thin slices. A missing slice moves others by at least a third of a gap."""
+
+_ALONG = 0.99
+"""Cosine of the angle between an axis and the direction of the slices, if it is theirs."""
 
 _THICKNESS_KEYS = ("slice_thickness", "SliceThickness", "0018|0050", "00180050")
 
@@ -115,8 +124,8 @@ def slice_geometry(
 
     Args:
         image: MetaTensor (its ``affine`` and ``meta`` are used), or a 4x4 affine in mm.
-        axis: through-plane axis 0, 1 or 2; negative numbers count from the last one. None: the axis with the largest
-            spacing, see :func:`through_plane_axis`.
+        axis: through-plane axis 0, 1 or 2; negative numbers count from the last one. None: the axis that the metadata
+            tell, see :func:`known_slice_axis`, else the one with the largest spacing, see :func:`through_plane_axis`.
         spacing: slice spacing in mm that overrides the affine's.
         thickness: slice thickness in mm that overrides the metadata's.
 
@@ -129,7 +138,8 @@ def slice_geometry(
     """
     affine = spatial_affine(getattr(image, "affine", image))
     if axis is None:
-        axis = through_plane_axis(affine)
+        known = known_slice_axis(image)
+        axis = through_plane_axis(affine) if known is None else known
     elif isinstance(axis, bool) or axis not in range(-3, 3):
         raise ValueError(f"axis {axis!r} is not a spatial axis; expected 0, 1 or 2.")
     axis = int(axis) % 3
@@ -148,6 +158,35 @@ def slice_geometry(
         slice_spacing=_tidy(gap if spacing is None else spacing),
         thickness=thickness,
     )
+
+
+def known_slice_axis(image: Any) -> int | None:
+    """Find the array axis along which the metadata of a volume say that its slices are stacked.
+
+    That is the axis of unevenly spaced slices, or the one along :data:`SLICE_DIRECTION`, which readers note where the
+    source tells it: the planes of DICOM images, the slice dimension of a NIfTI header.
+
+    Args:
+        image: MetaTensor; anything else tells nothing.
+
+    Returns:
+        0, 1 or 2; None where nothing is told, or no axis runs that way.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> known_slice_axis(MetaTensor(np.zeros((1, 8, 8, 8)), meta={"slice_direction": (0.0, 1.0, 0.0)}))
+        1
+    """
+    meta = getattr(image, "meta", {})
+    if meta.get("slice_positions") is not None:
+        axes = np.unique(np.ravel(meta.get("slice_positions_axis", -1))).tolist()
+        return axes[0] if len(axes) == 1 and axes[0] in range(3) else None
+    if meta.get(SLICE_DIRECTION) is None:
+        return None
+    direction = np.asarray(meta[SLICE_DIRECTION], dtype=np.float64).reshape(-1, 3)[0]
+    steps = spatial_affine(image.affine)[:3, :3]
+    cosines = np.abs(direction @ (steps / np.linalg.norm(steps, axis=0)))
+    return int(cosines.argmax()) if cosines.max() > _ALONG else None
 
 
 def slice_positions(image: Any, axis: int) -> tuple[float, ...] | None:

@@ -36,6 +36,7 @@ from monai_sliceinterp.geometry import (
     slice_positions,
     write_grid,
 )
+from monai_sliceinterp.memory import free_memory
 
 __all__ = ["SliceInterpolationInferer", "SliceStack", "check_batch_size", "images_per_batch"]
 
@@ -153,6 +154,7 @@ class SliceInterpolationInferer(Inferer):
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         batch, channels, height, width, _ = plain.shape
         wanted = torch.arange(len(grid)) if not self.keep_observed else torch.nonzero(~grid.is_observed)[:, 0]
+        _check_memory(grid, plain, 1 + len(self.maps))
         # slices are computed and written one after another: in memory they come first
         output = plain.new_empty(batch, channels, len(grid), height, width)
         maps = {name: torch.zeros_like(output) for name in self.maps}
@@ -188,6 +190,20 @@ class SliceInterpolationInferer(Inferer):
             output[indices.to(output.device)] = images.to(output.dtype)
             bar.update(len(indices))
             del indices, images  # not kept in memory while the next ones are computed
+
+
+def _check_memory(grid: OutputGrid, volume: Tensor, copies: int) -> None:
+    """Check that memory holds the output of a volume ``(B, C, H, W, N)``, before any is taken."""
+    if volume.device.type != "cpu":
+        return
+    batch, channels, height, width, _ = volume.shape
+    one_slice = batch * channels * height * width * volume.element_size() * copies
+    needed, free = one_slice * len(grid), free_memory()
+    if needed > free:
+        raise ValueError(
+            f"{len(grid)} slices of {height} x {width} take {needed / 2**30:.3g} GiB and {free / 2**30:.3g} GiB of "
+            f"memory are free, enough for {free // one_slice}; expected a smaller factor, or a larger spacing."
+        )
 
 
 def _limited(slices: Tensor, low: float, high: float) -> Tensor:

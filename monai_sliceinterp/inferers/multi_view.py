@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_sliceinterp.checks import switch
-from monai_sliceinterp.geometry import AXIS_TIE, DISAGREEMENT, OutputGrid
+from monai_sliceinterp.geometry import DISAGREEMENT, SPACING_TIE, OutputGrid
 from monai_sliceinterp.inferers.base import (
     SliceInterpolationInferer,
     SliceStack,
@@ -174,7 +174,7 @@ def _by_gap_width(grid: OutputGrid, indices: Tensor) -> list[tuple[float, Tensor
     groups = []
     left = torch.ones_like(widths, dtype=torch.bool)
     while left.any():
-        chosen = left & (widths < widths[left].min() * (1.0 + AXIS_TIE))
+        chosen = left & (widths < widths[left].min() * (1.0 + SPACING_TIE))
         groups.append((float(widths[chosen].unique().mean()), chosen.nonzero()[:, 0]))
         left &= ~chosen
     return groups

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import CommonKeys
 
-from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem
-from monai_sliceinterp.geometry import read_grid, slice_geometry
+from monai_sliceinterp.dicom.segmentation import read_segmentation, segmentation_file
+from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
+from monai_sliceinterp.formats import NIFTI_HEADER
+from monai_sliceinterp.geometry import read_grid, slice_geometry, spatial_affine
 from monai_sliceinterp.transforms.label_interpolation import interpolate_labels
 from monai_sliceinterp.transforms.loading import LoadVolume
 
@@ -37,6 +40,9 @@ __all__ = [
     "LoadLabelDict",
     "LoadLabeld",
 ]
+
+_ROUNDING = 1e-3
+"""Values of labels may be this far off whole numbers."""
 
 _SAME_PLACE = 0.05
 """Corners of a label and of its image may be apart by this fraction of the smallest voxel edge: headers are rounded."""
@@ -58,18 +64,21 @@ class LoadLabeld(MapTransform):
     """Transform that adds the label of a volume, loaded from a file and checked to be one of that volume.
 
     It belongs into the preprocessing, before the volume's axes are moved, so that a label that does not fit is refused
-    before anything is computed.
+    before anything is computed. A label whose axes run another way, as they do if it was drawn on a file made by
+    another converter, is turned onto the volume's; a DICOM segmentation is read as well. Values within 0.001 of whole
+    numbers are rounded.
 
     Args:
         keys: volume as it was loaded by :class:`monai_sliceinterp.transforms.LoadVolumed`.
-        label: the label's file, or a folder with one for each volume, with the volume's name (DICOM: the folder's).
+        label: the label's file, or a folder with one for each volume, with the volume's name (DICOM: the folder's);
+            empty: no label is added.
         label_key: where the label ``(1, X, Y, Z)`` goes. Its ``filename_or_obj`` is that of the volume, so that
             :class:`monai_sliceinterp.transforms.SaveVolumed` names it alike.
         allow_missing_keys: do not raise for keys that are not there.
 
     Raises:
         ValueError: with one line that names the file, if there is none, or it cannot be read, is not 3D, has another
-            size or position than the volume, or voxels that are not whole numbers.
+            grid than the volume, or voxels that are not whole numbers.
 
     Example:
         >>> import tempfile
@@ -90,25 +99,33 @@ class LoadLabeld(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.label, self.label_key = Path(label), label_key
+        self.label, self.label_key = typed_path(label), label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the label."""
         result = dict(data)
-        for key in self.key_iterator(result):
+        for key in self.key_iterator(result) if self.label else ():
             volume = result[key]
             source = str(volume.meta["filename_or_obj"])
-            path = _find_label(self.label, source)
-            label = LoadVolume()(path)
-            _check_label(label, volume, path, source)
+            path = _find_label(Path(self.label), source)
+            label = _load_label(path, volume)
             label.meta["filename_or_obj"] = source
             result[self.label_key] = label
         return result
 
 
-def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str) -> None:
-    if int(label.meta["original_ndim"]) != 3:
-        raise ValueError(f"{path}: has {label.meta['original_ndim']} dimensions; expected a label of 3.")
+def _load_label(path: Path, volume: MetaTensor) -> MetaTensor:
+    """Load a label and bring it onto the voxels of its volume."""
+    source = str(volume.meta["filename_or_obj"])
+    if segmentation := segmentation_file(path):
+        voxels = read_segmentation(segmentation, spatial_affine(volume.affine), tuple(volume.shape[1:]))
+        meta = {"original_ndim": 3, "original_channel_dim": 0, "stored_dtype": voxels.dtype.name}
+        wide = voxels.astype(np.int32) if voxels.dtype == np.uint16 else voxels
+        return MetaTensor(torch.from_numpy(wide[None]), affine=torch.as_tensor(volume.affine).clone(), meta=meta)
+    label = LoadVolume()(path)
+    if len(label) != 1:
+        raise ValueError(f"{path}: has {len(label)} frames; expected a label of one.")
+    label = _reoriented(label, volume)
     if label.shape[1:] != volume.shape[1:]:
         size, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
         raise ValueError(f"{path}: is {size} voxels large; expected {expected} as {source}.")
@@ -116,10 +133,52 @@ def _check_label(label: MetaTensor, volume: MetaTensor, path: Path, source: str)
     first, second = (np.asarray(image.affine, dtype=np.float64)[:3] for image in (label, volume))
     apart = float(np.linalg.norm((first - second) @ corners.T, axis=0).max())
     if not apart <= _SAME_PLACE * np.linalg.norm(second[:, :3], axis=0).min():
-        raise ValueError(f"{path}: lies {apart:.3g} mm away from {source}; expected the same affine.")
+        raise ValueError(f"{path}: lies {apart:.3g} mm away from {source}; expected the same grid.")
+    return _whole_numbers(label, path)
+
+
+def _reoriented(label: MetaTensor, volume: MetaTensor) -> MetaTensor:
+    """Permute and flip the axes of a label so that they run as those of its volume do."""
+    ours, theirs = (spatial_affine(image.affine)[:3, :3] for image in (volume, label))
+    steps = np.linalg.solve(ours, theirs)  # column k: the step along the label's axis k in voxels of the volume
+    axes = np.abs(steps).argmax(axis=0).tolist()
+    if sorted(axes) != [0, 1, 2]:
+        return label
+    order = [axes.index(axis) for axis in range(3)]
+    flipped = [axis for axis in range(3) if steps[axis, order[axis]] < 0]
+    if order == [0, 1, 2] and not flipped:
+        return label
+    voxels = label.as_tensor().permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flipped])
+    matrix = np.zeros((4, 4))  # takes indices of the result to those of the label
+    matrix[3, 3] = 1.0
+    for axis in range(3):
+        matrix[order[axis], axis] = -1.0 if axis in flipped else 1.0
+        matrix[order[axis], 3] = voxels.shape[axis + 1] - 1 if axis in flipped else 0.0
+    result = MetaTensor(voxels.contiguous()).copy_meta_from(label)
+    result.affine = torch.as_tensor(spatial_affine(label.affine) @ matrix)
+    result.meta.pop(NIFTI_HEADER, None)  # its slice dimension would be another
+    return result
+
+
+def _whole_numbers(label: MetaTensor, path: Path) -> MetaTensor:
+    """Round values that only rounding keeps from whole numbers, as get_fdata() and a scaled header leave them."""
     values = label.as_tensor()
-    if values.is_floating_point() and not torch.equal(values, values.round()):
+    if not values.is_floating_point():
+        return label
+    whole = values.round()
+    apart = float((values - whole).abs().max())
+    if not apart <= _ROUNDING:
         raise ValueError(f"{path}: has voxels that are not whole numbers; expected labels.")
+    if not apart and "packed_slope" not in label.meta:
+        return label
+    if apart:
+        warnings.warn(f"{path}: values up to {apart:.1g} off a whole number are rounded.", stacklevel=2)
+    result = MetaTensor(whole.to(torch.int32)).copy_meta_from(label)  # stored as the whole numbers they are
+    low, high = int(whole.min()), int(whole.max())
+    result.meta["stored_dtype"] = np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)).name
+    for key in ("packed_dtype", "packed_slope", "packed_offset"):
+        result.meta.pop(key, None)
+    return result
 
 
 class InterpolateLabeld(MapTransform):

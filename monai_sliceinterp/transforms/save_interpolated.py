@@ -22,6 +22,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, InvertibleTransform, MapTransform, Transform
 
 from monai_sliceinterp.checks import some_of, switch
+from monai_sliceinterp.files import typed_path
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
 from monai_sliceinterp.transforms.labels import InterpolateLabeld
 from monai_sliceinterp.transforms.provenance import SaveProvenanced
@@ -31,7 +32,7 @@ from monai_sliceinterp.transforms.saving import SaveVolumed
 
 __all__ = ["SaveInterpolatedD", "SaveInterpolatedDict", "SaveInterpolatedd"]
 
-_FORMATS = ("nifti", "dicom")
+_FORMATS = ("nifti", "same", "dicom")
 
 
 class SaveInterpolatedd(MapTransform):
@@ -48,7 +49,8 @@ class SaveInterpolatedd(MapTransform):
         inferer: the inferer, which ``quality`` runs again.
         network: its network, None for a method that has none.
         output_dir: folder, made if missing.
-        output_format: "nifti", "dicom" (a derived series, of an input that was DICOM), or both.
+        output_format: "nifti", "same" (MetaImage or NRRD for inputs of these formats, NIfTI for others), "dicom" (a
+            derived series, of an input that was DICOM), or several of these.
         label: whether there is a label "segmentation" to interpolate and save; the path of the label counts as true.
         provenance: write which slices are synthesized, and how.
         quality: write how well the method does on this very scan, its own slices left out in turns.
@@ -93,13 +95,16 @@ class SaveInterpolatedd(MapTransform):
         bundle_root: str | Path = "",
     ) -> None:
         super().__init__(keys)
+        output_dir = typed_path(output_dir)
         formats = some_of("output_format", output_format, _FORMATS)
+        if {"nifti", "same"} <= {*formats}:
+            raise ValueError(f"output_format is {formats}; expected nifti or same, not both.")
         self.resume = switch("resume", resume)
         replace = switch("overwrite", overwrite) or self.resume
         disagreement = switch("disagreement", disagreement)
 
         def save(key: KeysCollection, **kwargs: Any) -> SaveVolumed:
-            return SaveVolumed(key, output_dir, overwrite=replace, **kwargs)
+            return SaveVolumed(key, output_dir, overwrite=replace, same_format="same" in formats, **kwargs)
 
         steps: list[Transform] = []
         if disagreement:
@@ -107,7 +112,7 @@ class SaveInterpolatedd(MapTransform):
         steps.append(RestoreVolumed(keys, transform, release=True))
         if label:
             steps.append(InterpolateLabeld("segmentation"))
-        if "nifti" in formats:
+        if "nifti" in formats or "same" in formats:
             steps.append(save(keys))
         if "dicom" in formats:
             steps.append(SaveDicomSeriesd(keys, output_dir, method, weights, overwrite=replace))

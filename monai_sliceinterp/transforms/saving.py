@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Write volumes as NIfTI, whole or not at all."""
+"""Write volumes as NIfTI, or in the format they came in, whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,40 +23,76 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
+from numpy.typing import NDArray
 
 from monai_sliceinterp.checks import switch
 from monai_sliceinterp.files import atomic_path, file_stem
+from monai_sliceinterp.formats import nifti_image, write_itk_image
+from monai_sliceinterp.formats.values import stored_values
 
-__all__ = ["SaveVolumeD", "SaveVolumeDict", "SaveVolumed", "save_nifti"]
+__all__ = ["SaveVolumeD", "SaveVolumeDict", "SaveVolumed", "save_like", "save_nifti"]
+
+
+_SAME = {".mha": ".mha", ".mhd": ".mha", ".nrrd": ".nrrd", ".nhdr": ".nrrd"}
+"""The format, as one file, in which inputs other than NIfTI may be written back."""
 
 
 def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     """Write a volume as NIfTI, under a temporary name first, so that a killed run leaves no half file.
 
+    The type of the voxels, slope and offset, and what the header states beside the grid are those of the source, see
+    :func:`monai_sliceinterp.formats.nifti_image`.
+
     Args:
         image: ``(C, X, Y, Z)`` with its affine in mm (RAS); several channels are written as a fourth axis (time).
         path: file to write, ``.nii`` or ``.nii.gz``; its folder must exist.
-        ndim: 4 writes the fourth axis also for one channel.
+        ndim: number of axes to write at least; 4 writes the fourth axis also for one channel.
 
     Raises:
         OSError: if the file cannot be written.
     """
+    array, slope, offset = _array(image, ndim)
+    file = nifti_image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64), image.meta)
+    file.header.set_slope_inter(slope, offset)
+    with atomic_path(path) as part:
+        nib.save(file, part)
+
+
+def save_like(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
+    """Write a volume in the format that the file's name tells: NIfTI, MetaImage (``.mha``) or NRRD (``.nrrd``).
+
+    Args:
+        image: see :func:`save_nifti`.
+        path: file to write; its folder must exist.
+        ndim: see :func:`save_nifti`.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if the format cannot hold the volume.
+    """
+    if str(path).lower().endswith((".nii", ".nii.gz")):
+        save_nifti(image, path, ndim)
+        return
+    array, slope, offset = _array(image, min(ndim, 4))
+    if (slope, offset) != (1.0, 0.0):
+        raise ValueError(f"{path}: values with a slope of {slope:g}; expected --output_format nifti for them.")
+    with atomic_path(path) as part:
+        write_itk_image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64), image.meta, part)
+
+
+def _array(image: MetaTensor, ndim: int) -> tuple[NDArray[Any], float, float]:
+    """Voxels ``(X, Y, Z, ...)`` in the type to be stored, slope and offset."""
     array = np.moveaxis(image.detach().cpu().numpy(), 0, -1)
     if array.shape[-1] == 1 and ndim < 4:
         array = array[..., 0]
+    array = array.reshape(*array.shape, *[1] * (ndim - array.ndim))
+    array, slope, offset = stored_values(array, image.meta)
     stored = np.dtype(image.meta.get("stored_dtype", array.dtype))
-    if array.dtype.kind == "i" and stored.kind == "u" and _fits(array, stored):
+    if (slope, offset) == (1.0, 0.0) and array.dtype.kind == "i" and stored.kind == "u" and _fits(array, stored):
         array = array.astype(stored)  # torch computes with few unsigned types
     if array.dtype == np.int64:  # few readers take 64-bit integers; DICOM and NIfTI scans fit 32 bits
         array = array.astype(np.int32 if _fits(array, np.dtype(np.int32)) else np.float64)
-    file = nib.Nifti1Image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64))
-    file.header.set_xyzt_units("mm", "sec")
-    file.set_sform(file.affine, code="scanner")
-    file.set_qform(file.affine, code="scanner")
-    if array.ndim == 4 and "frame_spacing" in image.meta:
-        file.header["pixdim"][4] = float(image.meta["frame_spacing"])
-    with atomic_path(path) as part:
-        nib.save(file, part)
+    return array, slope, offset
 
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
@@ -72,6 +108,7 @@ class SaveVolumed(MapTransform):
         output_dir: folder, made if missing.
         postfix: end of the file name, one for all keys or one for each.
         overwrite: replace files that exist. The file that a volume came from is never replaced.
+        same_format: write MetaImage for MetaImage and NRRD for NRRD (each as one file) instead of NIfTI.
         allow_missing_keys: do not raise for keys that are not there.
 
     Raises:
@@ -94,10 +131,12 @@ class SaveVolumed(MapTransform):
         output_dir: str | Path,
         postfix: str | Sequence[str] = "interp",
         overwrite: bool = False,
+        same_format: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_dir, self.overwrite = Path(output_dir), switch("overwrite", overwrite)
+        self.same_format = switch("same_format", same_format)
         self.postfix = ensure_tuple_rep(postfix, len(self.keys))
         if len(set(self.postfix)) < len(self.keys):
             raise ValueError(f"the keys {self.keys} have the postfixes {self.postfix}; expected one for each.")
@@ -121,7 +160,8 @@ class SaveVolumed(MapTransform):
             source: the file or DICOM folder that the volumes come from.
             before: what earlier steps write.
         """
-        return [self.output_dir / f"{file_stem(source)}_{postfix}.nii.gz" for postfix in self.postfix]
+        suffix = _SAME.get(Path(source).suffix.lower(), ".nii.gz") if self.same_format else ".nii.gz"
+        return [self.output_dir / f"{file_stem(source)}_{postfix}{suffix}" for postfix in self.postfix]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write every key; ``saved_to`` in its metadata is the file."""
@@ -132,7 +172,7 @@ class SaveVolumed(MapTransform):
             path = self.output_files(source)[self.postfix.index(postfix)]
             self._check_free(path, source)
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            save_nifti(image, path, ndim=int(image.meta.get("original_ndim", 3)))
+            save_like(image, path, ndim=int(image.meta.get("original_ndim", 3)))
             image.meta["saved_to"] = str(path)
         return result
 

@@ -11,28 +11,36 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from monai.transforms import Orientation
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.fileset import FileSet
 from pydicom.uid import (
     ComprehensiveSRStorage,
     DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    ParametricMapStorage,
     RLELossless,
+    RTDoseStorage,
+    SegmentationStorage,
 )
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp.dicom import read_dicom
 from monai_sliceinterp.dicom.frames import HEADER_TAGS
 from monai_sliceinterp.dicom.series import dicom_series, has_dicom, is_dicom, series_headers
+from monai_sliceinterp.geometry import slice_geometry
+from monai_sliceinterp.transforms import LoadVolume
 from tests.dicom_series import LOCALIZER, SECRETS, remove_preamble, retag, set_tags, stack_affine, write_series
 from tests.volumes import oblique
 
@@ -421,7 +429,7 @@ class TestSeries:
         for _, header in headers:
             assert {element.keyword for element in header} <= {*HEADER_TAGS, "SpecificCharacterSet"}
             assert "Phantom" not in str(header) and header.Rows == 7
-        text = r"found 2: 1\.2\.4 \(no description, 4 files\); 1\.2\.3 \(T1 axial, 5 files\)\.$"
+        text = r"found 2: 1: 1\.2\.3 \(T1 axial, 5 files\); 2: 1\.2\.4 \(no description, 4 files\); --series NUMBER"
         with pytest.raises(ValueError, match=f"expected a folder with one DICOM series, {text}"):
             read_dicom(tmp_path)
 
@@ -458,3 +466,104 @@ class TestSeries:
         with pytest.raises(ValueError, match=r"expected a whole one\.$") as caught:
             dicom_series(tmp_path)
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+class TestDamagedTransfer:
+    @pytest.mark.parametrize("which", [0, 2, -1])
+    @pytest.mark.parametrize(
+        "content", [b"", b"<!DOCTYPE html><p>503", bytes(5000), bytes(128) + b"DICM", bytes(128) + b"DICM" + bytes(20)]
+    )
+    @pytest.mark.parametrize("suffix", [".dcm", ""])
+    def test_file_of_the_series(self, tmp_path, which, content, suffix):
+        """A file that is named as its neighbors and holds no image is an error that names it."""
+        for path in write_series(tmp_path, ARRAY, AXIAL):
+            path.rename(path.with_suffix(suffix))
+        path = sorted(tmp_path.iterdir())[which]
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+            read_dicom(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_other_files(self, tmp_path):
+        write_series(tmp_path, ARRAY, AXIAL)
+        for name in ("notes.txt", "LICENSE", "scan.json"):
+            (tmp_path / name).write_text("something")
+        np.testing.assert_array_equal(read_dicom(tmp_path)[0], ARRAY)
+
+    def test_hole(self, tmp_path):
+        write_series(tmp_path, ARRAY, AXIAL, positions=[0, 1, 2, 6, 7])
+        with pytest.raises(ValueError, match=r"4 mm lie between slices 3 and 4 of 5, .* about 3 slices are missing"):
+            read_dicom(tmp_path)
+        assert read_dicom(tmp_path, max_gap_mm=4.5)[1]["slice_positions"] == (0, 1, 2, 6, 7)
+
+    def test_slope_of_zero(self, tmp_path):
+        retag(write_series(tmp_path, ARRAY, AXIAL)[1], RescaleSlope=0)
+        with pytest.raises(ValueError, match="the rescale slope is 0"):
+            read_dicom(tmp_path)
+
+
+class TestWhichSeries:
+    @pytest.fixture
+    def study(self, tmp_path):
+        """A CT, its scout, a second reconstruction and a dose report."""
+        write_series(tmp_path, ARRAY, AXIAL, series_uid="1.2.3", description="CT")
+        write_series(tmp_path, ARRAY, AXIAL, series_uid="1.2.4", description="scout", prefix="S", drop=[1, 2, 3, 4])
+        return tmp_path
+
+    def test_only_stack(self, study):
+        with pytest.warns(UserWarning, match=r"series 1\.2\.3 \(CT, 5 files\) is taken, .* 1\.2\.4 \(scout, 1 files\)"):
+            values, _ = read_dicom(study)
+        np.testing.assert_array_equal(values, ARRAY)
+
+    @pytest.mark.parametrize("series", ["2", "1.2.5"])
+    def test_chosen(self, study, series):
+        write_series(study, ARRAY + 1, AXIAL, series_uid="1.2.5", description="bone", prefix="B")
+        with pytest.raises(ValueError, match="found 3: 1: 1.2.3 .*; 3: 1.2.5 .bone, 5 files.; --series NUMBER"):
+            read_dicom(study)
+        series = "3" if series == "2" else series
+        np.testing.assert_array_equal(read_dicom(study, series)[0], ARRAY + 1)
+        with pytest.raises(ValueError, match="has no series 9; expected the number or UID of one of 1: 1.2.3"):
+            read_dicom(study, "9")
+
+    @pytest.mark.parametrize(
+        "storage", [SegmentationStorage, RTDoseStorage, ParametricMapStorage, EncapsulatedPDFStorage]
+    )
+    def test_no_image(self, tmp_path, storage):
+        path, *_ = write_series(tmp_path, ARRAY, AXIAL, drop=[1, 2, 3, 4])
+        data = pydicom.dcmread(path)
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = storage
+        if storage == EncapsulatedPDFStorage:
+            set_tags(data, {"Rows": None, "Columns": None, "PixelData": None})
+        data.save_as(path)
+        hint = "a segmentation goes to --label" if storage == SegmentationStorage else "object; expected an image"
+        with pytest.raises(ValueError, match=hint):
+            read_dicom(path)
+        assert dicom_series(tmp_path) == {}
+
+    def test_slices_along_the_acquired_axis(self, tmp_path):
+        """Whatever the spacing: also where slices lie closer than pixels."""
+        affine = AXIAL @ np.diag([1, 1, 0.01, 1])
+        write_series(tmp_path, ARRAY, affine)
+        volume = LoadVolume()(tmp_path)
+        assert slice_geometry(volume).axis == 2
+        turned = Orientation("SRA")(volume)
+        assert slice_geometry(turned).axis == 0 and turned.shape[1] == 5
+
+
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [
+        ("DiffusionBValue", (0.0, 1000.0)),
+        ("ConvolutionKernel", ("B30f", "B70f")),
+        ("KVP", ("80", "140")),
+        ("AcquisitionTime", ("100000", "100105")),
+        ("EchoTime", ("2.3", "4.6")),
+        ("InversionTime", ("300", "900")),
+    ],
+)
+def test_what_differs_at_one_position(tmp_path, tag, values):
+    for prefix, value in zip("AB", values, strict=True):
+        for path in write_series(tmp_path, ARRAY + ord(prefix), AXIAL, series_uid="1.2.3", prefix=prefix):
+            retag(path, FrameOfReferenceUID="1.2", **{tag: value})
+    with pytest.raises(ValueError, match=f"which differ in .*{tag}.*; expected one volume"):
+        read_dicom(tmp_path)

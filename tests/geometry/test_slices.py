@@ -97,7 +97,7 @@ class TestAffine:
     @many
     def test_axis_has_largest_spacing(self, affine):
         spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
-        assert spacing[through_plane_axis(affine)] >= 0.99 * spacing.max() * (1 - 1e-12)
+        assert spacing[through_plane_axis(affine)] >= 0.9 * spacing.max() * (1 - 1e-12)
         assert slice_geometry(affine).axis == through_plane_axis(affine)
 
     @pytest.mark.parametrize(
@@ -107,13 +107,12 @@ class TestAffine:
             ((1, 5, 1), 1),
             ((1, 1, 5), 2),
             ((1, 1, 1), 2),
-            ((5, 4.96, 1), 1),  # within 1 %: the last of the tied ones
-            ((5, 4.94, 1), 0),
-            ((5, 1, 4.96), 2),
-            ((5, 1, 4.94), 0),
-            ((4.96, 5, 4.96), 2),
-            ((1, 5, 5.04), 2),
-            ((5, 5.04, 1), 1),
+            ((5, 4.6, 1), 1),  # within 10 %: the last of the tied ones
+            ((5, 4.4, 1), 0),
+            ((5, 1, 4.6), 2),
+            ((5, 1, 4.4), 0),
+            ((4.6, 5, 4.6), 2),
+            ((5, 5.4, 1), 1),
         ],
     )
     def test_axis_ties(self, spacing, axis):

@@ -135,18 +135,17 @@ class TestLoadLabel:
         ("array", "change", "message"),
         [
             (np.ones((9, 8, 4), np.uint8), np.eye(4), "is 9 x 8 x 4 voxels large; expected 9 x 8 x 3 as {scan}."),
-            (np.ones((*SHAPE, 1), np.uint8), np.eye(4), "has 4 dimensions; expected a label of 3."),
-            (np.ones((*SHAPE, 2), np.uint8), np.eye(4), "has 4 dimensions; expected a label of 3."),
+            (np.ones((*SHAPE, 2), np.uint8), np.eye(4), "has 2 frames; expected a label of one."),
             (
                 np.where(np.arange(216).reshape(SHAPE) == 58, 0.5, 1.0),
                 np.eye(4),
                 "has voxels that are not whole numbers; expected labels.",
             ),
             *(
-                (LABEL, change, f"lies {distance} mm away from {{scan}}; expected the same affine.")
+                (LABEL, change, f"lies {distance} mm away from {{scan}}; expected the same grid.")
                 for change, distance in (
                     (np.diag([1, 1, 1.01, 1]), "0.0801"),
-                    (np.diag([-1.0, 1, 1, 1]), "12.8"),
+                    (np.diag([-1.0, 1, 1, 1]), "6.41"),
                     (np.array([[1, 0, 0, 0.06], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "0.0481"),
                 )
             ),

@@ -32,7 +32,7 @@ SHAPE = (6, 7, 5)
 SPACING = (0.7, 0.9, 4.0)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
-TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"]
+TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
 IN_MEMORY = {"uint16": torch.int32, "uint32": torch.int64}  # torch computes with few unsigned types
 NO_FORMS = {252: bytes(4)}  # qform_code, sform_code
 NO_SPACING = "spacing is zero or missing"
@@ -116,7 +116,7 @@ class TestNifti:
     def test_slope(self, tmp_path):
         path = patch(tmp_path / "scan.nii", {112: np.array([0.5, -1024], "<f4").tobytes()})  # scl_slope, scl_inter
         volume = LoadVolume()(path)
-        assert volume.dtype == torch.float64
+        assert volume.dtype == torch.float32
         np.testing.assert_array_equal(volume.numpy()[0], 0.5 * whole_range(np.int16, SHAPE) - 1024)
 
     @pytest.mark.parametrize("frames", [1, 4])
@@ -260,7 +260,7 @@ class TestErrors:
         data = path.with_suffix(".raw") if suffix == ".mhd" else path
         content = data.read_bytes()
         data.write_bytes(content[: length if length > 1 else int(length * len(content))])
-        check_error(path, "cannot be read as an image")
+        check_error(path, "cannot be read as an image" if suffix in (".nii", ".nii.gz") else "its header tells of 1680")
 
     def test_gz_that_is_none(self, tmp_path):
         write(tmp_path / "scan.nii")
