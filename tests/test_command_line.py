@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from torch import nn
 
 from monai_sliceinterp.command_line import (
     check_options,
+    check_paths,
     check_writable,
     is_bug,
     one_line,
@@ -33,6 +35,7 @@ from monai_sliceinterp.command_line import (
     prepare_run,
     report,
 )
+from monai_sliceinterp.files import typed_path
 
 
 def chain(*errors):
@@ -268,3 +271,31 @@ class TestCheckWritable:
         monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
         with pytest.raises(ValueError, match=r"cannot be written to \(Permission denied\); expected a folder"):
             check_writable(tmp_path)
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        ("typed", "value"),
+        [("1001", 1001), ("3.0", 3.0), ("1e5", 1e5), ("1,2", (1, 2)), ("True", True), ("Case #3/a", "Case ::3/a")],
+    )
+    @pytest.mark.parametrize("form", ["--input {}", "--input={}"])
+    def test_as_typed(self, monkeypatch, typed, value, form):
+        words = ["--input", typed] if form == "--input {}" else [f"--input={typed}"]
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
+        assert typed_path(value) == typed
+
+    def test_not_typed(self):
+        assert typed_path("a::b") == "a::b" and typed_path(7) == "7" and typed_path(Path("x")) == "x"
+
+    @pytest.mark.parametrize("name", ["$x.nii", "@x.nii", "%x.nii"])
+    def test_expressions(self, monkeypatch, tmp_path, name):
+        monkeypatch.chdir(tmp_path)
+        check_paths({"input": name})  # may be meant as one
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=r"is taken for an expression; expected it as \./.x\.nii, or in a text file"):
+            check_paths({"input": name})
+
+    @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", 7.5, "cpu:x"])
+    def test_no_such_device(self, device):
+        with pytest.raises(ValueError, match=f"device {device}: cannot be computed on .* expected one of cpu"):
+            prepare_run({}, device=device)

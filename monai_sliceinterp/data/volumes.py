@@ -111,7 +111,7 @@ def split_volumes(
 
     Args:
         files: paths of volumes.
-        validation_subjects: beginnings of file names. Every file whose name starts with one of them is for validation,
+        validation_subjects: one or several beginnings of file names. Every file whose name starts with one of them is for validation,
             so that all scans of a subject stay together.
         test_subjects: likewise for testing. These are used neither for training nor for choosing a checkpoint.
         validation_fraction: where no validation subjects are named, this fraction of the files (at least one) is drawn.
@@ -131,7 +131,10 @@ def split_volumes(
         >>> [item["image"] for item in split["training"]]
         ['b_1.nii']
     """
-    validation_subjects, test_subjects = tuple(validation_subjects), tuple(test_subjects)
+    validation_subjects, test_subjects, training_subjects = (
+        (subjects,) if isinstance(subjects, str) else tuple(map(str, subjects))
+        for subjects in (validation_subjects, test_subjects, training_subjects)
+    )
     test = [file for file in files if Path(file).name.startswith(test_subjects)] if test_subjects else []
     if validation_subjects:
         validation = [file for file in files if Path(file).name.startswith(validation_subjects)]
@@ -145,7 +148,6 @@ def split_volumes(
     if overlap:
         raise ValueError(f"{overlap[0]}: named for validation and for testing; expected one of them.")
     training = [file for file in files if file not in set(validation) | set(test)]
-    training_subjects = tuple(training_subjects)
     if training_subjects:
         training = [file for subject in training_subjects for file in training if Path(file).name.startswith(subject)]
     for name, part in (("training", training), ("validation", validation)):

@@ -88,6 +88,17 @@ class TestUnevenGrid:
             assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("create", [lambda: OutputGrid.from_factor(9, 10**9), lambda: OutputGrid.from_factor(9, 10**20)] + [
+    lambda spacing=spacing: OutputGrid.from_spacing(9, 5.0, spacing, positions)
+    for spacing in (1e-9, 1e-300)
+    for positions in (None, [0, 1, 2, 4, 5, 6, 7, 8, 10])
+])
+def test_absurd(create):
+    """Refused before the positions are listed."""
+    with pytest.raises(ValueError, match=r"9 slices would become about .*; expected at most 100,000"):
+        create()
+
+
 class TestPasteObserved:
     def test_in_place(self):
         """Through a permuted view, too: slices need not be last in memory."""

@@ -102,6 +102,15 @@ class TestGrid:
         assert PositionInferer(factor=3).output_grid(scan.as_tensor()) == OutputGrid.from_factor(5, 3)
 
 
+def test_memory(monkeypatch):
+    """What does not fit is refused before it is allocated, with both sizes."""
+    monkeypatch.setattr("monai_sliceinterp.inferers.base.free_memory", lambda: 7 * 8 * 9 * 4)
+    inferer, volume = SplineSliceInferer(factor=4), torch.rand(1, 1, 8, 9, 2)
+    assert inferer(volume).shape[-1] == 5
+    with pytest.raises(ValueError, match=r"9 slices of 8 x 9 take .* GiB and .* are free, enough for 7; expected"):
+        inferer(torch.rand(1, 1, 8, 9, 3))
+
+
 class TestLoop:
     @pytest.mark.parametrize(("keep", "expected"), [(True, [1, 3, 5, 7]), (False, list(range(9)))])
     def test_each_channel_on_its_own(self, keep, expected):

@@ -155,6 +155,30 @@ class TestLoadLabel:
         path = write(tmp_path / "seg.nii", array, AFFINE @ change)
         assert self.refusal(data, path) == f"{path}: " + message.format(scan=tmp_path / "scan.nii.gz")
 
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+    @pytest.mark.parametrize("flips", [(), (0,), (1, 2), (0, 1, 2)])
+    def test_axes_that_run_another_way(self, tmp_path, data, order, flips):
+        """The same voxels as another converter writes them."""
+        label = np.random.default_rng(0).integers(0, 5, SHAPE).astype(np.uint8)
+        matrix = np.eye(4)
+        for axis in flips:
+            matrix[axis, axis], matrix[axis, 3] = -1, SHAPE[axis] - 1
+        affine = (AFFINE @ matrix)[:, [*order, 3]]
+        path = write(tmp_path / "seg.nii", np.flip(label, flips).transpose(order), affine)
+        result = LoadLabeld("original", path)(data)
+        np.testing.assert_array_equal(result["segmentation"].numpy()[0], label)
+        np.testing.assert_allclose(result["segmentation"].affine, result["original"].affine, atol=1e-5)
+
+    @pytest.mark.parametrize("off", [3e-10, 9e-4])
+    def test_rounded(self, tmp_path, data, off):
+        """Values that get_fdata() of a scaled label leaves."""
+        label = np.random.default_rng(0).integers(0, 5, SHAPE)
+        path = write(tmp_path / "seg.nii", label - off * (label == 3))
+        with pytest.warns(UserWarning, match=r"seg.nii: values up to .* off a whole number are rounded"):
+            result = LoadLabeld("original", path)(data)["segmentation"]
+        assert result.meta["stored_dtype"] == "uint8"
+        np.testing.assert_array_equal(result.numpy()[0], label)
+
     @pytest.mark.parametrize(
         ("names", "found"),
         [(["other.nii.gz"], "none"), (["scan.nii", "scan.nii.gz"], "scan.nii, scan.nii.gz")],
