@@ -68,12 +68,6 @@ class TestFormulas:
         assert MixedDistance({})(*small).item() == 0
         assert distance(*small).item() == pytest.approx(2 * ((small[0] - small[1]) ** 2).mean().item(), rel=1e-5)
 
-    def test_gradient(self):
-        first = rand(2, 1, 16, 16).requires_grad_()
-        second = rand(2, 1, 16, 16, seed=1)
-        MixedDistance({"mse": 3.0})(first, second).backward()
-        torch.testing.assert_close(first.grad, 3 * 2 * (first - second).detach() / first.numel())
-
 
 class FakePerceptual(nn.Module):
     """Substitute for MONAI's loss that records its arguments."""
