@@ -23,16 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_sliceinterp.engines import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
-from tests.engines.helpers import (
-    Wrapper,
-    bce,
-    gan_batches,
-    gan_networks,
-    gan_trainer,
-    same,
-    trained_log,
-    weights,
-)
+from tests.engines.helpers import Wrapper, bce, gan_batches, gan_networks, gan_trainer, same, trained_log, weights
 
 
 def least_squares(logits, real):

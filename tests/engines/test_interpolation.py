@@ -204,14 +204,3 @@ class TestResume:
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "1 of 3 inputs are finished already"
         assert [line.split()[0] for line in lines[1:]] == ["[2/3]", "[3/3]"]
-
-    def test_without_it_all_are_done(self, tmp_path, capsys):
-        write_scan(tmp_path / "a.nii")
-        first = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
-        with pytest.raises(SystemExit, match="1 of 1 inputs failed: .*exists already"):
-            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
-        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == []
-        assert "1 of 1 inputs are finished already" in capsys.readouterr().out
-        Path(first[0]).unlink()
-        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == first
-        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), overwrite="true") == first

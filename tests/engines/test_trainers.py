@@ -125,18 +125,6 @@ class TestEveryTrainer:
         trainer.run()
         assert same(states[0], states[1]) and not same(states[1], states[2])
 
-    def test_own_parameters_only(self, kind):
-        """With the others' rates at zero, only one network's parameters move, all of them."""
-        for moving in kind.networks():
-            networks = kind.networks()
-            before = all_weights(networks)
-            rates = {name: 0.05 * (name == moving) for name in networks}
-            kind.trainer(networks, kind.batches(1), rates=tuple(rates.values()) if kind is GAN else rates).run()
-            for name, network in networks.items():
-                for key, value in network.named_parameters():
-                    assert torch.equal(value, before[f"{name}.{key}"]) is (name != moving), (name, key)
-                assert all(value.requires_grad for value in network.parameters())
-
     def test_output(self, kind):
         networks, batches, outputs = kind.networks(), kind.batches(), []
         trainer = kind.trainer(networks, batches)

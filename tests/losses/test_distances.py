@@ -17,11 +17,8 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from monai_sliceinterp.losses import DISTANCES, MixedDistance, distances
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+from monai_sliceinterp.losses import MixedDistance, distances
+from tests.engines.helpers import rand
 
 
 def similarity(first, second, data_range=1.0):
@@ -122,14 +119,6 @@ class TestPerceptual:
         message = str(caught.value)
         assert 'pip install "monai_sliceinterp[perceptual]"' in message and str(error) in message
         assert "\n" not in message and caught.value.__cause__ is error
-
-    def test_not_loaded_unless_named(self, monkeypatch):
-        monkeypatch.setattr(distances, "PerceptualLoss", None)
-        for name in DISTANCES:
-            if name != "lpips":
-                MixedDistance(name)
-        with pytest.raises(TypeError):
-            MixedDistance("lpips")
 
 
 class TestErrors:

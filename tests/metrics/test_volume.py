@@ -22,14 +22,11 @@ from monai.data import MetaTensor
 from skimage.metrics import peak_signal_noise_ratio
 
 from monai_sliceinterp.metrics import LEAVE_ONE_OUT, METRICS, REGIONS, score_volume, slice_score
+from tests.engines.helpers import rand
 
 PLAIN = {"psnr", "ssim", "rmse", "mse", "sharpness", "psnr_volume"}
 INSIDE = {"psnr_body", "ssim_body", "rmse_body"}
 DETAILS = {"vif"} | {f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")}
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def images_at(volume, axis, indices=None):
@@ -39,12 +36,6 @@ def images_at(volume, axis, indices=None):
 
 
 class TestPlain:
-    def test_identical(self):
-        truth = rand(2, 41, 43, 42)
-        scores = score_volume(truth, MetaTensor(truth), 41, detailed=True)
-        assert scores["rmse"] == scores["mse"] == 0 and scores["psnr"] == scores["psnr_volume"] == math.inf
-        assert all(scores[name] == pytest.approx(1, abs=1e-6) for name in DETAILS | {"sharpness"})
-
     @pytest.mark.parametrize("include_observed", [False, True])
     @pytest.mark.parametrize("data_range", [1.0, 50.0])
     def test_which_voxels(self, data_range, include_observed):
