@@ -241,9 +241,9 @@ def test_download(bundle: str, user: User) -> None:
     user.check("pack")
     for place, folder in (("github", "bundles"), ("file", "from_file")):
         user.check(f"{bundle} {place}")
-        found = files_of(user.root / folder / bundle)
         # what has run since has written into output/ only
-        assert {name: content for name, content in found.items() if not name.startswith("output/")} == sources_of(bundle)
+        found = {k: v for k, v in files_of(user.root / folder / bundle).items() if not k.startswith("output/")}
+        assert found == sources_of(bundle)
 
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
