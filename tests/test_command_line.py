@@ -49,15 +49,6 @@ def chain(*errors):
     return last
 
 
-def fail_in_a_pipeline(*errors):
-    """Raise errors inside of nested MONAI pipelines; returns what comes out."""
-
-    def fail(data):
-        raise chain(*errors)
-
-    return caught(lambda: Compose([Compose([Compose([fail])]), nn.Identity()])(0))
-
-
 def caught(function):
     try:
         function()
@@ -100,21 +91,6 @@ class TestOneLine:
     )
     def test_root_cause(self, error, line):
         assert one_line(error) == line
-
-    @pytest.mark.parametrize(
-        ("errors", "line"),
-        [
-            ((ValueError("out/a.nii: exists already"),), "out/a.nii: exists already"),
-            ((EOFError("end"), ValueError("a.nii: truncated")), "a.nii: truncated"),
-            ((RuntimeError("CUDA out of memory"),), "CUDA out of memory"),
-            ((OSError("No space left on device"),), "No space left on device"),
-            ((MemoryError(),), "MemoryError"),
-        ],
-    )
-    def test_nested_pipelines(self, errors, line):
-        error = fail_in_a_pipeline(*errors)
-        assert str(error).startswith("applying transform <monai.transforms.compose.Compose object at")
-        assert one_line(error) == line and not is_bug(error)
 
 
 BUGS = {

@@ -219,6 +219,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def sources_of(bundle: str) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in bundle_files(ROOT / "bundles" / bundle).items()}
+
+
 def test_wheel_has_the_package_alone(wheel: Path) -> None:
     """All modules and templates, and no bundles: they are downloaded."""
     with zipfile.ZipFile(wheel) as archive:
@@ -235,18 +239,18 @@ def test_package_is_that_of_the_wheel(user: User, python: Path) -> None:
 def test_download(bundle: str, user: User) -> None:
     """From either place, what is in the repository."""
     user.check("pack")
-    sources = {name: path.read_bytes() for name, path in bundle_files(ROOT / "bundles" / bundle).items()}
     for place, folder in (("github", "bundles"), ("file", "from_file")):
         user.check(f"{bundle} {place}")
-        found = files_of(user.root / folder / bundle)
         # what has run since has written into output/ only
-        assert {name: content for name, content in found.items() if not name.startswith("output/")} == sources
+        found = {k: v for k, v in files_of(user.root / folder / bundle).items() if not k.startswith("output/")}
+        assert found == sources_of(bundle)
 
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
 @EVERY
 def test_load(bundle: str, kind: str, user: User) -> None:
-    """It downloads the latest version and gives the network with its weights; the current folder stays empty."""
+    """It downloads the latest version and gives the network with its weights; nothing else is written."""
+    assert files_of(user.root / kind / bundle) == sources_of(bundle)
     assert user.check(f"{bundle} load {kind}").splitlines()[-1].startswith(f"{PACKAGE}.networks.nets.")
     assert not files_of(user.root / "elsewhere")
 

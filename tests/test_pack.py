@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from monai_sliceinterp.__main__ import main
-from monai_sliceinterp.zoo import bundle_files, check_metadata, pack_bundles, write_archive
+from monai_sliceinterp.zoo import check_metadata, pack_bundles, write_archive
 from monai_sliceinterp.zoo import metadata as zoo_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,12 +184,6 @@ def test_same_content_gives_the_same_bytes(tiny, tmp_path):
     assert other.checksum != packed.checksum
 
 
-def test_files_of_a_checkout_without_links(tiny):
-    as_on_windows(tiny)
-    assert (tiny / "configs" / "train.json").read_text() == "../train.json"
-    assert bundle_files(tiny)["configs/train.json"] == tiny / "train.json"
-
-
 def test_model_info(tiny, tmp_path):
     """What is listed already stays; the version that is packed is replaced."""
     info = tmp_path / "dist" / "model_info.json"
@@ -267,10 +261,7 @@ DEFECTS = {
     "type of a key": (metadata(changelog="x"), "changelog 'x'; expected a dict"),
     "empty key": (metadata(authors=""), "authors ''; expected a str that is not empty"),
     "changelog": (metadata(version="0.3.0"), "version 0.3.0, which its changelog"),
-    "two digits": (
-        metadata(version="0.10.0", changelog={"0.10.0": ""}),
-        "version '0.10.0'; expected three digits",
-    ),
+    "two digits": (metadata(version="0.10.0", changelog={"0.10.0": ""}), "version '0.10.0'; expected three digits"),
     "local version": (metadata(pytorch_version="2.13.0+cpu"), r"version '2\.13\.0\+cpu' of pytorch_version"),
     "required version": (metadata(required_packages_version={"scipy": ">=1.1"}), "version '>=1.1' of scipy"),
     "no outputs": (metadata(network_data_format=INPUTS_ALONE), "lacks network_data_format#outputs"),

@@ -197,9 +197,7 @@ CASES: dict[str, Case] = {
         by_pairs=True,
         window=None,
         body=False,
-        stages=[
-            Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}),
-        ],
+        stages=[Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2})],
         short=options("--max_epochs 1 --val_interval 1 --patch_size 32"),
         two_epochs=options(
             "--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 --norm_warmup_epochs 1"
@@ -242,9 +240,7 @@ CASES: dict[str, Case] = {
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
         columns=["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"],
         spacing_options=options("--disagreement true"),
-        own_commands={
-            "mean": (("small",), options("--input {root}/scans/axial.nii.gz --fuse false --progress False")),
-        },
+        own_commands={"mean": (("small",), options("--input {root}/scans/axial.nii.gz --fuse false --progress False"))},
         narrow=SAINT_TINY,
         trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}},
         inferred=dict.fromkeys(["four_views", "rfn_3d", "paper"], SAINT_TINY),
@@ -286,7 +282,7 @@ CASES: dict[str, Case] = {
                 {"network": "optimizer", "discriminator": "discriminator_optimizer"},
                 "best_model",
                 {"loss": 2, "reconstruction": 2, "adversarial": 2, "discriminator": 2},
-            ),
+            )
         ],
         short=options(
             "--max_epochs 1 --val_interval 1 --batch_size 2 --crops_per_volume 2 --patch_size 16 --pixdim [0,0,0]"

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Run bundles as their documentation says: from a subprocess, two at a time; and check what all bundles share."""
+"""Run bundles as their documentation says, from subprocesses; and check what all bundles share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -122,15 +122,6 @@ def run(command: Command) -> Result:
     return Result(process.returncode, stdout, stderr)
 
 
-def run_all(commands: Sequence[Command]) -> list[Result]:
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, commands))
-
-
-def run_named(commands: Mapping[str, Command]) -> dict[str, Result]:
-    return dict(zip(commands, run_all(list(commands.values())), strict=True))
-
-
 # Imports what commands import, then becomes a process of its own for each command and runs it as ``python -m`` does.
 _FORKING = """
 import gc, json, os, runpy, signal, sys
@@ -167,12 +158,12 @@ def _forking_process() -> subprocess.Popen[str]:
 
 
 def run_forked(commands: Mapping[str, Command]) -> dict[str, Result]:
-    """Like :func:`run_named`, in processes forked from one that has imported everything: seconds faster for each.
+    """Run commands in processes forked from one that has imported everything: seconds faster for each than :func:`run`.
 
     For commands in the root of the repository that need no launcher and no other ``PYTHONPATH``.
     """
     if not hasattr(os, "fork"):  # Windows
-        return run_named(commands)
+        return {name: run(command) for name, command in commands.items()}
     server, results = _forking_process(), {}
     assert server.stdin and server.stdout
     for name, command in commands.items():
@@ -217,14 +208,6 @@ def save_scan(
     return path
 
 
-def oblique() -> np.ndarray:
-    """Direction cosines of a stack tilted twice."""
-    a, b = 0.3, -0.2
-    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    tilt = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    return turn @ tilt
-
-
 def diagonal(*steps: float) -> np.ndarray:
     """Affine of a stack along the axes of the scanner."""
     affine = np.diag([*steps, 1.0])
@@ -235,7 +218,7 @@ def diagonal(*steps: float) -> np.ndarray:
 def tilted(*steps: float) -> np.ndarray:
     """Affine of a stack tilted twice."""
     affine = diagonal(*steps)
-    affine[:3, :3] = oblique() * steps
+    affine[:3, :3] = Rotation.from_euler("ZX", [0.3, -0.2]).as_matrix() * steps
     return affine
 
 
@@ -431,9 +414,6 @@ def check_scores(
                 means = [float(np.mean([float(row[key + suffix]) for row in rows])) for key in ("psnr", "ssim")]
                 assert all(math.isfinite(mean) for mean in means)
                 assert cell == f"{means[0]:.2f} / {means[1]:.4f}"
-
-
-DOCUMENTED = {"train", "inference", "evaluate", "multi_gpu_train", "multi_gpu_inference", "paper", "metadata"}
 
 
 def content(bundle: str, name: str) -> dict[str, Any]:

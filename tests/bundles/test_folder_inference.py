@@ -9,11 +9,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A folder or a list of scans divided among processes: each scan once, and after a kill only what is left."""
+"""A folder or a list of scans divided among processes: each scan once; killed runs leave whole files or none."""
 
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +29,19 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.bundles.bundle_commands import BUNDLES, Command, Result, bundle_command, content, names, run, save_scan
+from monai_sliceinterp.data import find_volumes
+from tests.bundles.bundle_commands import (
+    BUNDLES,
+    LIMIT,
+    ROOT,
+    Command,
+    Result,
+    bundle_command,
+    content,
+    names,
+    run,
+    save_scan,
+)
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SCANS = 10
@@ -134,3 +151,80 @@ def test_overlay_is_that_of_every_bundle(bundle: str) -> None:
     overlay, inference = content(bundle, "multi_gpu_inference"), content(bundle, "inference")
     assert overlay == content("asi", "multi_gpu_inference")
     assert "run" not in overlay and set(inference["imports"]) <= set(overlay["imports"])
+
+
+SHAPE = (80, 80, 30)
+KILLS = 20
+
+# For every line, a process that writes volumes into that folder, again and again; of the k-th, all voxels are k off.
+_WRITER = f"""
+import os, sys
+import torch
+from monai.data import MetaTensor
+from monai_sliceinterp.transforms import SaveVolumed
+torch.manual_seed(0)
+values = torch.randint(0, 1000, (1, *{SHAPE}), dtype=torch.int16)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        break
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+else:
+    sys.exit()
+save = SaveVolumed("pred", line.strip(), overwrite=True)
+for k in range(100_000):
+    save({{"pred": MetaTensor(values + k, meta={{"filename_or_obj": f"{{k % 3}}.nii.gz"}})}})
+"""
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + LIMIT
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} was not written"
+        time.sleep(0.001)
+
+
+def check_whole(folder: Path, values: np.ndarray | None = None) -> tuple[list[str], list[str]]:
+    """Files with a final name are whole, others are hidden and no images to anyone; returns the names of both."""
+    final = [name for name in names(folder) if name.endswith("_interp.nii.gz")]
+    parts = [name for name in names(folder) if name not in final]
+    assert all(name.startswith(".") and ".part-" in name for name in parts)
+    if final:
+        assert find_volumes(folder) == [str(folder / name) for name in final]
+    for name in final:
+        found = np.asarray(nib.load(folder / name).dataobj)  # fails for a file that ends early
+        if values is not None:
+            assert found.shape == values.shape and np.ptp(found - values) == 0
+    return final, parts
+
+
+def test_killed_while_saving(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER], cwd=ROOT, stdin=pipe, stdout=pipe, encoding="utf-8", bufsize=1
+    ) as writer:
+        assert writer.stdin and writer.stdout
+        values, interrupted, replaced = None, 0, 0
+        for k in range(KILLS):
+            folder = tmp_path / str(k % 4)  # some with files of runs before
+            old = {name: (folder / name).stat().st_mtime_ns for name in check_whole(folder)[0]}
+            before = len(check_whole(folder)[1])
+            print(folder, file=writer.stdin, flush=True)
+            child = int(writer.stdout.readline())
+            wait_for(folder)
+            if values is None:  # once it is given time for one file
+                wait_for(folder / "0_interp.nii.gz")
+                values = np.asarray(nib.load(folder / "0_interp.nii.gz").dataobj)
+            time.sleep(rng.uniform(0, 0.25))
+            os.kill(child, signal.SIGKILL)
+            assert writer.stdout.readline() == "ended\n"
+            final, parts = check_whole(folder, values)
+            interrupted += len(parts) - before
+            replaced += sum((folder / name).stat().st_mtime_ns != time for name, time in old.items())
+            assert len(parts) - before <= 1 and set(old) <= set(final)
+        writer.stdin.close()
+    assert writer.returncode == 0
+    assert interrupted >= KILLS // 2 and replaced > 0  # else nothing was tested

@@ -46,8 +46,11 @@ GRAY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
 
 
 def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), **settings: object) -> Result:
-    """What ``python -m monai.bundle run`` does, in this process; two underscores stand for the # of a key."""
-    stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    """What ``python -m monai.bundle run`` does, in this process; two underscores stand for the # of a key.
+
+    As in a notebook, it leaves the errors of other programs alone.
+    """
+    stdout, stderr, status, hook = io.StringIO(), io.StringIO(), 0, sys.excepthook
     config = [str(BUNDLES / bundle / f"{name}.json") for name in ("inference", *overlays)]
     given = {"ckpt": str(weights), "device": "$torch.device('cpu')", "progress": False, **settings}
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -61,6 +64,7 @@ def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), 
         except Exception as error:  # what the hook that the command line has installed does
             report(error)
             status = 1
+    assert sys.excepthook is hook
     return Result(status, stdout.getvalue(), stderr.getvalue())
 
 

@@ -19,14 +19,11 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import logging
 import os
 import pydoc
 import re
 import shlex
-import shutil
 import warnings
-from collections.abc import Iterator
 from configparser import ConfigParser as IniParser
 from pathlib import Path
 from typing import Any
@@ -36,24 +33,11 @@ import nibabel as nib
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
-from torch import nn
 
 from monai_sliceinterp.zoo import bundle_files, check_bundle
 from monai_sliceinterp.zoo.metadata import REQUIRED_KEYS
 from tests.bundles.bundle_cases import CASES
-from tests.bundles.bundle_commands import (
-    BUNDLES,
-    ROOT,
-    Command,
-    content,
-    files_of,
-    names,
-    overlays_of,
-    parameters,
-    parser_of,
-    run_named,
-    save_scan,
-)
+from tests.bundles.bundle_commands import BUNDLES, ROOT, content, names, overlays_of, parameters, parser_of, save_scan
 
 NAMES = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
 EVERY = pytest.mark.parametrize("bundle", NAMES)
@@ -280,67 +264,6 @@ def test_properties_of_inference(bundle: str, tmp_path: Path) -> None:
     workflow.finalize()
     image = nib.load(out / "scan_interp.nii.gz")
     assert image.shape == (14, 13, 13) and image.header.get_zooms() == (1, 1, 1)  # 4 mm to 1 mm
-
-
-def test_other_places_in_a_checkout(weights: Path, tmp_path: Path) -> None:
-    """Training inside the bundle's folder, and a config in the folder of links."""
-    phantoms = {"phantoms#num_phantoms": 3, "phantoms#shape": "[32,32,9]"}
-    tiny = {**phantoms, "patch_size": 32, "max_epochs": 1, "val_interval": 1, "output_dir": tmp_path / "inside"}
-    given = {"input": save_scan(tmp_path / "scan.nii.gz"), "factor": 2, "ckpt": weights, "output_dir": tmp_path}
-    commands = {
-        "inside": Command("train.json", tiny, BUNDLES / "asi", python_path=str(ROOT)),
-        "configs": Command("bundles/asi/configs/inference.json", given),
-    }
-    for result in run_named(commands).values():
-        result.check_success()
-        assert " ERROR " not in result.stdout
-    assert (tmp_path / "inside" / "model.pt").is_file()
-    assert nib.load(tmp_path / "scan_interp.nii.gz").shape == (20, 24, 11)
-
-
-@pytest.fixture
-def keep_logging() -> Iterator[None]:
-    """A bundle's logging.conf replaces the handlers of the process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-@pytest.fixture(scope="module")
-def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundles in another folder, as downloads would be: real files, and nothing beside configs/ and models/."""
-    folder = tmp_path_factory.mktemp("copies")
-    for bundle in NAMES:
-        for part in ("configs", "models"):
-            shutil.copytree(BUNDLES / bundle / part, folder / bundle / part)
-    return folder
-
-
-@pytest.mark.usefixtures("keep_logging")
-@pytest.mark.parametrize("options", [{}, {"workflow_type": "inference"}], ids=["default", "inference"])
-@EVERY
-def test_load(
-    bundle: str,
-    options: dict[str, str],
-    copies: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    """From any folder, started in any other: the network with the shipped weights; nothing is written, no error."""
-    before = files_of(copies)
-    monkeypatch.chdir(tmp_path)
-    network = monai.bundle.load(bundle, bundle_dir=copies, device="cpu", progress=False, **options)
-    expected = torch.load(BUNDLES / bundle / "models" / "model.pt", weights_only=True)
-    assert isinstance(network, nn.Module)
-    assert type(network) is type(parser_of(bundle, "inference").get_parsed_content("network_def"))
-    assert network.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
-    assert files_of(copies) == before and not names(tmp_path)
-    printed = "".join(capfd.readouterr())
-    assert "Traceback" not in printed and "ERROR" not in printed
 
 
 @EVERY

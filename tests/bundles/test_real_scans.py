@@ -44,9 +44,6 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
     for name, case in CASES.items():
         options = {"input": root / "series", "output_dir": root / name, "spacing": 2.5, "label": root / "label.nii.gz"}
         commands[name] = bundle_command(name, "inference", case.overlays, {**options, **ALL})
-    again = {"input": root / "series", "output_dir": root / "asi", "spacing": 2.5}
-    commands["again"] = bundle_command("asi", "inference", (), again)
-    commands["replaced"] = bundle_command("asi", "inference", (), {**again, "overwrite": "true"})
     return root, run_forked(commands)
 
 
@@ -95,9 +92,3 @@ def test_label_on_the_same_grid(name: str, outputs: tuple[Path, dict[str, Result
     places = [2 * k for k in range(SHAPE[2]) if k != MISSING]
     np.testing.assert_array_equal(values[..., places], voxels(root / "label.nii.gz"))
     assert set(np.unique(values)) == {0, 1}
-
-
-def test_nothing_is_replaced_unasked(outputs: tuple[Path, dict[str, Result]]) -> None:
-    _, results = outputs
-    results["again"].check_error("series_interp.nii.gz: exists already", "--overwrite true", failed=1)
-    results["replaced"].check_success()

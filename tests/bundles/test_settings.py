@@ -194,7 +194,9 @@ def test_networks_of_vts_overlays() -> None:
     assert type(default) is type(small) is type(whole) is VTSGenerator
     assert parameters(whole) == parameters(default) and not whole.high_frequency and default.high_frequency
     assert 3 < parameters(default) / parameters(small) < 4.2  # half as wide
-    assert type(part_of("vts", "network_def", "srcnn")) is SRCNN3D
+    assert (
+        type(part_of("vts", "network_def", "srcnn")) is SRCNN3D and content("vts", "srcnn")["adversarial_weight"] == 0
+    )
     pix2pix = part_of("vts", "network_def", "pix2pix")
     assert type(pix2pix) is Pix2Pix3D and pix2pix.multiple == content("vts", "train")["patch_size"]
 

@@ -439,18 +439,6 @@ def test_variants_of_hrinet_differ_in_the_second_stage(overlays: Training) -> No
         assert different_keys(ends[k], ends[k - 1])
 
 
-@pytest.mark.parametrize("overlays", ["vts"], indirect=True)
-def test_no_adversarial_loss_leaves_the_discriminator_alone(overlays: Training) -> None:
-    """It has not seen a batch, and its optimizer has not taken a step."""
-    assert content("vts", "srcnn")["adversarial_weight"] == 0
-    alone, against = (state(overlays.root / name / "checkpoint.pt") for name in ("srcnn", "no_hf"))
-    assert not moments(alone["discriminator_optimizer"]) and moments(against["discriminator_optimizer"])
-    untouched = parser_of("vts", "train", "srcnn", channels=[4, 8, 16, 32]).get_parsed_content("discriminator_def")
-    assert_identical(statistics(alone["discriminator"]), statistics(untouched.state_dict()))
-    assert different_keys(statistics(against["discriminator"]), statistics(untouched.state_dict()))
-    assert moments(alone["optimizer"])
-
-
 def test_rates_of_the_paper(overlays: Training) -> None:
     """Adam with its moments, at a constant rate."""
     found = {}

@@ -29,6 +29,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.bundles.bundle_cases import SAINT_TINY
+from tests.bundles.bundle_cases import options as typed
 from tests.bundles.bundle_commands import (
     Result,
     assert_identical,
@@ -54,7 +56,7 @@ VALIDATION = 3  # volumes: one process has two of them, the other one
 
 @dataclass(frozen=True)
 class Bundle:
-    """How a bundle is trained; two underscores in an option stand for the # of a key.
+    """How a bundle is trained.
 
     Attributes:
         training: number of volumes that are trained on.
@@ -84,18 +86,13 @@ BUNDLES = {
     "asi": Bundle(
         training=8,
         size=(16, 16, 3),
-        options={
-            "max_epochs": EPOCHS,
-            "val_interval": 1,
-            "samples_per_volume": 1,
-            "patch_size": 16,
-            "train__random_transforms__2__prob": 0,  # contrast
-            "norm_warmup_epochs": 0,
-            "network_def__channels": "[4,8]",
-            "network_def__latent_channels": 8,
-        },
-        alone={"batch_size": 4, "train__dataloader__shuffle": False},
-        shared={"batch_size": 2, "train__sampler__shuffle": False},
+        options=typed(
+            f"--max_epochs {EPOCHS} --val_interval 1 --samples_per_volume 1 --patch_size 16 --norm_warmup_epochs 0 "
+            "--train#random_transforms#2#prob 0 "  # contrast
+            "--network_def#channels [4,8] --network_def#latent_channels 8"
+        ),
+        alone=typed("--batch_size 4 --train#dataloader#shuffle False"),
+        shared=typed("--batch_size 2 --train#sampler#shuffle False"),
         stages={".": "resumable"},
         losses={".": ["train_loss"]},
     ),
@@ -103,52 +100,32 @@ BUNDLES = {
     "saint": Bundle(
         training=4,
         size=(3, 16, 9),
-        options={
-            "max_epochs": EPOCHS,
-            "val_interval": 1,
-            "rfn_epochs": EPOCHS,
-            "rfn_val_interval": 1,
-            "batch_size": 2,
-            "patch_size": 16,
-            "fusion__preprocessing": "$@slice_blocks(num_samples=2, patch_size=(3, 16), num_slices=3)",
-            "num_slices": 3,
-            "factors": "[4]",
-            "max_thickness": 0,
-            "any_axis": False,
-            **{f"network_def__{part}__{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")},
-        },
-        alone={
-            "train__dataloader__batch_size": 2,
-            "fusion__dataloader__batch_size": 2,
-            "train__dataloader__shuffle": False,
-            "fusion__dataloader__shuffle": False,
-        },
-        shared={"train__data_sampler__shuffle": False, "fusion__data_sampler__shuffle": False},
+        options=typed(
+            f"--max_epochs {EPOCHS} --val_interval 1 --rfn_epochs {EPOCHS} --rfn_val_interval 1 --batch_size 2 "
+            "--patch_size 16 --num_slices 3 --factors [4] --max_thickness 0 --any_axis False "
+            "--fusion#preprocessing '$@slice_blocks(num_samples=2, patch_size=(3, 16), num_slices=3)'"
+        )
+        | SAINT_TINY,
+        alone=typed(
+            "--train#dataloader#batch_size 2 --fusion#dataloader#batch_size 2 "
+            "--train#dataloader#shuffle False --fusion#dataloader#shuffle False"
+        ),
+        shared=typed("--train#data_sampler#shuffle False --fusion#data_sampler#shuffle False"),
         stages={"ami": "train#resumable", "rfn": "fusion#resumable"},
         losses={"ami": ["train_loss"], "rfn": ["train_loss"]},
     ),
     "vts": Bundle(
         training=8,
         size=(24, 24, 24),
-        options={
-            "max_epochs": EPOCHS,
-            "val_interval": 1,
-            "crops_per_volume": 1,
-            "patch_size": 16,
-            "pixdim": "[0,0,0]",
-            "factors": "[4]",
-            "sigma_range": "[1.6,1.6]",
-            "noise_range": "[0,0]",
-            "train__degradation__0__random_phase": False,
-            "thin_sigma_range": "[0,0]",
-            "thin_noise_prob": 0,
-            "smooth_prob": 0,
-            "norm_warmup_epochs": 0,
-            "discriminator_channels": "[8]",  # the first layer of a discriminator has no normalization
-            "adversarial_weight": 10,
-        },
-        alone={"batch_size": 4, "train__dataloader__shuffle": False},
-        shared={"batch_size": 2, "train__data_sampler__shuffle": False},
+        options=typed(
+            f"--max_epochs {EPOCHS} --val_interval 1 --crops_per_volume 1 --patch_size 16 --pixdim [0,0,0] "
+            "--factors [4] --sigma_range [1.6,1.6] --noise_range [0,0] --train#degradation#0#random_phase False "
+            "--thin_sigma_range [0,0] --thin_noise_prob 0 --smooth_prob 0 --norm_warmup_epochs 0 "
+            "--discriminator_channels [8] "  # the first layer of a discriminator has no normalization
+            "--adversarial_weight 10"
+        ),
+        alone=typed("--batch_size 4 --train#dataloader#shuffle False"),
+        shared=typed("--batch_size 2 --train#data_sampler#shuffle False"),
         stages={".": "train#resumable"},
         losses={".": ["loss", "reconstruction", "adversarial", "discriminator"]},
         overlays=["small"],
@@ -159,25 +136,15 @@ BUNDLES = {
     "hrinet": Bundle(
         training=2,
         size=(24, 24, 5),
-        options={
-            "max_epochs": EPOCHS,
-            "stage2_epochs": EPOCHS,
-            "val_interval": 1,
-            "samples_per_volume": 1,
-            "samples_per_epoch": 4,
-            "num_slices": 5,
-            "patch_size": 24,
-            "val_factor": 4,
-            "channels": "[4,4]",
-            "latent_channels": "[2,2]",
-            "shortcut": False,  # beside it the gradients of all else are as small as rounding errors
-            "patch_critic_channels": 4,
-            "patch_critic_def__norm": "INSTANCE",
-            "constraint_weight": 1e-9,
-            "adversarial_weight": 0.01,
-        },
-        alone={"batch_size": 4, "train__dataloader__shuffle": False},
-        shared={"batch_size": 2, "train__data_sampler__shuffle": False},
+        options=typed(
+            f"--max_epochs {EPOCHS} --stage2_epochs {EPOCHS} --val_interval 1 --samples_per_volume 1 "
+            "--samples_per_epoch 4 --num_slices 5 --patch_size 24 --val_factor 4 --channels [4,4] "
+            "--latent_channels [2,2] --patch_critic_channels 4 --patch_critic_def#norm INSTANCE "
+            "--shortcut False "  # beside it the gradients of all else are as small as rounding errors
+            "--constraint_weight 1e-9 --adversarial_weight 0.01"
+        ),
+        alone=typed("--batch_size 4 --train#dataloader#shuffle False"),
+        shared=typed("--batch_size 2 --train#data_sampler#shuffle False"),
         stages={"stage1": "train#resumable", "stage2": "refine#resumable"},
         losses={"stage1": ["loss", "content"], "stage2": ["loss", "content", "adversarial", "patch_critic"]},
         overlays=["perceptual"],

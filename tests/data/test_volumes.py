@@ -263,12 +263,6 @@ class TestTrainingVolumes:
         assert training_volumes([str(tmp_path / "data" / "p1")], tmp_path / "phantoms") == files[:1]
         assert not (tmp_path / "phantoms").exists()
 
-    def test_missing(self, tmp_path):
-        check_error("no such file or folder", training_volumes, tmp_path / "no", tmp_path / "phantoms")
-        (tmp_path / "empty").mkdir()
-        check_error("no image in this folder", training_volumes, str(tmp_path / "empty"), tmp_path / "phantoms")
-        assert not (tmp_path / "phantoms").exists()
-
 
 class TestVolumesPerBatch:
     @pytest.mark.parametrize(("batch", "samples", "volumes"), [(12, 4, 3), (8, 8, 1), (5, 1, 5)])

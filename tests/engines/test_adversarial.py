@@ -23,18 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_sliceinterp.engines import ConditionalGANTrainer, CriticTrainer, PrepareConditionalPairs
-from monai_sliceinterp.networks.nets import VTSDiscriminator, VTSGenerator
-from tests.engines.helpers import (
-    GAN_LOSSES,
-    Wrapper,
-    bce,
-    gan_batches,
-    gan_networks,
-    gan_trainer,
-    same,
-    trained_log,
-    weights,
-)
+from tests.engines.helpers import Wrapper, bce, gan_batches, gan_networks, gan_trainer, same, trained_log, weights
 
 
 def least_squares(logits, real):
@@ -115,32 +104,6 @@ class TestUpdates:
         else:
             torch.testing.assert_close(steps[0][0], steps[1][0])
 
-    @pytest.mark.parametrize("criterion", CRITERIA)
-    def test_learns(self, criterion):
-        """Blurred volumes get sharper: the error falls well below that of the input.
-
-        With these settings it falls to 0.61 to 0.68 of it, whatever the seed and the machine's way of rounding.
-        """
-        torch.manual_seed(0)
-        networks = {
-            "generator": VTSGenerator((8, 8), residual_scale=1.0),
-            "discriminator": VTSDiscriminator((4, 4)),
-        }
-        settings = {"adversarial_loss": PatchAdversarialLoss(criterion=criterion), "reconstruction_weight": 100.0}
-        batches = gan_batches(4, 4)
-        log = trained_log(gan_trainer(networks, batches, 60, (1e-2, 1e-3), **settings))
-        blurred = sum((batch["image"] - batch["label"]).abs().mean().item() for batch in batches) / 4
-        found = sum(values["reconstruction"] for values in log[-4:]) / 4
-        assert 0.15 < blurred < 0.3 and found < 0.75 * blurred, (blurred, found)
-
-    def test_discriminator_learns(self):
-        """It learns to distinguish the results of a generator that does not learn from the truth."""
-        torch.manual_seed(0)
-        networks = {"generator": VTSGenerator((2, 2)), "discriminator": VTSDiscriminator((4, 4))}
-        log = trained_log(gan_trainer(networks, gan_batches(2, 4), 30, (0.0, 1e-2)))
-        assert log[0]["discriminator"] > 0.55 and log[-1]["discriminator"] < 0.35
-        assert log[-1]["adversarial"] > 2 * log[0]["adversarial"]
-
 
 class Spy(nn.Module):
     """Discriminator that records what it sees."""
@@ -198,11 +161,6 @@ class TestSeen:
         for values in log:
             assert set(values) == {"loss", "reconstruction"}
             assert values["loss"] == pytest.approx(10 * values["reconstruction"], rel=1e-6)
-
-    def test_whole_volumes(self):
-        """A discriminator with one number per volume."""
-        networks = gan_networks() | {"discriminator": VTSDiscriminator((2, 4), whole=True)}
-        assert [set(values) for values in trained_log(gan_trainer(networks))] == [GAN_LOSSES] * 3
 
     def test_inferer(self):
         class Half(Inferer):

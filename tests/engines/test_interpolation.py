@@ -26,7 +26,7 @@ from torch import nn
 
 from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.engines import interpolate_volumes
-from monai_sliceinterp.inferers import LatentSliceInferer, SplineSliceInferer
+from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import (
     InvertibleScaleIntensityRangePercentilesd,
@@ -107,46 +107,11 @@ class TestInterpolateVolumes:
         assert [line.split(":")[0] for line in failed] == [f"[{k}/10] failed" for k in (1, 3, 5, 7, 9)]
         assert "b.nii.gz -> " in done[0] and "b_interp.nii.gz (16x15x9, 1 x 1 x 2 mm)" in done[0]
 
-    def test_all_good(self, tmp_path, capsys):
-        values = [write_scan(tmp_path / f"{k}.nii", seed=k, shape=(12, 12, 3 + k)) for k in range(3)]
-        torch.manual_seed(0)
-        inferer = LatentSliceInferer(factor=3, value_range=(0.0, 1.0))
-        written = run(tmp_path, tmp_path / "out", inferer, build().eval())
-        assert written == [str(tmp_path / "out" / f"{k}_interp.nii.gz") for k in range(3)]
-        for path, observed in zip(written, values, strict=True):
-            found = np.asarray(nib.load(path).dataobj)
-            assert found.shape == (12, 12, 3 * (observed.shape[2] - 1) + 1)
-            np.testing.assert_array_equal(found[..., ::3], observed)
-        assert capsys.readouterr().err == ""
-
     def test_reports_frames(self, tmp_path, capsys):
         write_scan(tmp_path / "cine.nii", shape=(12, 12, 4, 5))
         (path,) = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
         assert nib.load(path).shape == (12, 12, 7, 5)
         assert "(12x12x7x5, 1 x 1 x 2 mm)" in capsys.readouterr().out
-
-    def test_only_the_failed_file_is_named(self, tmp_path):
-        """A message without the file's name gets it in front."""
-        write_scan(tmp_path / "x.nii")
-        with pytest.raises(SystemExit) as caught:
-            run([str(tmp_path / "x.nii")], tmp_path / "out", LatentSliceInferer(factor=2), nn.Identity())
-        expected = f"error: 1 of 1 inputs failed: {tmp_path / 'x.nii'}: expected a network with encode, mix and decode"
-        assert caught.value.code.startswith(expected)
-        assert not (tmp_path / "out").exists()
-
-    def test_killed_while_writing(self, tmp_path, monkeypatch):
-        """What is not whole never gets the final name."""
-        write_scan(tmp_path / "x.nii")
-
-        def killed(image, path):
-            with open(path, "wb") as file:
-                file.write(b"half")
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(nib, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run([str(tmp_path / "x.nii")], tmp_path / "out", SplineSliceInferer(factor=2))
-        assert list((tmp_path / "out").iterdir()) == []
 
     def test_out_of_memory_is_one_failure(self, tmp_path, capsys):
         class Hungry(SplineSliceInferer):
@@ -239,14 +204,3 @@ class TestResume:
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "1 of 3 inputs are finished already"
         assert [line.split()[0] for line in lines[1:]] == ["[2/3]", "[3/3]"]
-
-    def test_without_it_all_are_done(self, tmp_path, capsys):
-        write_scan(tmp_path / "a.nii")
-        first = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
-        with pytest.raises(SystemExit, match="1 of 1 inputs failed: .*exists already"):
-            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
-        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == []
-        assert "1 of 1 inputs are finished already" in capsys.readouterr().out
-        Path(first[0]).unlink()
-        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), resume=True) == first
-        assert run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), overwrite="true") == first

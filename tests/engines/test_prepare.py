@@ -59,16 +59,6 @@ def test_missing_condition():
 
 
 class TestPrepareSlicePairs:
-    @pytest.mark.parametrize("channels", [1, 2])
-    def test_batch(self, channels):
-        batch = {
-            "image": rand(4, 2 * channels, 8, 9),
-            "label": rand(4, channels, 8, 9, seed=1),
-            "alpha": rand(4, seed=2),
-        }
-        image, target, _, kwargs = PrepareSlicePairs()(batch)
-        assert torch.equal(target, torch.cat([image, batch["label"]], dim=1)) and kwargs["reconstruct"] is True
-
     def test_with_network_and_loss(self):
         network = ASIAutoencoder(channels=(2,), latent_channels=3).eval()
         batch = {"image": rand(4, 2, 8, 8), "label": rand(4, 1, 8, 8, seed=1), "alpha": torch.full((4,), 0.5)}

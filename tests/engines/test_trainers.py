@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import ignite.distributed as idist
 import pytest
 import torch
 from ignite.engine import Events
@@ -126,18 +125,6 @@ class TestEveryTrainer:
         trainer.run()
         assert same(states[0], states[1]) and not same(states[1], states[2])
 
-    def test_own_parameters_only(self, kind):
-        """With the others' rates at zero, only one network's parameters move, all of them."""
-        for moving in kind.networks():
-            networks = kind.networks()
-            before = all_weights(networks)
-            rates = {name: 0.05 * (name == moving) for name in networks}
-            kind.trainer(networks, kind.batches(1), rates=tuple(rates.values()) if kind is GAN else rates).run()
-            for name, network in networks.items():
-                for key, value in network.named_parameters():
-                    assert torch.equal(value, before[f"{name}.{key}"]) is (name != moving), (name, key)
-                assert all(value.requires_grad for value in network.parameters())
-
     def test_output(self, kind):
         networks, batches, outputs = kind.networks(), kind.batches(), []
         trainer = kind.trainer(networks, batches)
@@ -198,16 +185,6 @@ class TestEveryTrainer:
         trainer.run()
         assert trainer.state.output["pred"].dtype == trainer.state.output["image"].dtype == torch.float64
 
-    @pytest.mark.filterwarnings("ignore::FutureWarning")
-    def test_mixed_precision_is_for_gpus(self, kind):
-        results = []
-        for amp in (False, True):
-            networks = kind.networks()
-            torch.manual_seed(1)
-            kind.trainer(networks, amp=amp).run()
-            results.append(all_weights(networks))
-        assert same(*results)
-
     def test_wrappers(self, kind):
         """Same result; the wrapper of a critic sees its own loss alone, that of the first network everything."""
         plain, logs = kind.networks(), []
@@ -219,25 +196,6 @@ class TestEveryTrainer:
         assert same(all_weights(plain), all_weights({name: wrapper.module for name, wrapper in wrapped.items()}))
         assert [wrapper.calls for wrapper in wrapped.values()] == kind.calls
 
-    def test_distributed(self, kind, tmp_path):
-        """DistributedDataParallel, of a single process, gives what unwrapped networks give."""
-        if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-            pytest.skip("needs gloo")
-
-        def run(wrap):
-            networks = kind.networks()
-            trainer = kind.trainer({name: wrap(network) for name, network in networks.items()}, epochs=2)
-            torch.manual_seed(7)
-            return trained_log(trainer), all_weights(networks)
-
-        plain = run(lambda network: network)
-        idist.initialize("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
-        try:
-            wrapped = run(nn.parallel.DistributedDataParallel)
-        finally:
-            idist.finalize()
-        assert len(plain[0]) == 2 * len(kind.batches()) and plain[0] == wrapped[0] and same(plain[1], wrapped[1])
-
     @pytest.mark.parametrize(("saver", "stop"), [(CheckpointSaver, 2), (AtomicCheckpointSaver, 1)])
     def test_resumed_as_if_never_stopped(self, kind, tmp_path, saver, stop):
         """Also with epochs of three iterations, where the step at their start changes from epoch to epoch."""
@@ -245,11 +203,6 @@ class TestEveryTrainer:
         train(kind, stop, tmp_path, saver)
         resumed = train(kind, 4, start=tmp_path / "checkpoint.pt", other_start=5)
         assert same(whole[0], resumed[0]) and len(whole[1]) == 12 and whole[1][3 * stop :] == resumed[1]
-
-    def test_same_seed(self, kind):
-        first, second, other = train(kind, 2), train(kind, 2), train(kind, 2, seed=4)
-        assert same(first[0], second[0]) and first[1] == second[1]
-        assert not same(first[0], other[0]) and first[1] != other[1]
 
     def test_runs_in_parts(self, kind):
         """The same trainer goes on where it stopped."""

@@ -23,6 +23,7 @@ import torch
 from matplotlib.figure import Figure
 
 from monai_sliceinterp.data import write_phantoms
+from monai_sliceinterp.evaluation import presentation
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,11 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "mr"
     write_phantoms(folder, "head", range(3), shape=(24, 22, 9), spacing=(8.0, 8.0, 9.0))
     return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, []))
 
 
 @pytest.fixture

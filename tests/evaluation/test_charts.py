@@ -29,8 +29,7 @@ from monai_sliceinterp import evaluation
 from monai_sliceinterp.evaluation import score_table
 from monai_sliceinterp.evaluation.charts import box_plots, cost_plot, method_colors, parameter_curve
 from monai_sliceinterp.metrics import METRICS
-from tests.evaluation.figures import LONG, METHODS, check_layout, words
-from tests.evaluation.tables import rows
+from tests.evaluation.helpers import LONG, METHODS, check_layout, rows, words
 
 
 def make_table(volumes, protocols, methods, groups=1):

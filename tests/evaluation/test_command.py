@@ -20,24 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from monai.bundle import ConfigParser
 
 from monai_sliceinterp.data import write_phantoms
 from monai_sliceinterp.evaluation import __main__ as command
-from monai_sliceinterp.evaluation import presentation
 from monai_sliceinterp.evaluation.__main__ import main, make_parser
 from monai_sliceinterp.evaluation.harness import Evaluation
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
-from tests.evaluation.tables import read_csv
+from tests.bundles.bundle_commands import BUNDLES, ROOT, parser_of
+from tests.evaluation.helpers import read_csv
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--panels", "0", "--sweep", "0", "--device", "cpu"]
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, []))
 
 
 @pytest.fixture
@@ -173,39 +165,19 @@ class TestRun:
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == f"error: {tmp_path}/none: no such file or folder.\n"
 
-    def test_a_volume_that_fails(self, heads, tmp_path, no_pictures, capsys):
-        """It does not stop the others."""
-        data = tmp_path / "data"
-        data.mkdir()
-        (data / "head_000.nii.gz").symlink_to(heads / "head_000.nii.gz")
-        (data / "broken.nii").write_text("no image")
-        options = ["--data", str(data), "--methods", "linear", "cubic", "--factor", "2", *SMALL]
-        assert main([*options, "--output_dir", str(tmp_path / "out")]) == 1
-        told = capsys.readouterr()
-        assert told.out == f"{tmp_path}/out/report.html\n"
-        lines = told.err.replace("\r", "\n").splitlines()
-        assert len([line for line in lines if line.startswith("failed: ") and "broken.nii" in line]) == 1
-        assert [line for line in lines if "error: " in line] == ["error: 1 failures, see above and in the report"]
-        assert list(read(tmp_path / "out" / "scores.csv")) == [
-            ("head_000", "subsample x2", "linear"),
-            ("head_000", "subsample x2", "cubic"),
-        ]
+    def test_a_volume_that_fails(self, monkeypatch, capsys):
+        result = Evaluation([], ["broken.nii: no image"], Path("report.html"))
+        monkeypatch.setattr(command, "run_evaluation", lambda settings: result)
+        assert main(["--data", "d", "--methods", "linear"]) == 1
+        assert tuple(capsys.readouterr()) == ("report.html\n", "error: 1 failures, see above and in the report\n")
 
 
 def evaluate_bundle(bundle, overlays, data, out, **settings):
     """Run a bundle's own evaluation, as its documentation says."""
-    parser = ConfigParser()
-    folder = ROOT / "bundles" / bundle
-    parser.read_config([folder / "train.json", folder / "evaluate.json", *overlays])
+    folder = BUNDLES / bundle
+    settings |= {"bundle_root": str(folder), "dataset_dir": str(data), "output_dir": str(out)}
+    parser = parser_of(bundle, "train", "evaluate", *overlays, **settings)
     parser.read_meta(folder / "metadata.json")
-    given = {
-        "bundle_root": str(folder),
-        "dataset_dir": str(data),
-        "output_dir": str(out),
-        "device": torch.device("cpu"),
-    }
-    for key, value in {**given, **settings}.items():
-        parser[key] = value
     parser.get_parsed_content("run")
     return read(out / "scores.csv")
 
@@ -223,7 +195,7 @@ class TestSameScoresAsBundles:
         stems = sorted(path.name.split(".")[0] for path in data.iterdir())
         settings |= {"test_subjects": [stems[0]], "validation_subjects": [stems[1]]}
         own = evaluate_bundle(bundle, overlays, data, tmp_path / "own", **settings)
-        texts = ["linear", "cubic", "lanczos", f"{bundle}={ROOT}/bundles/{bundle}{method}"]
+        texts = ["linear", "cubic", "lanczos", f"{bundle}={BUNDLES}/{bundle}{method}"]
         places = ["--data", str(data), "--subjects", stems[0], "--output_dir", str(tmp_path / "command")]
         assert main([*places, "--methods", *texts, *options.split(), *SMALL, "--quick"]) == 0
         found = read(tmp_path / "command" / "scores.csv")
@@ -238,20 +210,18 @@ class TestSameScoresAsBundles:
 
     def test_saint(self, torsos, tmp_path, no_pictures):
         protocols = [{"factor": 3, "fwhm": 0}, {"factor": 3}]
-        overlay = ROOT / "bundles" / "saint" / "small.json"
         options = "--factor 3 --protocol subsample fwhm --crop 20 --body --axis 2"
         settings = {"crop": 20, "axis": 2, "protocols": protocols}
-        found, own = self.compare("saint", [overlay], ",small", torsos, tmp_path, options, **settings)
+        found, own = self.compare("saint", ["small"], ",small", torsos, tmp_path, options, **settings)
         self.assert_same(found, own)
         values = {float(row["psnr_body"]) for row in found.values()}
         assert len(values) == len(found) and np.isfinite(list(values)).all()
 
     def test_vts(self, torsos, tmp_path, no_pictures):
         """What is drawn at random is the same, too."""
-        overlay = ROOT / "bundles" / "vts" / "small.json"
         options = "--factor 4 8 --protocol random --window -2048 2048 --body"
         settings = {"crop": 0, "pixdim": [0, 0, 0]}
-        found, own = self.compare("vts", [overlay], ",small", torsos, tmp_path, options, **settings)
+        found, own = self.compare("vts", ["small"], ",small", torsos, tmp_path, options, **settings)
         self.assert_same(found, own)
 
     def test_asi_scales_by_the_thick_volume(self, heads, tmp_path, no_pictures):

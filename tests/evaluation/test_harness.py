@@ -24,14 +24,14 @@ import pytest
 import torch
 
 from monai_sliceinterp.evaluation import harness, presentation, score_table
-from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
+from monai_sliceinterp.evaluation.harness import run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, curve_points, settings_in_words
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
 from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import METRICS, Metric
-from tests.evaluation.tables import read_csv, rows
+from tests.evaluation.helpers import FakeMetric, read_csv, rows
 
 
 def save(path, seed=0, count=5, low=0.0, high=1000.0):
@@ -44,11 +44,6 @@ def save(path, seed=0, count=5, low=0.0, high=1000.0):
 def make_settings(data, out, methods=("linear", "cubic"), **settings):
     given = {"factors": [2], "quick": True, "panels": 0, "sweep": 0, "device": "cpu", **settings}
     return EvaluationSettings([str(data)], list(methods), out, **given)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, []))
 
 
 NAMES = ["volume", "protocol", "method"]
@@ -67,8 +62,6 @@ class TestSettings:
             ({"sweep": 1}, "sweep must be an integer of at least 2, or 0 for none, got 1"),
             ({"axis": 3}, "axis must be 0, 1 or 2, got 3"),
             ({"perceptual": ["lpips", "fid"]}, "unknown perceptual score 'fid'; expected one of lpips, niqe"),
-            ({"factors": [2, 1]}, "factor must be an integer of at least 2, got 1"),
-            ({"protocols": ["fwmh"]}, "unknown protocol 'fwmh'.*did you mean 'fwhm'"),
         ],
     )
     def test_bad(self, setting, message):
@@ -124,10 +117,6 @@ class TestVolumes:
         save(tmp_path / "more" / "s1" / "anat" / "t1.nii")
         with pytest.raises(ValueError, match=r"t1.nii: cannot be told from .*t1.nii by name; rename it or its folder"):
             self.names(tmp_path)
-
-    def test_none(self, tmp_path):
-        with pytest.raises(ValueError, match="nowhere: no such file or folder"):
-            self.names(tmp_path / "nowhere")
 
 
 class TestRun:
@@ -225,20 +214,6 @@ class TestRun:
         assert capsys.readouterr().err == "failed: a: sweep by b: too hard\n"
         assert "sweep by b: too hard" in result.report.read_text(encoding="utf-8")
 
-    def test_all_fail(self, tmp_path, no_pictures):
-        for name in "ab":
-            save(tmp_path / "data" / f"{name}.nii", count=3)
-        settings = make_settings(tmp_path / "data", tmp_path / "out", factors=[4])
-        with pytest.raises(
-            NothingScoredError, match=r"nothing could be scored on 2 volumes; the first .*a.nii: has 3 sl"
-        ):
-            run_evaluation(settings, progress=False)
-
-    def test_unknown_method_before_anything(self, heads, tmp_path):
-        with pytest.raises(ValueError, match="unknown method 'liner'"):
-            run_evaluation(make_settings(heads, tmp_path / "out", ["linear", "liner"]), progress=False)
-        assert not (tmp_path / "out").exists()
-
     def test_baselines(self, heads, tmp_path, no_pictures):
         settings = make_settings(heads, tmp_path, ["linear", "cubic", "lanczos"], baselines=["lanczos"])
         run_evaluation(settings, progress=False)
@@ -247,24 +222,12 @@ class TestRun:
 
     def test_perceptual(self, heads, tmp_path, no_pictures, monkeypatch):
         made = []
-
-        class Metric:
-            def __init__(self, name, device):
-                made.append((name, device))
-
-            def reset(self):
-                pass
-
-            def __call__(self, pred, truth):
-                pass
-
-            def aggregate(self):
-                return torch.tensor(0.25)
-
-        monkeypatch.setattr(harness, "PerceptualMetric", Metric)
+        monkeypatch.setattr(
+            harness, "PerceptualMetric", lambda name, device: made.append((name, device)) or FakeMetric()
+        )
         result = run_evaluation(make_settings(heads, tmp_path, perceptual=["niqe"]), progress=False)
         assert made == [("niqe", torch.device("cpu"))]
-        assert (result.scores["niqe"] == 0.25).all() and result.scores["lpips"].isna().all()
+        assert result.scores["niqe"].tolist() == [1, 2, 3, 4, 5, 6] and result.scores["lpips"].isna().all()
         assert "niqe" in {row["metric"] for row in read_csv(tmp_path / "summary.csv")}
 
 

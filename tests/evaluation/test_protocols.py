@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from skimage.metrics import structural_similarity
 
 from monai_sliceinterp.evaluation import BASELINES, compare, make_protocols, read_protocols
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS
@@ -220,15 +219,9 @@ class TestDraws:
         assert same(calls[0], calls[1])
         assert len({float(call.meta["slice_thickness"]) for call in calls[1:]}) == 3
 
-    def test_defaults_are_the_degraders(self):
-        """Slabs of 0 to 3.2 voxels, no noise."""
-        calls, _ = given([make_volume() for _ in range(30)], [{"factor": 4, "random": {}}])
-        sigmas = [float(call.meta["slice_thickness"]) / 1.5 / 2.35482 for call in calls]
-        assert 0 <= min(sigmas) < 0.5 and 2.7 < max(sigmas) <= 3.2
-        (thick,), _ = given([constant(0.5, 12, 23)], [{"factor": 4, "random": {}}])
-        torch.testing.assert_close(thick.as_tensor(), torch.full((1, 1, 12, 12, thick.shape[-1]), 0.5))
-
-    @pytest.mark.parametrize("settings", [{"sigma_range": [0.5, 3]}, {"fwhm_range": [4.5, 4.5], "profiles": ["box"]}])
+    @pytest.mark.parametrize(
+        "settings", [{}, {"sigma_range": [0.5, 3]}, {"fwhm_range": [4.5, 4.5], "profiles": ["box"]}]
+    )
     def test_degraders_alone_do_the_same(self, settings):
         """The oracle of this file: the thick volume belongs to its phase and width by the affine and the metadata."""
         thin = make_volume(40)["image"]
@@ -261,7 +254,7 @@ class TestScores:
         assert phases == ({0, 1, 2, 3} if random_phase else {0})
 
     def test_all_slices_are_scored(self):
-        """By hand, with slices at observed positions that are wrong, and the slices past the last one left out."""
+        """Also those at observed positions, which are wrong here, but none past the last one."""
         volume = make_volume(24, channels=2)
         volume["image"][:, 7:] *= 0.2
         calls: list = []
@@ -270,20 +263,11 @@ class TestScores:
         pred = 0.9 * SplineSliceInferer(factor=4, mode="cubic")(calls[0])[0].as_tensor()
         span = slice(phase_of(calls[0]), phase_of(calls[0]) + pred.shape[-1])
         truth, body = volume["image"].as_tensor()[..., span], body_mask(volume["image"], 0.3)[..., span]
-        error = (pred.clamp(0, 1) - truth).double() ** 2
-        *_, found = scores.itertuples()
-        assert found.psnr == pytest.approx(-10 * math.log10(error.mean()), rel=1e-6)
-        assert found.psnr_volume == pytest.approx(found.psnr, rel=1e-6)
-        between = [k for k in range(pred.shape[-1]) if k % 4]
-        assert abs(found.psnr + 10 * math.log10(error[..., between].mean())) > 0.05
         assert 0.2 < body.float().mean() < 0.95
-        assert found.psnr_body == pytest.approx(-10 * math.log10(error[body].mean()), rel=1e-5)
-        by_hand = score_volume(pred, truth, 4, body=body, include_observed=True)
-        assert found.ssim_body == by_hand["ssim_body"] and abs(found.ssim_body - found.ssim) > 0.01
-        images = [np.moveaxis(x.numpy(), -1, 0).reshape(-1, 14, 13) for x in (truth, pred)]
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-        ssim = np.mean([structural_similarity(*pair, **options) for pair in zip(*images, strict=True)])
-        assert found.ssim == pytest.approx(ssim, abs=1e-5)
+        *_, found = scores.itertuples()
+        whole, between = (score_volume(pred, truth, 4, body=body, include_observed=flag) for flag in (True, False))
+        assert {name: getattr(found, name) for name in whole} == whole
+        assert all(abs(whole[name] - between[name]) > 1e-3 for name in ("psnr", "ssim", "psnr_body", "ssim_body"))
 
     def test_other_protocols_score_what_is_synthesized(self):
         """Beside a random one, too."""
@@ -308,19 +292,3 @@ class TestScores:
         alphas = np.arange(factor * (thick.shape[-1] - 1) + 1) % factor / factor
         expected = -20 * math.log10(sigma) - 10 * math.log10(np.mean(alphas**2 + (1 - alphas) ** 2))
         assert scores["method"][0] == "linear" and scores["psnr"][0] == pytest.approx(expected, abs=0.3)
-
-    def test_noise_differs_between_volumes(self):
-        protocol = {"factor": 4, "random": {"sigma_range": [0, 0], "noise_range": [0.01, 0.01], "random_phase": False}}
-        pair, _ = given([constant(0.5, 16)] * 2, [protocol])
-        assert abs(np.corrcoef(*(thick.flatten().numpy() for thick in pair))[0, 1]) < 0.15
-
-    @pytest.mark.parametrize(
-        ("num_slices", "factors"), [(2, []), (4, []), (5, [4]), (8, [4]), (9, [4, 8]), (12, [4, 8])]
-    )
-    def test_too_few_slices(self, num_slices, factors):
-        protocols = [{**RANDOM, "factor": factor} for factor in (4, 8)]
-        for number in range(4):  # whatever the phase drawn
-            volumes = [*[make_volume(2)] * number, make_volume(num_slices)]
-            scores = compare(volumes, {}, protocols, progress=False)
-            assert scores["protocol"].tolist() == [f"random x{k}" for k in factors for _ in BASELINES]
-            assert np.isfinite(scores["psnr"]).all()

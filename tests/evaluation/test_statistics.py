@@ -9,17 +9,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The table of scores, means and tests; the tests' arithmetic against counting, SciPy and the normal distribution."""
+"""The table of scores, means and tests; the tests' arithmetic against counting and the normal distribution."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from monai_sliceinterp.evaluation import (
     bootstrap_interval,
@@ -32,7 +30,7 @@ from monai_sliceinterp.evaluation import (
     write_table,
 )
 from monai_sliceinterp.metrics import METRICS
-from tests.evaluation.tables import read_csv, rows
+from tests.evaluation.helpers import read_csv, rows
 
 LINEAR = [20.0, 25.0, 30.0, 22.0, 28.0]
 CUBIC = [21.0, 24.0, 31.0, 23.0, 27.5]
@@ -85,17 +83,11 @@ class TestTests:
         pairs = [(metric, baseline) for metric in ("psnr", "ssim") for baseline in ("linear", "cubic")]
         assert tests[["metric", "baseline"]].values.tolist() == [list(pair) for pair in pairs]
 
-    @pytest.mark.parametrize("metric", ["rmse", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"])
-    def test_smaller_is_better(self, metric):
-        scores = rows({"linear": [3.0, 4.0, 5.0], "mine": [1.0, 3.5, 4.0]}, metric)
-        (test,) = outcomes(scores, metrics=[metric])
+    def test_smaller_is_better(self):
+        scores = rows({"linear": [3.0, 4.0, 5.0], "mine": [1.0, 3.5, 4.0]}, "rmse_body")
+        (test,) = outcomes(scores, metrics=["rmse_body"])
         assert test.mean_difference == pytest.approx(3.5 / 3) and test.wins == 3 and test.p_value == 1 / 8
         assert 0 < test.low < test.high
-
-    @pytest.mark.parametrize("metric", ["psnr_body", "ssim_volume", "vif_coronal"])
-    def test_larger_is_better(self, metric):
-        (test,) = outcomes(rows({"linear": [3.0, 4.0], "mine": [1.0, 4.5]}, metric), metrics=[metric])
-        assert test.mean_difference == -0.75 and test.wins == 1 and test.p_value == 3 / 4
 
     def test_pairs_are_of_the_same_volume(self):
         """Whatever the order of the scores."""
@@ -237,39 +229,12 @@ class TestTable:
         assert (tmp_path / "rows.csv").read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def by_counting(difference):
-    """The exact one-sided p-value: which share of all sign patterns has a rank sum as large."""
-    values = [value for value in difference if value != 0]
-    ranks = stats.rankdata(np.abs(values))
-    found = sum(rank for rank, value in zip(ranks, values, strict=True) if value > 0)
-    patterns = itertools.product((0, 1), repeat=len(ranks))
-    return np.mean([np.dot(ranks, pattern) >= found for pattern in patterns])
-
-
 class TestSignedRank:
     def test_differences(self):
         found = paired_difference([1.0, inf, 3.0, inf, -inf], [3.0, 2.0, inf, inf, -inf])
         assert found.tolist() == [-2.0, inf, -inf, 0.0, 0.0]
         found = paired_difference([3, 4], [1, 4])
         assert found.tolist() == [2.0, 0.0] and found.dtype == np.float64
-
-    @pytest.mark.parametrize("n", [1, 2, 5, 10, 25])
-    def test_all_better(self, n):
-        """One of the 2^n patterns of signs."""
-        assert signed_rank_p_value(0.1 * np.arange(1, n + 1)) == pytest.approx(0.5**n, rel=1e-9)
-
-    @pytest.mark.parametrize(
-        "difference",
-        [
-            [1.0, -2.0, 3.0, 4.0, 5.0],  # rank 2 lost: patterns that lose {}, {1} or {2}, 3 of 32
-            [-1.0, 2.0, 3.0, 4.0, 5.0],
-            [-5.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0],
-            [-2.0, -1.0, 0.5],
-            [-1.0, -2.0, -3.0],
-        ],
-    )
-    def test_by_counting(self, difference):
-        assert signed_rank_p_value(difference) == pytest.approx(by_counting(difference), rel=1e-9)
 
     @pytest.mark.parametrize(
         ("difference", "expected"),
@@ -280,17 +245,11 @@ class TestSignedRank:
             # ranks 1.5, 1.5, 3, 4, the loss of 1.5: sums of losses up to 1.5 are {}, and either 1.5
             ([-1.0, 1.0, 2.0, 3.0], 3 / 16),
             ([0.0, 0.0], 1.0),
+            ([inf, 1.0, -2.0, 3.0], 3 / 16),  # an exact result has the highest rank
         ],
     )
     def test_on_paper(self, difference, expected):
         assert signed_rank_p_value(difference) == pytest.approx(expected)
-
-    def test_as_scipy(self):
-        difference = np.random.default_rng(0).normal(0.3, 1, 30)
-        assert signed_rank_p_value(difference) == stats.wilcoxon(difference, alternative="greater").pvalue
-        assert signed_rank_p_value(-difference) == stats.wilcoxon(difference, alternative="less").pvalue
-        # an exact result has the highest rank
-        assert signed_rank_p_value([inf, 1.0, -2.0, 3.0]) == signed_rank_p_value([9.0, 1.0, -2.0, 3.0])
 
 
 class TestHolm:
@@ -313,26 +272,13 @@ class TestHolm:
 
 
 class TestBootstrap:
-    def test_covers(self):
-        """About 95 of 100 intervals hold the true mean, about half of those at a level of 0.5."""
-        samples = np.random.default_rng(0).normal(0.5, 1.0, (300, 40))
-        shares = []
-        for confidence in (0.95, 0.5):
-            ends = [bootstrap_interval(sample, confidence, resamples=300) for sample in samples]
-            shares.append(np.mean([low <= 0.5 <= high for low, high in ends]))
-        assert 0.9 < shares[0] < 0.98 and 0.42 < shares[1] < 0.58
-
     def test_normal_sample(self):
         """With many values, the interval is that of the normal distribution."""
         sample = np.random.default_rng(1).normal(3.0, 2.0, 400)
-        half = 1.96 * sample.std() / 20
-        np.testing.assert_allclose(bootstrap_interval(sample), [sample.mean() - half, sample.mean() + half], atol=0.01)
-
-    def test_by_hand(self):
-        """Means of draws from {0, 1}: 0, 1/2, 1 with shares 1/4, 1/2, 1/4."""
-        assert bootstrap_interval([0.0, 1.0], 0.95) == (0.0, 1.0)
-        assert bootstrap_interval([0.0, 1.0], 0.4) == (0.5, 0.5)
-        assert bootstrap_interval([0.25] * 5) == (0.25, 0.25)
+        for confidence, width in ((0.95, 1.96), (0.5, 0.674)):
+            half = width * sample.std() / 20
+            found = bootstrap_interval(sample, confidence)
+            np.testing.assert_allclose(found, [sample.mean() - half, sample.mean() + half], atol=0.01)
 
     def test_seed(self):
         sample = np.random.default_rng(2).normal(size=12)

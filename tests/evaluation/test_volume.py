@@ -34,6 +34,7 @@ from monai_sliceinterp.evaluation.volume import evaluate_volume, load_thin
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import score_volume
 from monai_sliceinterp.transforms import LoadVolume
+from tests.evaluation.helpers import FakeMetric
 
 QUICK = {"quick": True, "panels": 0, "factors": [2]}
 
@@ -190,21 +191,7 @@ class TestScores:
 
     def test_perceptual(self, heads, tmp_path):
         """Slices that are scored go to the metric as pairs; every method starts anew."""
-
-        class Metric:
-            def __init__(self):
-                self.seen = []
-
-            def reset(self):
-                self.seen.append([])
-
-            def __call__(self, pred, truth):
-                self.seen[-1].append((pred, truth))
-
-            def aggregate(self):
-                return torch.tensor(float(len(self.seen)))
-
-        path, metric, spy = heads / "head_000.nii.gz", Metric(), Spy(offset=30.0)
+        path, metric, spy = heads / "head_000.nii.gz", FakeMetric(), Spy(offset=30.0)
         settings = make_settings(path, tmp_path, factors=[4])
         result = evaluate_volume(make_item(path), settings, [Spy("a").method, spy.method], {"lpips": metric})
         assert [score["lpips"] for score in result.scores] == [1, 2]

@@ -19,10 +19,7 @@ from torch import nn
 
 from monai_sliceinterp.losses import EncoderFeatureLoss
 from monai_sliceinterp.networks.nets import HRINetAutoencoder, VariationalHRINetAutoencoder
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+from tests.engines.helpers import rand
 
 
 def build(network_class=HRINetAutoencoder, **kwargs):
@@ -50,50 +47,24 @@ class TestByHand:
         assert loss.shape == () and loss.dtype == torch.float32
         assert loss.item() == pytest.approx(sum(parts) / 3, rel=1e-4)
 
-    def test_zero_for_equal(self, channels, size, network_class):
-        loss, image = EncoderFeatureLoss(build(network_class, in_channels=channels)), rand(3, channels, *size)
-        assert loss(image, image.clone()).item() == 0
-        other = image.clone()
-        other[0, 0, 0, 0] += 0.5
-        assert (
-            loss(image, other).item() == pytest.approx(loss(other, image).item(), rel=1e-5) and loss(image, other) > 0
-        )
-
     def test_gradient(self, channels, size, network_class):
-        """Down to what is predicted; the encoder and the target take none. Checked against differences."""
-        network = build(network_class, in_channels=channels).double()
-        loss = EncoderFeatureLoss(network)
-        pred = rand(1, channels, *size).double().requires_grad_()
-        target = rand(1, channels, *size, seed=1).double().requires_grad_()
-        loss(pred, target).backward()
+        """Down to what is predicted; the encoder and the target take none."""
+        network = build(network_class, in_channels=channels)
+        pred, target = (rand(1, channels, *size, seed=seed).requires_grad_() for seed in (0, 1))
+        EncoderFeatureLoss(network)(pred, target).backward()
+        assert (pred.grad != 0).any(dim=(0, 2, 3)).all()
         assert target.grad is None and all(parameter.grad is None for parameter in network.parameters())
-        for row, column in ((0, 0), (5, 7), (size[0] - 1, size[1] - 1)):
-            moved = []
-            for step in (1e-5, -1e-5):
-                other = pred.detach().clone()
-                other[0, -1, row, column] += step
-                moved.append(loss(other, target).item())
-            assert pred.grad[0, -1, row, column].item() == pytest.approx((moved[0] - moved[1]) / 2e-5, rel=1e-4)
 
 
 class TestFrozen:
     def test_network(self):
-        """The network itself is frozen; no training moves it."""
+        """The network itself is frozen; not even statistics move."""
         network = build().train()
         before = copy.deepcopy(network.state_dict())
         loss = EncoderFeatureLoss(network)
         assert loss.network is network and not network.training
         assert not any(parameter.requires_grad for parameter in loss.parameters())
-        decoder = nn.Conv2d(1, 1, 3, padding=1)
-        optimizer = torch.optim.Adam([*decoder.parameters(), *loss.parameters()], 0.1)
-        values = []
-        for _ in range(5):
-            value = loss(decoder(rand(2, 1, 16, 16)), rand(2, 1, 16, 16, seed=1))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            values.append(value.item())
-        assert values[-1] < values[0]
+        loss(rand(2, 1, 16, 16), rand(2, 1, 16, 16, seed=1))
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
     @pytest.mark.parametrize("mode", [True, False])
@@ -105,13 +76,3 @@ class TestFrozen:
         nn.ModuleList([loss]).train()  # as a part of something else
         assert not any(module.training for module in loss.network.modules())
         assert loss.eval() is loss and not loss.training
-
-    def test_weights_after_construction(self):
-        """Weights of stage I may be loaded after the loss was created."""
-        pred, target = rand(2, 1, 16, 16), rand(2, 1, 16, 16, seed=1)
-        loss, other = EncoderFeatureLoss(build()), build()
-        before = loss(pred, target).item()
-        other.encoder[0].weight.data *= 2
-        loss.network.load_state_dict(other.state_dict())
-        assert loss(pred, target).item() == pytest.approx(EncoderFeatureLoss(other)(pred, target).item())
-        assert loss(pred, target).item() != pytest.approx(before, rel=1e-2)

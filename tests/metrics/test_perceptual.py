@@ -18,10 +18,7 @@ import torch
 from torch import nn
 
 from monai_sliceinterp.metrics import PERCEPTUAL_SCORES, PerceptualMetric, perceptual
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+from tests.engines.helpers import rand
 
 
 class Model(nn.Module):

@@ -21,16 +21,12 @@ import torch
 from monai.data import MetaTensor
 from skimage.metrics import peak_signal_noise_ratio
 
-from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import LEAVE_ONE_OUT, METRICS, REGIONS, score_volume, slice_score
+from tests.engines.helpers import rand
 
 PLAIN = {"psnr", "ssim", "rmse", "mse", "sharpness", "psnr_volume"}
 INSIDE = {"psnr_body", "ssim_body", "rmse_body"}
 DETAILS = {"vif"} | {f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")}
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def images_at(volume, axis, indices=None):
@@ -40,23 +36,6 @@ def images_at(volume, axis, indices=None):
 
 
 class TestPlain:
-    def test_identical(self):
-        truth = rand(2, 41, 43, 42)
-        scores = score_volume(truth, MetaTensor(truth), 41, detailed=True)
-        assert scores["rmse"] == scores["mse"] == 0 and scores["psnr"] == scores["psnr_volume"] == math.inf
-        assert all(scores[name] == pytest.approx(1, abs=1e-6) for name in DETAILS | {"sharpness"})
-
-    @pytest.mark.parametrize("data_range", [1.0, 50.0])
-    @pytest.mark.parametrize("sigma", [0.01, 0.05])
-    def test_known_noise(self, sigma, data_range):
-        truth = (0.5 + torch.zeros(1, 64, 64, 9)) * data_range
-        noise = sigma * data_range * torch.randn(1, 64, 64, 9, generator=torch.Generator().manual_seed(0))
-        noise[..., ::2] = 0  # observed slices are exact
-        scores = score_volume(truth + noise, truth, factor=2, data_range=data_range)
-        assert scores["psnr"] == pytest.approx(-20 * math.log10(sigma), abs=0.15)
-        # 4 of 9 slices are noisy
-        assert scores["psnr_volume"] == pytest.approx(-20 * math.log10(sigma) + 10 * math.log10(9 / 4), abs=0.15)
-
     @pytest.mark.parametrize("include_observed", [False, True])
     @pytest.mark.parametrize("data_range", [1.0, 50.0])
     def test_which_voxels(self, data_range, include_observed):
@@ -118,13 +97,6 @@ class TestDetails:
         assert {name: detailed[name] for name in plain} == plain
         assert all(type(value) is float for value in detailed.values())
 
-    def test_all_slices_where_none_is_given(self):
-        """With observed slices among the scored ones, the slices' scores are those of the whole volume."""
-        truth, pred = rand(1, 41, 42, 7), rand(1, 41, 42, 7, seed=1)
-        scores = score_volume(pred, truth, 3, include_observed=True, detailed=True)
-        assert scores["ssim"] == scores["ssim_volume"] and scores["vif"] == scores["vif_volume"]
-        assert scores["rmse"] == pytest.approx(((pred - truth) ** 2).mean().sqrt().item(), rel=1e-5)
-
     @pytest.mark.parametrize(
         ("size", "missing"),
         [
@@ -147,36 +119,6 @@ class TestDetails:
         assert scores["vif"] == alone["vif"] and math.isfinite(scores["ssim"])
         scores = score_volume(pred, torch.full_like(truth, 0.5), 2, detailed=True)
         assert math.isnan(scores["vif"]) and math.isnan(scores["vif_volume"])
-
-
-def band_limited(positions, half=0):
-    """A field of cosines along the slices, flat at slices 0 and 64, of no period shorter than 12 slices."""
-    rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(20.0), indexing="ij")
-    phase = (rows / 5).sin() + (columns / 4).cos()
-    waves = [
-        torch.cos(math.pi * k * (positions + half) / 64) * torch.cos(phase * k + k)[..., None] for k in (1, 4, 7, 10)
-    ]
-    return 0.5 + 0.1 * torch.stack(waves).sum(dim=0)[None]
-
-
-class TestAlignment:
-    def scores(self, mode="cubic", late=0, **wrong):
-        truth = band_limited(torch.arange(65.0))
-        assert truth.min() > 0.05 and truth.max() < 0.95
-        pred = SplineSliceInferer(factor=2, mode=mode)(truth[None, ..., ::2])[0].roll(late, dims=-1)
-        return score_volume(pred, band_limited(torch.arange(65.0), **wrong), 2, detailed=True)
-
-    def test_cubic_b_spline_reproduces_a_band_limited_field(self):
-        scores = self.scores()
-        assert scores["psnr"] > 50 and scores["psnr_volume"] > 50 and scores["ssim"] > 0.999
-        assert self.scores("linear")["psnr"] < scores["psnr"] - 10
-
-    @pytest.mark.parametrize("wrong", [{"half": -0.5}, {"half": 0.5}, {"half": 1.0}, {"late": 1}])
-    def test_shifts_are_seen(self, wrong):
-        """Slices half a fine or a thick slice off cost over 25 dB."""
-        right, shifted = self.scores(), self.scores(**wrong)
-        assert all(shifted[name] < right[name] - 25 for name in ("psnr", "psnr_volume"))
-        assert shifted["ssim"] < right["ssim"]
 
 
 class TestMisuse:

@@ -9,11 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Figures as they would be written: their texts, and that these are in place."""
+"""Tables of scores, and figures as they would be written: their texts, and that these are in place."""
 
 from __future__ import annotations
 
+import csv
+
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -58,3 +61,40 @@ def check_layout(figure):
 
 def words(figure):
     return [text.get_text() for text in figure.findobj(Text)]
+
+
+def rows(values, metric="psnr", protocol="p", group="g", **others):
+    """Scores of volumes v0, v1, ... by method, None where it failed; others: one value, or one for each volume."""
+    return [
+        {"volume": f"v{k}", "group": group, "protocol": protocol, "method": method, metric: value}
+        | {name: other[k] if isinstance(other, list) else other for name, other in others.items()}
+        for method, series in values.items()
+        for k, value in enumerate(series)
+        if value is not None
+    ]
+
+
+class FakeMetric:
+    """A perceptual score that notes the pairs it is given since each reset; the number of resets."""
+
+    def __init__(self):
+        self.seen = []
+
+    def reset(self):
+        self.seen.append([])
+
+    def __call__(self, pred, truth):
+        self.seen[-1].append((pred, truth))
+
+    def aggregate(self):
+        return torch.tensor(float(len(self.seen)))
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cells(line):
+    """The cells of a line of a Markdown table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
