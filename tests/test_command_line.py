@@ -1,13 +1,5 @@
 # Copyright (c) monai_sliceinterp contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Errors in one line or, where they are bugs, with their traceback; options that are known, unknown and listed."""
 
@@ -268,7 +260,7 @@ class TestPaths:
         monkeypatch.chdir(tmp_path)
         check_paths({"input": name})  # may be meant as one
         (tmp_path / name).touch()
-        with pytest.raises(ValueError, match=r"is taken for an expression; expected it as \./.x\.nii, or in a text file"):
+        with pytest.raises(ValueError, match=r"taken for an expression; expected it as \./.x\.nii, or in a text file"):
             check_paths({"input": name})
 
     @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", 7.5, "cpu:x"])

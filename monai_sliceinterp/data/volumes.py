@@ -111,8 +111,8 @@ def split_volumes(
 
     Args:
         files: paths of volumes.
-        validation_subjects: one or several beginnings of file names. Every file whose name starts with one of them is for validation,
-            so that all scans of a subject stay together.
+        validation_subjects: one or several beginnings of file names. Every file whose name starts with one of them is
+            for validation, so that all scans of a subject stay together.
         test_subjects: likewise for testing. These are used neither for training nor for choosing a checkpoint.
         validation_fraction: where no validation subjects are named, this fraction of the files (at least one) is drawn.
         seed: seed of that draw.

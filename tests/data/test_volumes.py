@@ -1,13 +1,5 @@
 # Copyright (c) monai_sliceinterp contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
@@ -154,6 +146,10 @@ def names(split, part):
 
 
 class TestSplit:
+    def test_one_subject_without_brackets(self):
+        split = split_volumes(["a_1.nii", "b_1.nii", "c_1.nii"], validation_subjects="b_", test_subjects="c_")
+        assert [[item["image"] for item in part] for part in split.values()] == [["a_1.nii"], ["b_1.nii"], ["c_1.nii"]]
+
     def test_subjects_stay_together(self):
         split = split_volumes([*FILES, "e/s5.nii"], validation_subjects=["s2", "s3"], test_subjects=["s1", "s4"])
         assert names(split, "training") == ["e/s5.nii"]

@@ -1,13 +1,5 @@
 # Copyright (c) monai_sliceinterp contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """One transform that restores and saves what is wanted of an interpolated volume."""
 
@@ -95,7 +87,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
 def test_switches(name, tmp_path):
     with pytest.raises(ValueError, match=f"^{name} must be true or false, got 'maybe'"):
         SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, **{name: "maybe"})
-    with pytest.raises(ValueError, match="output_format must be one or more of nifti, dicom, got 'png'"):
+    with pytest.raises(ValueError, match="output_format must be one or more of nifti, same, dicom, got 'png'"):
         SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, output_format="png")
 
 
