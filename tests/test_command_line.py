@@ -17,17 +17,14 @@ from monai.transforms import Compose
 from torch import nn
 
 from monai_sliceinterp.command_line import (
-    check_options,
-    check_paths,
     check_writable,
     is_bug,
     one_line,
-    options_of,
-    options_text,
     prepare_run,
     report,
 )
 from monai_sliceinterp.files import typed_path
+from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
 
 
 def chain(*errors):

@@ -23,7 +23,7 @@ from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, printable, report
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
@@ -109,7 +109,9 @@ def interpolate_volumes(
             failures = failures | others
     if failures:
         reasons = " | ".join(failures[index] for index in sorted(failures))
-        raise SystemExit(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}" if rank == 0 else 1)
+        raise SystemExit(
+            printable(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}") if rank == 0 else 1
+        )
     return written
 
 
@@ -129,5 +131,5 @@ def _remarks(result: MetaTensor) -> list[str]:
 
 def _print(line: str) -> None:
     """Write a line in one piece: ``print`` writes its end apart where output is unbuffered, as under ``torchrun``."""
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(printable(f"{line}\n"))
     sys.stdout.flush()

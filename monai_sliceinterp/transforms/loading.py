@@ -118,6 +118,8 @@ class LoadVolume(Transform):
             raise ValueError(f"{path}: has {ndim} dimensions ({shape}); expected a 3D volume, or 4D with time.")
         if array.dtype.kind not in "iuf":
             raise ValueError(f"{path}: voxels of type {array.dtype} are not gray values; expected integers or floats.")
+        if not min(array.shape[:3]):
+            raise ValueError(f"{path}: has no voxels ({shape}); expected a volume.")
         if min(array.shape[:3]) < 2:
             raise ValueError(f"{path}: has a single slice ({shape}); interpolation needs at least 2.")
         if not array.size:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -129,6 +130,11 @@ class RandSliceGroups(Randomizable, Transform, MultiSampleTrait):
         strides = self._allowed(strides, data)
         stride = strides[int(self.R.randint(len(strides)))]
         size = (height, width) if self.patch_size is None else self.patch_size
+        if size[0] > height or size[1] > width:
+            warnings.warn(
+                f"patches of {size[0]} x {size[1]} exceed slices of {height} x {width}, whose border is repeated.",
+                stacklevel=2,
+            )
         indices = self._indices(int(self.R.randint(num_slices - stride * gaps)), stride)
         corner = [
             int(self.R.randint(max(full - part, 0) + 1)) for full, part in zip((height, width), size, strict=True)

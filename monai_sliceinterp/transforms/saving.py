@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from monai_sliceinterp.formats.values import stored_values
 
 __all__ = ["SaveVolumeD", "SaveVolumeDict", "SaveVolumed", "save_like", "save_nifti"]
 
+
+_LONGEST_NAME = 238
+"""Bytes of a file name that leave room for those of the temporary file within the 255 of most file systems."""
 
 _SAME = {".mha": ".mha", ".mhd": ".mha", ".nrrd": ".nrrd", ".nhdr": ".nrrd"}
 """The format, as one file, in which inputs other than NIfTI may be written back."""
@@ -177,6 +181,10 @@ class SaveVolumed(MapTransform):
         return result
 
     def _check_free(self, path: Path, source: str | Path) -> None:
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:
+            raise ValueError(
+                f"{path.name}: is a name of more than {_LONGEST_NAME} bytes; expected a shorter input name."
+            )
         if path.is_symlink() or path.exists():
             if path.exists() and Path(source).exists() and path.samefile(source):
                 raise ValueError(f"{path}: is the input itself; expected another output_dir.")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from monai_sliceinterp.command_line import check_options
+from monai_sliceinterp.options import check_options
 from tests.bundles.bundle_cases import CASES
 from tests.bundles.bundle_commands import (
     BUNDLES,
