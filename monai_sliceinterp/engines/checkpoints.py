@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def _load_state(network: nn.Module, checkpoint: Any, path: str | Path) -> None:
         for key in expected
         if key in checkpoint and checkpoint[key].shape != expected[key].shape
     ]
+    problems += [
+        f"has {key} of type {value.dtype} instead of {expected[key].dtype}"
+        for key, value in checkpoint.items()
+        if key in expected and value.dtype.is_floating_point != expected[key].dtype.is_floating_point
+    ]
+    problems += [
+        f"has {key} with values that are not finite"
+        for key, value in checkpoint.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
     if problems:
         more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
         raise ValueError(f"{path}: is not a checkpoint of {type(network).__name__}: it {problems[0]}{more}.")
@@ -112,9 +123,14 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such checkpoint file.")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()  # torch checks no sums
+            if damaged is not None:
+                raise ValueError(f"the sum of {damaged} is wrong")
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for truncated or foreign files
-        raise ValueError(f"{path}: not a readable checkpoint (truncated, or not saved by torch.save).") from error
+        raise ValueError(f"{path}: not a readable checkpoint (damaged, or not saved by torch.save).") from error
 
 
 class AtomicCheckpointSaver(CheckpointSaver):

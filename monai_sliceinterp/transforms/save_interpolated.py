@@ -100,7 +100,7 @@ class SaveInterpolatedd(MapTransform):
         if {"nifti", "same"} <= {*formats}:
             raise ValueError(f"output_format is {formats}; expected nifti or same, not both.")
         self.resume = switch("resume", resume)
-        replace = switch("overwrite", overwrite) or self.resume
+        self.replace = replace = switch("overwrite", overwrite) or self.resume
         disagreement = switch("disagreement", disagreement)
 
         def save(key: KeysCollection, **kwargs: Any) -> SaveVolumed:
@@ -138,6 +138,9 @@ class SaveInterpolatedd(MapTransform):
         for step in self.steps.transforms:
             if isinstance(step, SaveVolumed | SaveDicomSeriesd):
                 step.check(source)
+        for file in self.output_files(source):
+            if file.exists() and not self.replace:
+                raise ValueError(f"{file}: exists already; expected another output_dir, or --overwrite true.")
 
     def output_files(self, source: str | Path) -> list[Path]:
         """List the files and folders that will be written for an input.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -61,6 +62,14 @@ class TestLoadWeights:
         path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
         self.check(path, "not a readable checkpoint")
 
+    def test_flipped_bit(self, tmp_path):
+        """torch checks no sums; the weights would be others."""
+        torch.save(STATE, tmp_path / "model.pt")
+        content = bytearray((tmp_path / "model.pt").read_bytes())
+        content[content.index(STATE[FIRST].numpy().tobytes()[:64])] ^= 16
+        (tmp_path / "model.pt").write_bytes(content)
+        self.check(tmp_path / "model.pt", "not a readable checkpoint")
+
     @pytest.mark.parametrize("how", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
     def test_malicious_code_is_not_run(self, tmp_path, how):
         class Malicious:
@@ -84,6 +93,9 @@ class TestLoadWeights:
             (build(latent_channels=5).state_dict(), "of shape (5, 3, 3, 3) instead of (4, 3, 3, 3)"),
             ({**STATE, "head.bias": torch.zeros(1)}, "it has the unknown head.bias."),
             ({key: value for key, value in STATE.items() if key != LAST}, f"it lacks {LAST}."),
+            ({**STATE, FIRST: STATE[FIRST].long()}, f"it has {FIRST} of type torch.int64 instead of torch.float32."),
+            ({**STATE, FIRST: STATE[FIRST].cfloat()}, f"it has {FIRST} of type torch.complex64"),
+            ({**STATE, FIRST: STATE[FIRST] * np.nan}, f"it has {FIRST} with values that are not finite."),
         ],
     )
     def test_other_content(self, tmp_path, content, named):

@@ -77,6 +77,12 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
     saving, _ = save(source, out)
     with pytest.raises(ValueError, match="exists already"):
         saving.check(source)
+    for name, option in (("a_interp.json", "provenance"), ("a_interp_quality.json", "quality")):  # a BIDS sidecar, say
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / name).touch()
+        saving = SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path / "other", **{option: True})
+        with pytest.raises(ValueError, match=f"{name}: exists already; expected another output_dir, or --overwrite"):
+            saving.check(source)
     for options in ({"overwrite": "true"}, {"resume": True}):
         saving, _ = save(source, out, **options)
         saving.check(source)
