@@ -80,7 +80,7 @@ def meta_image_header(path: Path) -> Header:
     Raises:
         UnusableFile: if a field is missing, wrong, or asks for a file outside the header's own folder.
     """
-    text, length = _begin(path, rb"^\s*ElementDataFile\s*=[^\n]*\n?", "a line ElementDataFile")
+    text, length = _begin(path, rb"^\s*ElementDataFile\s*=[^\n]*\n?", "line ElementDataFile")
     fields = {
         key.strip().lower(): value.strip()
         for key, equals, value in (line.partition("=") for line in text.splitlines())
@@ -121,7 +121,7 @@ def nrrd_header(path: Path) -> Header:
     Raises:
         UnusableFile: if a field is missing, wrong, or asks for a file outside the header's own folder.
     """
-    text, length = _begin(path, rb"\r?\n\r?\n|\Z", "an empty line after the header")
+    text, length = _begin(path, rb"\r?\n\r?\n|\Z", "empty line after the header")
     if not text.startswith("NRRD000"):
         raise UnusableFile("does not begin with NRRD000; expected an NRRD file.")
     fields = {

@@ -111,12 +111,12 @@ def read_nifti(path: Path, spacing: tuple[float, ...] | None) -> tuple[NDArray[A
     unit = _IN_MM.get(space_unit, 1.0)
     if spacing is not None and not has_spacing:
         header["pixdim"][1:4] = np.divide(spacing, unit)
-    _check_one_spacing(header, unit)
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     try:
         spatial_affine(affine)
     except ValueError as error:
         raise UnusableFile(str(error)) from error
+    _check_one_spacing(header, unit)
     image = kind(source.get_unscaled(), affine, header)
     affine[:3] *= unit
     reader = NibabelReader()
