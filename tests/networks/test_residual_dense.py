@@ -70,8 +70,7 @@ class TestNetwork:
 
     @DIMS
     @pytest.mark.parametrize(
-        "change",
-        [{}, {"num_blocks": 1}, {"num_blocks": 4}, {"num_layers": 1}, {"growth": 7}, {"channels": 5}],
+        "change", [{}, {"num_blocks": 1}, {"num_blocks": 4}, {"num_layers": 1}, {"growth": 7}, {"channels": 5}]
     )
     @pytest.mark.parametrize(("inputs", "outputs"), [(3, None), (2, 1), (1, 4)])
     def test_parameter_count(self, dims, change, inputs, outputs):

@@ -172,8 +172,7 @@ class TestLoadLabel:
         np.testing.assert_array_equal(result.numpy()[0], label)
 
     @pytest.mark.parametrize(
-        ("names", "found"),
-        [(["other.nii.gz"], "none"), (["scan.nii", "scan.nii.gz"], "scan.nii, scan.nii.gz")],
+        ("names", "found"), [(["other.nii.gz"], "none"), (["scan.nii", "scan.nii.gz"], "scan.nii, scan.nii.gz")]
     )
     def test_not_one_for_the_scan(self, tmp_path, data, names, found):
         (tmp_path / "labels").mkdir()

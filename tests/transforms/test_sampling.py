@@ -14,13 +14,7 @@ import torch
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, Lambdad
 
-from monai_sliceinterp.transforms import (
-    RandSliceGroups,
-    RandSliceGroupsd,
-    RandSlicePairs,
-    RandSlicePairsd,
-    slice_group,
-)
+from monai_sliceinterp.transforms import RandSliceGroups, RandSliceGroupsd, RandSlicePairs, RandSlicePairsd, slice_group
 from tests.transforms.volumes import check_error, coded, decode
 
 FULL = (9, 12, 11)  # size of a coded volume

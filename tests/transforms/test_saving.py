@@ -266,10 +266,7 @@ class TestSaveVolumed:
         source.write_text("input")
         link(source, path)
         save = SaveVolumed("pred", tmp_path, overwrite=overwrite)
-        for action in (
-            lambda: save.check(source),
-            lambda: save({"pred": make_image(filename_or_obj=str(source))}),
-        ):
+        for action in (lambda: save.check(source), lambda: save({"pred": make_image(filename_or_obj=str(source))})):
             with pytest.raises(ValueError) as caught:
                 action()
             assert str(caught.value) == f"{path}: is the input itself; expected another output_dir."

@@ -431,10 +431,7 @@ class TestDictionary:
     def test_loader(self, dataset, workers):
         calls = []
         chain = Compose(
-            [
-                Lambdad("image", lambda image: calls.append(1) or image),
-                RandSliceBlocksd("image", 3, (3, 10), 3, [2]),
-            ]
+            [Lambdad("image", lambda image: calls.append(1) or image), RandSliceBlocksd("image", 3, (3, 10), 3, [2])]
         ).set_random_state(seed=0)
         options = {"progress": False} if dataset is CacheDataset else {}
         items = [{"image": scan()} for _ in range(2)]
