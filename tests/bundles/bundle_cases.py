@@ -6,17 +6,13 @@
 Options are written as on a command line.
 """
 
-from __future__ import annotations
-
 import ast
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_sliceinterp.inferers import MultiViewSliceInferer, VolumetricSliceInferer
@@ -25,12 +21,12 @@ from tests.bundles.bundle_commands import parser_of
 Options = Mapping[str, object]
 
 
-def options(text: str) -> dict[str, object]:
+def options(text):
     """Options as on a command line."""
     return {name.removeprefix("--"): _value(value) for name, value in zip(*[iter(shlex.split(text))] * 2, strict=True)}
 
 
-def _value(text: str) -> object:
+def _value(text):
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
@@ -114,7 +110,7 @@ class Case:
     rates: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
 
 
-def by_pairs(network: Any, scan: MetaTensor, factor: int = 0, spacing: float = 0.0) -> Tensor:
+def by_pairs(network, scan, factor=0, spacing=0.0):
     """What a network of latent codes makes of each pair of slices alone; beyond [0, 1] is interpolated linearly."""
     whole = scan.as_tensor()[0, 0]
     step = 1 / factor if factor else spacing / float(scan.pixdim[2])
@@ -132,28 +128,28 @@ def by_pairs(network: Any, scan: MetaTensor, factor: int = 0, spacing: float = 0
     return torch.stack(slices, dim=-1)[None, None]
 
 
-def by_views(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+def by_views(network, scan, **grid):
     return MultiViewSliceInferer(**grid, value_range=(0.0, 1.0), keep_observed=False)(scan, network)
 
 
-def by_windows(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+def by_windows(network, scan, **grid):
     return VolumetricSliceInferer(**grid, value_range=(0.0, 1.0))(scan, network)
 
 
-def prepare_hrinet(network: Any) -> None:
+def prepare_hrinet(network):
     """Slices of some 600 HU, well inside the window."""
     last = [layer for layer in network.decoder if isinstance(layer, nn.Conv2d)][-1]
     nn.init.normal_(last.weight, std=0.1)
     nn.init.constant_(last.bias, 0.1)
 
 
-def prepare_vts(network: Any) -> None:
+def prepare_vts(network):
     """Something of 50 HU is added to the image."""
     if hasattr(network, "head"):
         nn.init.normal_(network.head.weight, std=0.1)
 
 
-def save_weights(bundle: str, path: Path, *overlays: str, trained: bool = True) -> tuple[Path, nn.Module]:
+def save_weights(bundle, path, *overlays, trained=True):
     """Write random weights of a network; without overlays of the quick one."""
     names = ["inference", *(overlays or CASES[bundle].overlays)]
     with torch.random.fork_rng():
@@ -183,7 +179,7 @@ HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 
 # in stage II the steps alternate, beginning with the unsupervised one
 HRINET_LOSSES_2 = dict.fromkeys((*HRINET_LOSSES, "adversarial", "patch_critic", "supervised"), 1) | {"loss": 2}
 
-CASES: dict[str, Case] = {
+CASES = {
     "asi": Case(
         reference=by_pairs,
         by_pairs=True,

@@ -6,8 +6,6 @@
 A network is traced: what it is told by keywords beside the image stays as it is by default.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

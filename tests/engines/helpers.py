@@ -3,8 +3,6 @@
 
 """Small trainings against critics, for the tests of the trainers."""
 
-from __future__ import annotations
-
 import torch
 from ignite.engine import Events
 from monai.data import list_data_collate

@@ -3,8 +3,6 @@
 
 """Training of a generator against a discriminator, against plain torch."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

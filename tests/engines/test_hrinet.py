@@ -3,8 +3,6 @@
 
 """Training of HRINet by alternating supervision, against plain torch."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

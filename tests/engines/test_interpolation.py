@@ -3,8 +3,6 @@
 
 """Scans are interpolated one by one: what fails is told, what is finished is left, the rest is done."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

@@ -3,8 +3,6 @@
 
 """Preparation of batches: what networks and losses take."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate

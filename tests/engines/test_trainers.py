@@ -3,8 +3,6 @@
 
 """What holds for every trainer against critics: events, output, metrics, precision, wrappers, resumed trainings."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -3,8 +3,6 @@
 
 """Charts: what is drawn where, and that all texts are in place."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import sys

@@ -3,8 +3,6 @@
 
 """``python -m monai_sliceinterp.evaluation``, and that its scores are those of the bundles' own evaluation."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 
 """The comparison that bundles print: what methods are given, what is scored, and the table."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

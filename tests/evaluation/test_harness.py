@@ -3,8 +3,6 @@
 
 """The whole run: which volumes, in which order, what is written, and what goes on when something fails."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from dataclasses import replace

@@ -3,8 +3,6 @@
 
 """Cuts through volumes, the files that keep them, and the panels and strips that show them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

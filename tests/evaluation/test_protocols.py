@@ -3,8 +3,6 @@
 
 """Protocols: their names, what they make of a volume, and that draws are the same for every method."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

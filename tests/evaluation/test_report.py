@@ -3,8 +3,6 @@
 
 """The report: both files show the same, nothing in them is followed, and every number is one of the tables."""
 
-from __future__ import annotations
-
 import base64
 import math
 import re

@@ -3,8 +3,6 @@
 
 """The table of scores, means and tests; the tests' arithmetic against counting and the normal distribution."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -3,8 +3,6 @@
 
 """One volume: what is scored, what is kept, and what goes wrong; the slices between two neighbors."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

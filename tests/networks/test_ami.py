@@ -3,8 +3,6 @@
 
 """Anisotropic meta interpolation, against SAINT's equations one position at a time."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -3,8 +3,6 @@
 
 """What holds for every network: gradients, seeds, state dicts, evaluation, errors in settings."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -3,8 +3,6 @@
 
 """Mixing of latent codes, and what holds for every network that interpolates slices by it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -3,8 +3,6 @@
 
 """SAINT and its fusion network: views, mean, fusion, spacings."""
 
-from __future__ import annotations
-
 import math
 import warnings
 

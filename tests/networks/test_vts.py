@@ -3,8 +3,6 @@
 
 """Virtual Thin Slice: its generator and its discriminator."""
 
-from __future__ import annotations
-
 import functools
 import math
 

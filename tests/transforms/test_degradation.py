@@ -3,8 +3,6 @@
 
 """Thick slices against scipy, against slab integrals of a continuous phantom, and traced back by their affines."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from functools import partial

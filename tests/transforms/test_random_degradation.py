@@ -3,8 +3,6 @@
 
 """Degradations drawn at random: what is drawn, for which keys, and in pipelines."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

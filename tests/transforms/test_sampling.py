@@ -3,8 +3,6 @@
 
 """Groups and pairs of slices: every drawn pixel is traced back to its place in the volume."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import partial
 

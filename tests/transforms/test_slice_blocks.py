@@ -3,8 +3,6 @@
 
 """Blocks of volumes: every drawn voxel is traced back to its place in the volume."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
