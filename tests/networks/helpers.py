@@ -52,9 +52,8 @@ def trained(network_class, *args, seed=0, gain=1.0, **kwargs):
 
 def normalized(x, state, name=""):
     """Batch normalization of volumes by the running statistics in a state dict."""
-    mean, var, weight, bias = (
-        state[name + key][None, :, None, None, None] for key in ("running_mean", "running_var", "weight", "bias")
-    )
+    keys = (name + key for key in ("running_mean", "running_var", "weight", "bias"))
+    mean, var, weight, bias = (state[key][None, :, None, None, None] for key in keys)
     return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
 

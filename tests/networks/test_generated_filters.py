@@ -126,9 +126,8 @@ class TestGenerator:
         scaled = FilterGenerator(6, (4, 4), gain=gain)
         distances = rand(1, 2, 3, 3).float()
         torch.testing.assert_close(scaled(distances), gain * plain(distances))
-        names = [
-            name for name, value in plain.state_dict().items() if not torch.equal(value, scaled.state_dict()[name])
-        ]
+        weights = scaled.state_dict()
+        names = [name for name, value in plain.state_dict().items() if not torch.equal(value, weights[name])]
         assert names == ["layers.4.weight", "layers.4.bias"]
 
 

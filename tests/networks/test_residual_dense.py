@@ -23,11 +23,8 @@ def block_count(channels, growth, layers, taps):
 def network_count(inputs, outputs, channels, num_blocks, num_layers, growth, taps):
     convolutions = [(inputs, channels), (channels, channels), (channels, channels)]
     total = conv_count(convolutions if outputs is None else [*convolutions, (channels, outputs)], taps)
-    return (
-        total
-        + conv_count([(num_blocks * channels, channels)], 1)
-        + num_blocks * block_count(channels, growth, num_layers, taps)
-    )
+    total += conv_count([(num_blocks * channels, channels)], 1)
+    return total + num_blocks * block_count(channels, growth, num_layers, taps)
 
 
 def apply_conv(conv, image, dims):

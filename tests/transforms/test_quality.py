@@ -5,7 +5,6 @@
 
 import json
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ def scan(num_slices, channels=1, seed=0):
 class Recorder(SliceInterpolationInferer):
     """Gives zeros, and keeps what it is asked."""
 
-    asked: list[tuple[Any, ...]] = []
+    asked = []
 
     def synthesize(self, stack, network):
         spacing = stack.geometry.slice_spacing if stack.geometry else None
