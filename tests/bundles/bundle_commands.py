@@ -133,16 +133,8 @@ if child == 0:
 
 @functools.cache
 def _forking_process():
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", _FORKING],
-        cwd=ROOT,
-        env=_environment(),
-        stdin=pipe,
-        stdout=pipe,
-        encoding="utf-8",
-        bufsize=1,
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", "bufsize": 1}
+    return subprocess.Popen([sys.executable, "-c", _FORKING], cwd=ROOT, env=_environment(), **pipes)
 
 
 def run_forked(commands):
@@ -153,7 +145,6 @@ def run_forked(commands):
     if not hasattr(os, "fork"):  # Windows
         return {name: run(command) for name, command in commands.items()}
     server, results = _forking_process(), {}
-    assert server.stdin and server.stdout
     for name, command in commands.items():
         assert command.cwd == ROOT and not command.launcher and not command.python_path
         with tempfile.TemporaryDirectory() as folder:
@@ -166,11 +157,8 @@ def run_forked(commands):
 
 def filled(options, **places):
     """Options with ``{name}`` in their texts replaced, without those that are None."""
-    return {
-        key: value.format(**places) if isinstance(value, str) else value
-        for key, value in options.items()
-        if value is not None
-    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return {key: value.format(**places) if isinstance(value, str) else value for key, value in given.items()}
 
 
 def save_scan(path, shape=(20, 24, 6), dtype=np.int16, spacing=(1.0, 1.0, 4.0), seed=0):
@@ -181,13 +169,7 @@ def save_scan(path, shape=(20, 24, 6), dtype=np.int16, spacing=(1.0, 1.0, 4.0), 
     array = (array - array.min()) * 60.0 + rng.random(shape)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = (-31.5, 12.25, 7.0)
-    image = nib.Nifti1Image(array.astype(dtype), affine)
-    image.header.set_xyzt_units("mm", "sec")
-    if len(shape) == 4:
-        image.header["pixdim"][4] = 0.04
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return path
+    return save(path, array.astype(dtype), affine)
 
 
 def diagonal(*steps):

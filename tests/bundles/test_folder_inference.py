@@ -33,12 +33,9 @@ def command(listed, out, weights, **options):
 
 def finished(out):
     """When the last file of each finished scan was written."""
-    found = {}
-    for scan in range(SCANS):
-        files = [out / f"{scan}{end}" for end in OUTPUTS]
-        if all(file.exists() for file in files):
-            found[f"{scan}"] = max(file.stat().st_mtime_ns for file in files)
-    return found
+    files = {f"{scan}": [out / f"{scan}{end}" for end in OUTPUTS] for scan in range(SCANS)}
+    whole = {scan: parts for scan, parts in files.items() if all(file.exists() for file in parts)}
+    return {scan: max(file.stat().st_mtime_ns for file in parts) for scan, parts in whole.items()}
 
 
 def kill(pid):
@@ -180,11 +177,8 @@ def check_whole(folder, values=None):
 
 def test_killed_while_saving(tmp_path):
     rng = random.Random(0)
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITER], cwd=ROOT, stdin=pipe, stdout=pipe, encoding="utf-8", bufsize=1
-    ) as writer:
-        assert writer.stdin and writer.stdout
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", _WRITER], cwd=ROOT, **pipes) as writer:
         values, interrupted, replaced = None, 0, 0
         for k in range(KILLS):
             folder = tmp_path / str(k % 4)  # some with files of runs before

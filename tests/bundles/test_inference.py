@@ -130,16 +130,14 @@ def inference(request, tmp_path_factory):
         "uneven": {"input": axial, "spacing": 2},
         "axis": {"input": odd, "axis": 1, "factor": 3},
     }
-    given = {
-        name: bundle_command(bundle, "inference", case.overlays, {"ckpt": weights, "output_dir": root / name, **own})
-        for name, own in commands.items()
-    }
-    for name, (overlays, own) in case.own_commands.items():
-        own, path = filled(own, root=root, files=files), weights
+    commands = {name: (case.overlays, own) for name, own in commands.items()} | case.own_commands
+    for name, (overlays, own) in commands.items():
+        path = weights
         if "untrained" in name or overlays != case.overlays:
             path = save_weights(bundle, root / f"{name}.pt", *overlays, trained="untrained" not in name)[0]
-        given[name] = bundle_command(bundle, "inference", overlays, {"ckpt": path, "output_dir": root / name, **own})
-    return Inference(bundle, case, network, root, run_forked(given))
+        own = {"ckpt": path, "output_dir": root / name, **filled(own, root=root, files=files)}
+        commands[name] = bundle_command(bundle, "inference", overlays, own)
+    return Inference(bundle, case, network, root, run_forked(commands))
 
 
 def only(bundle):
@@ -306,7 +304,6 @@ def test_residual_network(inference):
 def test_disagreement(name, inference):
     """Half the difference of the two views in HU, in the axis order and at the places of the output."""
     (values, affine), axis, window = inference.scan(name), GOOD[name][2], inference.case.window
-    assert window is not None
     image = nib.load(inference.root / "spacing" / f"{name}_disagreement.nii.gz")
     interpolated, found = nib.load(inference.output("spacing", name)), np.asarray(image.dataobj)
     assert found.dtype == np.float32 and found.shape == interpolated.shape
@@ -314,10 +311,8 @@ def test_disagreement(name, inference):
     assert image.header.get_zooms() == interpolated.header.get_zooms()
     for frame, volume in zip(frames(found), frames(values.clip(*window)), strict=True):
         scan = scaled(volume, affine, axis, window)
-        rows, columns = (
-            unscaled(MultiViewSliceInferer(FACTOR, fuse=False, views=(view,))(scan, inference.network), axis, window)
-            for view in ("rows", "columns")
-        )
+        inferers = (MultiViewSliceInferer(FACTOR, fuse=False, views=(view,)) for view in ("rows", "columns"))
+        rows, columns = (unscaled(inferer(scan, inference.network), axis, window) for inferer in inferers)
         np.testing.assert_allclose(frame, 0.5 * np.abs(rows - columns), rtol=0, atol=5e-3)
     along = np.moveaxis(found, axis, 0)
     assert (along[::FACTOR] == 0).all() and np.delete(along, np.s_[::FACTOR], axis=0).mean() > 0.1
@@ -330,10 +325,8 @@ def test_mean_of_views(inference):
     inference.results["mean"].check_success()
     (values, affine), window = inference.scan("axial"), (-1024.0, 2976.0)
     found, scan = voxels(inference.output("mean", "axial")), scaled(values, affine, 2, window)
-    mean, fused = (
-        unscaled(MultiViewSliceInferer(fuse=fuse, value_range=(0.0, 1.0))(scan, inference.network), 2, window)
-        for fuse in (False, True)
-    )
+    inferers = (MultiViewSliceInferer(fuse=fuse, value_range=(0.0, 1.0)) for fuse in (False, True))
+    mean, fused = (unscaled(inferer(scan, inference.network), 2, window) for inferer in inferers)
     assert np.abs(found - mean).max() <= 0.51 and np.abs(found - fused).max() > 5
 
 
@@ -343,7 +336,6 @@ def test_untrained_network_leaves_the_spline(name, inference):
     """It adds nothing, so that the slices at observed positions are those of the input."""
     inference.results["untrained"].check_success()
     (values, affine), axis, window = inference.scan(name), GOOD[name][2], inference.case.window
-    assert window is not None
     found = voxels(inference.output("untrained", name))
     observed = np.moveaxis(found, axis, 0)[::FACTOR].astype(float) - np.moveaxis(values, axis, 0)
     assert np.abs(observed).max() <= 1

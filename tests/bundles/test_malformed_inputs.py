@@ -471,9 +471,8 @@ def subprocesses(weights, places, tmp_path_factory):
     for name in ("factor_text", "input_missing", "ckpt_with_code"):
         commands[name] = filled(OPTIONS[name][0], **places)
     given = {"ckpt": weights, "input": places["scan"], "output_dir": root / "out", "factor": 2}
-    return run_forked(
-        {name: bundle_command("asi", "inference", (), {**given, **options}) for name, options in commands.items()}
-    )
+    given = {name: {**given, **options} for name, options in commands.items()}
+    return run_forked({name: bundle_command("asi", "inference", (), options) for name, options in given.items()})
 
 
 @pytest.mark.parametrize(

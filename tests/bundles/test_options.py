@@ -15,6 +15,7 @@ from tests.bundles.bundle_commands import (
     Command,
     bundle_command,
     content,
+    overlays_of,
     parser_of,
     run,
     run_forked,
@@ -22,12 +23,7 @@ from tests.bundles.bundle_commands import (
 )
 
 KINDS = ("inference", "train", "evaluate")
-OVERLAYS = [
-    (bundle, path.stem)
-    for bundle in CASES
-    for path in sorted((BUNDLES / bundle).glob("*.json"))
-    if path.stem not in ("inference", "train", "metadata")
-]
+OVERLAYS = [(bundle, name) for bundle in CASES for name in (*overlays_of(bundle), "multi_gpu_inference")]
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 

@@ -40,11 +40,8 @@ from tests.bundles.bundle_commands import (
 )
 
 FIRST = "checkpoint_epoch=1.pt"
-SUBJECTS = {
-    "training_subjects": "['torso_000','torso_000']",
-    "validation_subjects": "['torso_001']",
-    "test_subjects": "['torso_002']",
-}
+SUBJECTS = {"training_subjects": "['torso_000','torso_000']"}
+SUBJECTS |= {"validation_subjects": "['torso_001']", "test_subjects": "['torso_002']"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ def train(bundle, output_dir, *overlays, **options):
 
 def quick(bundle, output_dir, *overlays, **options):
     """The same with a network that is quick."""
-    case = CASES[bundle]
-    return train(bundle, output_dir, *case.overlays, *overlays, **{**case.narrow_network, **options})
+    given = {**CASES[bundle].narrow_network, **options}
+    return train(bundle, output_dir, *CASES[bundle].overlays, *overlays, **given)
 
 
 def quick_network(training):
@@ -97,10 +94,8 @@ def training(request, thin_volumes, tmp_path_factory):
     commands = {"done": quick(bundle, root / "done", **two)}
     for stage in case.stages:  # resumed after its first epoch
         stages = {"stages": f"['{stage.folder}']"} if stage is not case.stages[0] else {}
-        ckpt = root / "done" / stage.folder / FIRST
-        commands[f"resumed_{stage.folder}"] = quick(
-            bundle, root / f"resumed_{stage.folder}", ckpt=ckpt, **two, **stages
-        )
+        name, ckpt = f"resumed_{stage.folder}", root / "done" / stage.folder / FIRST
+        commands[name] = quick(bundle, root / name, ckpt=ckpt, **two, **stages)
     first = {"stages": f"['{case.stages[0].folder}']"} if len(case.stages) > 1 else {}
     commands["again"] = quick(bundle, root / "again", amp="true", **two, **first)
     commands["other_seed"] = quick(bundle, root / "other_seed", seed=5, **phantoms, **first)
@@ -112,15 +107,12 @@ def training(request, thin_volumes, tmp_path_factory):
     else:  # nothing is learned
         still = {"learning_rate": 0, "norm_warmup_epochs": 0, **start}
         commands["pretrained"] = quick(bundle, root / "pretrained", dataset_dir=thin_volumes, **still)
-    commands["finished"] = quick(
-        bundle, root / "finished", ckpt=root / "done" / case.stages[0].folder / "checkpoint.pt", **two
-    )
-    ckpt = root / "done" / "model.pt"
-    commands["evaluate"] = quick(bundle, root / "evaluate", "evaluate", dataset_dir=thin_volumes, ckpt=ckpt, crop=0)
-    if bundle == "asi":  # which scores everything
-        del commands["evaluate"].options["crop"]
-    if len(case.stages) == 1:
-        del commands["finished"]  # there is nothing to go on with
+    if len(case.stages) > 1:  # else there is nothing to go on with
+        ckpt = root / "done" / case.stages[0].folder / "checkpoint.pt"
+        commands["finished"] = quick(bundle, root / "finished", ckpt=ckpt, **two)
+    given = {"dataset_dir": thin_volumes, "ckpt": root / "done" / "model.pt"}
+    given |= {} if bundle == "asi" else {"crop": 0}  # asi scores everything anyway
+    commands["evaluate"] = quick(bundle, root / "evaluate", "evaluate", **given)
     return Training(bundle, case, root, run_forked(commands))
 
 
@@ -150,9 +142,8 @@ def check_table_alone(folder, result, columns, protocols, count=1):
 def test_tensorboard_has_every_loss(training):
     for stage in training.case.stages:
         scalars, images = events_of(training.done / stage.folder)
-        assert {name: len(values) for name, values in scalars.items() if not name.startswith("val_")} == {
-            name: 2 * count for name, count in stage.losses.items()
-        }
+        counts = {name: len(values) / 2 for name, values in scalars.items() if not name.startswith("val_")}
+        assert counts == stage.losses
         assert len(scalars["val_psnr"]) == len(scalars["val_ssim"]) == 1
         assert images and all(np.isfinite(values).all() for values in scalars.values())
 
@@ -160,16 +151,11 @@ def test_tensorboard_has_every_loss(training):
 @pytest.mark.parametrize("training", ["hrinet", "vts"], indirect=True)
 def test_total_losses(training):
     """They are the sums of their parts, by the weights in the config."""
-    settings = content(training.bundle, "train")
-    parts = {"constraint": "constraint_weight", "adversarial": "adversarial_weight", "content": 1.0}
-    parts["reconstruction"] = "reconstruction_weight"
+    settings = {"content_weight": 1.0, **content(training.bundle, "train")}
     for stage in training.case.stages:
         scalars = {name: np.array(values) for name, values in events_of(training.done / stage.folder)[0].items()}
-        total = sum(
-            (settings[weight] if isinstance(weight, str) else weight) * scalars[name]
-            for name, weight in parts.items()
-            if name in scalars
-        )
+        parts = {"constraint", "adversarial", "content", "reconstruction"} & scalars.keys()
+        total = sum(settings[f"{name}_weight"] * scalars[name] for name in parts)
         alternating = "supervised" in scalars
         np.testing.assert_allclose(scalars["loss"][::2] if alternating else scalars["loss"], total, rtol=1e-4)
         if alternating:
@@ -264,12 +250,8 @@ def test_pretrained_weights_are_the_start(training):
         checkpoint = training.checkpoint("pretrained", 1)
         assert_identical(checkpoint["feature_network"], start)
         assert set(different_keys(checkpoint["network"], start)) == start.keys()
-    assert {path.split("/")[0] for path in files_of(training.root / "pretrained") if path.endswith(".pt")} <= {
-        training.case.stages[-1].folder,
-        "model.pt",
-        "checkpoint.pt",
-        FIRST,
-    }
+    files = {path.split("/")[0] for path in files_of(training.root / "pretrained") if path.endswith(".pt")}
+    assert files <= {training.case.stages[-1].folder, "model.pt", "checkpoint.pt", FIRST}
 
 
 def test_evaluate(training):
@@ -298,15 +280,11 @@ def test_subjects(training, thin_volumes):
 @pytest.mark.parametrize("training", ["hrinet"], indirect=True)
 def test_second_stage_starts_from_the_best_of_the_first(training, tmp_path, thin_volumes):
     """The autoencoder from its best epoch, D1 from its last one; D2 and the encoder of the perceptual loss begin."""
-    options = {  # validated after the second of three epochs; then nothing is learned by the autoencoder and D1
-        "max_epochs": 3,
-        "stage2_epochs": 2,
-        "val_interval": 2,
-        "refine__optimizer__lr": 0,
-        "final_learning_rate": 0,
-        "refine__constraint_optimizer": "$torch.optim.Adam(@constraint_critic.parameters(), lr=0.0)",
-    }
-    run_forked({"": quick("hrinet", tmp_path, dataset_dir=thin_volumes, **options)})[""].check_success()
+    # validated after the second of three epochs; then nothing is learned by the autoencoder and D1
+    given = {"dataset_dir": thin_volumes, "max_epochs": 3, "stage2_epochs": 2, "val_interval": 2}
+    given |= {"refine__optimizer__lr": 0, "final_learning_rate": 0}
+    given["refine__constraint_optimizer"] = "$torch.optim.Adam(@constraint_critic.parameters(), lr=0.0)"
+    run_forked({"": quick("hrinet", tmp_path, **given)})[""].check_success()
     best, last = state(tmp_path / "stage1" / "model.pt"), state(tmp_path / "stage1" / "checkpoint.pt")
     assert_identical(best, state(tmp_path / "stage1" / "checkpoint_epoch=2.pt", "network"))
     assert different_keys(best, last["network"])
@@ -353,9 +331,8 @@ def overlays(request, thin_volumes, tmp_path_factory):
         commands[name] = train(bundle, root / name, name, **options)
         best = case.stages[0 if content(bundle, name).get("stages") == [case.stages[0].folder] else -1].best
         given = {"input": scan, "output_dir": root / f"infer_{name}", "ckpt": root / name / best, "factor": 4}
-        commands[f"infer_{name}"] = bundle_command(
-            bundle, "inference", [name], {**given, **case.inferred.get(name, {})}
-        )
+        given |= case.inferred.get(name, {})
+        commands[f"infer_{name}"] = bundle_command(bundle, "inference", [name], given)
     return Training(bundle, case, root, run_forked(commands))
 
 

@@ -45,28 +45,17 @@ VALIDATION = 3  # volumes: one process has two of them, the other one
 
 @dataclass(frozen=True)
 class Bundle:
-    """How a bundle is trained.
+    """How a bundle is trained."""
 
-    Attributes:
-        training: number of volumes that are trained on.
-        size: voxels of each, which are those of one patch.
-        options: of both runs.
-        alone: of the run of one process.
-        shared: of each of two processes.
-        stages: by folder, the part of the config with what is resumable.
-        losses: what TensorBoard shows of each stage.
-        random: entries of checkpoints and losses that hang on random numbers.
-    """
-
-    training: int
-    size: tuple[int, int, int]
-    options: Mapping[str, object]
-    alone: Mapping[str, object]
-    shared: Mapping[str, object]
-    stages: Mapping[str, str]
-    losses: Mapping[str, Sequence[str]]
+    training: int  # number of volumes that are trained on
+    size: tuple[int, int, int]  # voxels of each, which are those of one patch
+    options: Mapping[str, object]  # of both runs
+    alone: Mapping[str, object]  # of the run of one process
+    shared: Mapping[str, object]  # of each of two processes
+    stages: Mapping[str, str]  # by folder, the part of the config with what is resumable
+    losses: Mapping[str, Sequence[str]]  # what TensorBoard shows of each stage
     overlays: Sequence[str] = ()
-    random: frozenset[str] = frozenset()
+    random: frozenset[str] = frozenset()  # entries of checkpoints and losses that hang on random numbers
 
 
 Trained = tuple[Bundle, Path, Mapping[str, Result]]
