@@ -6,17 +6,12 @@
 Options are written as on a command line.
 """
 
-from __future__ import annotations
-
 import ast
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_sliceinterp.inferers import MultiViewSliceInferer, VolumetricSliceInferer
@@ -25,12 +20,12 @@ from tests.bundles.bundle_commands import parser_of
 Options = Mapping[str, object]
 
 
-def options(text: str) -> dict[str, object]:
+def options(text):
     """Options as on a command line."""
     return {name.removeprefix("--"): _value(value) for name, value in zip(*[iter(shlex.split(text))] * 2, strict=True)}
 
 
-def _value(text: str) -> object:
+def _value(text):
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
@@ -39,82 +34,52 @@ def _value(text: str) -> object:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a training.
+    """A stage of a training."""
 
-    Attributes:
-        folder: where it writes its checkpoints and logs, "." for the output folder itself.
-        best: the weights it has chosen.
-        networks: networks in its checkpoints, and the names of their optimizers.
-        best_model: name of the best score in its checkpoints.
-        losses: what TensorBoard shows of its iterations, and how many of them there are in an epoch.
-    """
+    folder: str  # where it writes its checkpoints and logs, "." for the output folder itself
+    best: str  # the weights it has chosen
+    networks: Mapping[str, str]  # networks in its checkpoints, and the names of their optimizers
+    best_model: str  # name of the best score in its checkpoints
+    losses: Mapping[str, int]  # what TensorBoard shows of its iterations, and how many of them there are in an epoch
 
-    folder: str
-    best: str
-    networks: Mapping[str, str]
-    best_model: str
-    losses: Mapping[str, int]
+
+def none():
+    """A default of an attribute: no entries."""
+    return field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A bundle.
+    """A bundle."""
 
-    Attributes:
-        reference: volume ``(1, 1, H, W, M)`` that a network gives for a scaled scan, with all slices computed.
-        stages: the stages of its training.
-        short: options of a training of an epoch that takes seconds.
-        two_epochs: those of two epochs, both with a checkpoint, the second with the only validation.
-        protocols: degradations that a training is scored under.
-        evaluated: those of ``evaluate.json``.
-        window: intensities that become 0 and 1; None for percentiles of the scan.
-        overlays: those of a network that is quick.
-        keeps_observed: whether it copies the observed slices.
-        by_pairs: whether a slice is made of its two neighbors alone.
-        default_spacing: of the output, where none is asked for; None: isotropic.
-        prepare: changes a random network so that its slices are neither all alike nor cut off.
-        spacing_options: more options of a run of inference.
-        own_commands: overlays and options of more runs of inference.
-        body: whether scores inside the body are told.
-        narrow_network: options of a quick network, where no overlay has one.
-        narrow: options of a narrow network for a training with an overlay.
-        trained_overlays: overlays that a training is run with, and their further options.
-        inferred: of these, options of inference.
-        methods: names in the scores of overlays whose method is not called like the bundle.
-        columns: of the method in the scores of ``evaluate.json``, where there are several.
-        wrong: options that a training refuses, and parts of its message, with " ... " between them; {root} and {done}
-            are folders.
-        wrong_inference: likewise of inference.
-        rates: of the paper, learning rate and moments by optimizer.
-    """
-
-    reference: Callable[..., Tensor]
+    reference: Callable[..., Tensor]  # ``(1, 1, H, W, M)`` by a network for a scaled scan, with all slices computed
     stages: Sequence[Stage]
-    short: Options
-    two_epochs: Options
-    protocols: Sequence[str]
-    evaluated: Sequence[str]
-    window: tuple[float, float] | None = (-1024.0, 2976.0)
-    overlays: tuple[str, ...] = ()
-    keeps_observed: bool = True
-    by_pairs: bool = False
-    default_spacing: float | None = None
-    prepare: Callable[[Any], None] = lambda network: None
-    spacing_options: Options = field(default_factory=dict)
-    own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = field(default_factory=dict)
-    body: bool = True
-    narrow_network: Options = field(default_factory=dict)
-    narrow: Options = field(default_factory=dict)
-    trained_overlays: Mapping[str, Options] = field(default_factory=dict)
-    inferred: Mapping[str, Options] = field(default_factory=dict)
-    methods: Mapping[str, str] = field(default_factory=dict)
-    columns: Sequence[str] = ()
-    wrong: Mapping[str, str] = field(default_factory=dict)
-    wrong_inference: Mapping[str, str] = field(default_factory=dict)
-    rates: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
+    short: Options  # of a training of an epoch that takes seconds
+    two_epochs: Options  # both with a checkpoint, the second with the only validation
+    protocols: Sequence[str]  # degradations that a training is scored under
+    evaluated: Sequence[str]  # those of ``evaluate.json``
+    window: tuple[float, float] | None = (-1024.0, 2976.0)  # what becomes 0 and 1; None for percentiles of the scan
+    overlays: tuple[str, ...] = ()  # those of a network that is quick
+    keeps_observed: bool = True  # whether it copies the observed slices
+    by_pairs: bool = False  # whether a slice is made of its two neighbors alone
+    default_spacing: float | None = None  # of the output, where none is asked for; None: isotropic
+    prepare: Callable = lambda network: None  # makes slices of a random network neither all alike nor cut off
+    spacing_options: Options = none()  # more options of a run of inference
+    own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = none()  # overlays and options of more such runs
+    body: bool = True  # whether scores inside the body are told
+    narrow_network: Options = none()  # of a quick network, where no overlay has one
+    narrow: Options = none()  # of a narrow network for a training with an overlay
+    trained_overlays: Mapping[str, Options] = none()  # what trainings are run with, and their further options
+    inferred: Mapping[str, Options] = none()  # of these, options of inference
+    methods: Mapping[str, str] = none()  # in the scores of overlays whose method is not called like the bundle
+    columns: Sequence[str] = ()  # of the method in the scores of ``evaluate.json``, where there are several
+    # options that a training refuses, and parts of its message, " ... " between them; {root} and {done} are folders
+    wrong: Mapping[str, str] = none()
+    wrong_inference: Mapping[str, str] = none()  # likewise of inference
+    rates: Mapping[str, tuple[float, tuple[float, float]]] = none()  # of the paper, with moments, by optimizer
 
 
-def by_pairs(network: Any, scan: MetaTensor, factor: int = 0, spacing: float = 0.0) -> Tensor:
+def by_pairs(network, scan, factor=0, spacing=0.0):
     """What a network of latent codes makes of each pair of slices alone; beyond [0, 1] is interpolated linearly."""
     whole = scan.as_tensor()[0, 0]
     step = 1 / factor if factor else spacing / float(scan.pixdim[2])
@@ -132,28 +97,28 @@ def by_pairs(network: Any, scan: MetaTensor, factor: int = 0, spacing: float = 0
     return torch.stack(slices, dim=-1)[None, None]
 
 
-def by_views(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+def by_views(network, scan, **grid):
     return MultiViewSliceInferer(**grid, value_range=(0.0, 1.0), keep_observed=False)(scan, network)
 
 
-def by_windows(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+def by_windows(network, scan, **grid):
     return VolumetricSliceInferer(**grid, value_range=(0.0, 1.0))(scan, network)
 
 
-def prepare_hrinet(network: Any) -> None:
+def prepare_hrinet(network):
     """Slices of some 600 HU, well inside the window."""
     last = [layer for layer in network.decoder if isinstance(layer, nn.Conv2d)][-1]
     nn.init.normal_(last.weight, std=0.1)
     nn.init.constant_(last.bias, 0.1)
 
 
-def prepare_vts(network: Any) -> None:
+def prepare_vts(network):
     """Something of 50 HU is added to the image."""
     if hasattr(network, "head"):
         nn.init.normal_(network.head.weight, std=0.1)
 
 
-def save_weights(bundle: str, path: Path, *overlays: str, trained: bool = True) -> tuple[Path, nn.Module]:
+def save_weights(bundle, path, *overlays, trained=True):
     """Write random weights of a network; without overlays of the quick one."""
     names = ["inference", *(overlays or CASES[bundle].overlays)]
     with torch.random.fork_rng():
@@ -182,8 +147,10 @@ HRINET_OVERLAYS = ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "p
 HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
 # in stage II the steps alternate, beginning with the unsupervised one
 HRINET_LOSSES_2 = dict.fromkeys((*HRINET_LOSSES, "adversarial", "patch_critic", "supervised"), 1) | {"loss": 2}
+TWO_EPOCHS = options("--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1")
+TOO_THIN = "{root}/tiny/torso_001.nii.gz ... factor of at most 2"
 
-CASES: dict[str, Case] = {
+CASES = {
     "asi": Case(
         reference=by_pairs,
         by_pairs=True,
@@ -191,9 +158,7 @@ CASES: dict[str, Case] = {
         body=False,
         stages=[Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2})],
         short=options("--max_epochs 1 --val_interval 1 --patch_size 32"),
-        two_epochs=options(
-            "--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 --norm_warmup_epochs 1"
-        ),
+        two_epochs=TWO_EPOCHS | options("--norm_warmup_epochs 1"),
         protocols=["subsample x2"],
         evaluated=["subsample x2", "subsample x4", "fwhm x3"],
         own_commands={
@@ -201,11 +166,7 @@ CASES: dict[str, Case] = {
             "residual": (("residual",), options("--input {root}/scans/axial.nii.gz --factor 2")),
         },
         narrow_network=options("--network_def#channels [8,16] --network_def#latent_channels 16"),
-        trained_overlays={
-            "residual": {},
-            "mr": options("--dataset_dir {root}/mr"),
-            "paper": options("--loss#synthesis mse"),
-        },
+        trained_overlays={"residual": {}, "mr": {"dataset_dir": "{root}/mr"}, "paper": {"loss#synthesis": "mse"}},
         wrong={
             "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
             "--batch_size 12": "batch_size 12 ... samples_per_volume 8",
@@ -224,10 +185,8 @@ CASES: dict[str, Case] = {
             "--rfn_batch_size 1 --num_slices 4 --rfn_num_slices 3 --patch_size 32 --rfn_patch_size 24 "
             "--max_spacing 8"
         ),
-        two_epochs=options(
-            "--max_epochs 2 --rfn_epochs 2 --val_interval 2 --rfn_val_interval 2 "
-            "--train#checkpoint_saver#save_interval 1 --fusion#checkpoint_saver#save_interval 1"
-        ),
+        two_epochs=TWO_EPOCHS
+        | options("--rfn_epochs 2 --rfn_val_interval 2 --fusion#checkpoint_saver#save_interval 1"),
         protocols=["subsample x4"],
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
         columns=["AMI rows", "AMI columns", "mean of views", "spacing x0.25", "saint"],
@@ -279,9 +238,7 @@ CASES: dict[str, Case] = {
         short=options(
             "--max_epochs 1 --val_interval 1 --batch_size 2 --crops_per_volume 2 --patch_size 16 --pixdim [0,0,0]"
         ),
-        two_epochs=options(
-            "--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 --norm_warmup_epochs 1"
-        ),
+        two_epochs=TWO_EPOCHS | options("--norm_warmup_epochs 1"),
         protocols=["random x4", "random x8"],
         evaluated=["random x4", "random x8"],
         own_commands={
@@ -289,15 +246,9 @@ CASES: dict[str, Case] = {
             "fine": (("small",), options("--input {root}/fine.nii.gz")),
         },
         narrow=options("--channels [4,8,16,32]"),
-        trained_overlays={
-            "paper": {},
-            "no_hf": {},
-            "no_condition": {},
-            "srcnn": {},
-            "pix2pix": options("--patch_size 32"),
-        },
+        trained_overlays={"paper": {}, "no_hf": {}, "no_condition": {}, "srcnn": {}, "pix2pix": {"patch_size": 32}},
         inferred=dict.fromkeys(["paper", "no_hf", "no_condition"], options("--channels [4,8,16,32]")),
-        methods={"no_hf": "no_hf", "no_condition": "no_condition", "srcnn": "srcnn", "pix2pix": "pix2pix"},
+        methods={name: name for name in ("no_hf", "no_condition", "srcnn", "pix2pix")},
         wrong={
             "--max_epochs 2 --val_interval 3": "val_interval 3 ... max_epochs 2 ... expected 1 to 2",
             "--body_parts \"{{'torso':'thorax'}}\"": "unknown body part 'thorax' ... chest",
@@ -308,12 +259,8 @@ CASES: dict[str, Case] = {
             "--adversarial_weight -1": "adversarial_weight must be zero or a positive number, got -1",
             "--factors [40,80]": "torso_ ... 40 ... 25",
             "--val_factor 40": "torso_ ... 40 ... 25",
-            "--dataset_dir {root}/tiny --validation_subjects \"['torso_000']\"": (
-                "{root}/tiny/torso_001.nii.gz ... factor of at most 2"
-            ),
-            "--dataset_dir {root}/tiny --validation_subjects \"['torso_001']\"": (
-                "{root}/tiny/torso_001.nii.gz ... factor of at most 2"
-            ),
+            "--dataset_dir {root}/tiny --validation_subjects \"['torso_000']\"": TOO_THIN,
+            "--dataset_dir {root}/tiny --validation_subjects \"['torso_001']\"": TOO_THIN,
             "--dataset_dir {root}/air --validation_subjects \"['torso_000']\"": "{root}/air/air.nii.gz",
             "--ckpt {root}/no_discriminator.pt": "{root}/no_discriminator.pt ... lacks discriminator",
             "--ckpt {done}/checkpoint.pt": "epoch",
@@ -358,15 +305,12 @@ CASES: dict[str, Case] = {
             "--max_epochs 1 --stage2_epochs 1 --val_interval 1 --batch_size 2 --samples_per_epoch 1 "
             "--num_slices 4 --patch_size 24"
         ),
-        two_epochs=options(
-            "--max_epochs 2 --stage2_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1 "
-            "--refine#checkpoint_saver#save_interval 1"
-        ),
+        two_epochs=TWO_EPOCHS | options("--stage2_epochs 2 --refine#checkpoint_saver#save_interval 1"),
         protocols=["subsample x6"],
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
         narrow_network=options("--latent_channels [2,2] --channels [4,4] --patch_critic_channels 4"),
         narrow=options("--channels [4,4] --patch_critic_channels 4"),
-        trained_overlays=dict.fromkeys(HRINET_OVERLAYS, options("")),
+        trained_overlays=dict.fromkeys(HRINET_OVERLAYS, {}),
         inferred=dict.fromkeys(HRINET_OVERLAYS, options("--channels [4,4]")),
         methods={"mse": "hrinet-mse", "perceptual": "hrinet-perceptual", "patchgan_only": "patchgan-only"}
         | {name: name for name in ("ae", "acai", "vae")},

@@ -3,8 +3,6 @@
 
 """Run bundles as their documentation says, from subprocesses; and check what all bundles share."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import json
@@ -17,7 +15,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -26,7 +23,6 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "bundles"
@@ -44,7 +40,7 @@ class Command:
     python_path: str = ""
 
     @property
-    def arguments(self) -> list[str]:
+    def arguments(self):
         """What follows ``python -m monai.bundle``."""
         config = self.config if isinstance(self.config, str) else repr(list(self.config))
         arguments = ["run", "--config_file", config]
@@ -52,7 +48,7 @@ class Command:
             arguments += [f"--{name}", str(value)]
         return arguments
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self):
         arguments = [sys.executable, *self.launcher, "-m", "monai.bundle", *self.arguments]
         environment = _environment()
         if self.python_path:
@@ -61,13 +57,13 @@ class Command:
         return subprocess.Popen(arguments, cwd=self.cwd, env=environment, stdout=pipe, stderr=pipe, encoding="utf-8")
 
 
-def _environment() -> dict[str, str]:
+def _environment():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
     return environment
 
 
-def bundle_command(bundle: str, config: str, overlays: Sequence[str], options: Mapping[str, object]) -> Command:
+def bundle_command(bundle, config, overlays, options):
     """A command in the root of the repository; two underscores in an option stand for the # of a key."""
     paths = [f"bundles/{bundle}/{name}.json" for name in (config, *overlays)]
     given = {name.replace("__", "#"): value for name, value in options.items()}
@@ -83,18 +79,18 @@ class Result:
     stderr: str
 
     @property
-    def error_lines(self) -> list[str]:
+    def error_lines(self):
         return [line for line in re.split(r"[\r\n]+", self.stderr) if "error:" in line.lower()]
 
     @property
-    def failed_lines(self) -> list[str]:
+    def failed_lines(self):
         return [line for line in re.split(r"[\r\n]+", self.stderr) if "failed:" in line and "error:" not in line]
 
-    def check_success(self) -> None:
+    def check_success(self):
         assert self.status == 0, self.stdout[-2000:] + self.stderr[-4000:]
         assert "Traceback" not in self.stdout + self.stderr and not self.error_lines
 
-    def check_error(self, *parts: str, failed: int = 0) -> None:
+    def check_error(self, *parts, failed=0):
         """One line that names what is wrong, beside one for every scan that failed."""
         shown = self.stdout[-1000:] + self.stderr[-3000:]
         assert self.status == 1, shown
@@ -105,7 +101,7 @@ class Result:
             assert part in self.error_lines[0], f"{part!r} is not in {self.error_lines[0]!r}"
 
 
-def run(command: Command) -> Result:
+def run(command):
     process = command.start()
     try:
         stdout, stderr = process.communicate(timeout=LIMIT)
@@ -136,20 +132,12 @@ if child == 0:
 
 
 @functools.cache
-def _forking_process() -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", _FORKING],
-        cwd=ROOT,
-        env=_environment(),
-        stdin=pipe,
-        stdout=pipe,
-        encoding="utf-8",
-        bufsize=1,
-    )
+def _forking_process():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", "bufsize": 1}
+    return subprocess.Popen([sys.executable, "-c", _FORKING], cwd=ROOT, env=_environment(), **pipes)
 
 
-def run_forked(commands: Mapping[str, Command]) -> dict[str, Result]:
+def run_forked(commands):
     """Run commands in processes forked from one that has imported everything: seconds faster for each than :func:`run`.
 
     For commands in the root of the repository that need no launcher and no other ``PYTHONPATH``.
@@ -157,7 +145,6 @@ def run_forked(commands: Mapping[str, Command]) -> dict[str, Result]:
     if not hasattr(os, "fork"):  # Windows
         return {name: run(command) for name, command in commands.items()}
     server, results = _forking_process(), {}
-    assert server.stdin and server.stdout
     for name, command in commands.items():
         assert command.cwd == ROOT and not command.launcher and not command.python_path
         with tempfile.TemporaryDirectory() as folder:
@@ -168,22 +155,13 @@ def run_forked(commands: Mapping[str, Command]) -> dict[str, Result]:
     return results
 
 
-def filled(options: Mapping[str, object], **places: object) -> dict[str, object]:
+def filled(options, **places):
     """Options with ``{name}`` in their texts replaced, without those that are None."""
-    return {
-        key: value.format(**places) if isinstance(value, str) else value
-        for key, value in options.items()
-        if value is not None
-    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return {key: value.format(**places) if isinstance(value, str) else value for key, value in given.items()}
 
 
-def save_scan(
-    path: Path,
-    shape: Sequence[int] = (20, 24, 6),
-    dtype: type = np.int16,
-    spacing: Sequence[float] = (1.0, 1.0, 4.0),
-    seed: int = 0,
-) -> Path:
+def save_scan(path, shape=(20, 24, 6), dtype=np.int16, spacing=(1.0, 1.0, 4.0), seed=0):
     """Write a smooth random volume, 4D where the shape is."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*(np.linspace(0, 1, n) for n in shape), indexing="ij", sparse=True)
@@ -191,30 +169,24 @@ def save_scan(
     array = (array - array.min()) * 60.0 + rng.random(shape)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = (-31.5, 12.25, 7.0)
-    image = nib.Nifti1Image(array.astype(dtype), affine)
-    image.header.set_xyzt_units("mm", "sec")
-    if len(shape) == 4:
-        image.header["pixdim"][4] = 0.04
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return path
+    return save(path, array.astype(dtype), affine)
 
 
-def diagonal(*steps: float) -> np.ndarray:
+def diagonal(*steps):
     """Affine of a stack along the axes of the scanner."""
     affine = np.diag([*steps, 1.0])
     affine[:3, 3] = (-31.5, 112.25, -640.0)
     return affine
 
 
-def tilted(*steps: float) -> np.ndarray:
+def tilted(*steps):
     """Affine of a stack tilted twice."""
     affine = diagonal(*steps)
     affine[:3, :3] = Rotation.from_euler("ZX", [0.3, -0.2]).as_matrix() * steps
     return affine
 
 
-def body(shape: Sequence[int], seed: int) -> np.ndarray:
+def body(shape, seed):
     """Something like a scan in HU: air around, tissue, bone; different from slice to slice."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:3]), indexing="ij", sparse=True)
@@ -225,7 +197,7 @@ def body(shape: Sequence[int], seed: int) -> np.ndarray:
     return (values + rng.normal(0, 15, shape)).round().astype(np.int16)
 
 
-def save(path: Path, values: np.ndarray, affine: np.ndarray) -> Path:
+def save(path, values, affine):
     """Write voxels as they are, with a spacing in mm, and frames 0.04 s apart."""
     image = nib.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm", "sec")
@@ -236,7 +208,7 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray) -> Path:
     return path
 
 
-def save_piece(path: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray, int]:
+def save_piece(path, name, count):
     """Write ``count`` slices of 41 x 36 pixels of a thick open scan; returns voxels, affine and slice axis."""
     source = nib.load(Path(os.environ["SLICEINTERP_DATA"]) / "ct" / f"{name}.nii.gz")
     zooms = source.header.get_zooms()
@@ -249,17 +221,17 @@ def save_piece(path: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarra
     return values, piece.affine, axis
 
 
-def voxels(path: Path) -> np.ndarray:
+def voxels(path):
     """Voxels in the type in which they are stored."""
     return np.asarray(nib.load(path).dataobj)
 
 
-def scan_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def scan_of(path):
     """Voxels and affine of a file."""
     return voxels(path), nib.load(path).affine
 
 
-def scaled(values: np.ndarray, affine: np.ndarray, axis: int, window: Sequence[float]) -> MetaTensor:
+def scaled(values, affine, axis, window):
     """A scan ``(1, 1, H, W, N)`` with its slices last, as a bundle hands it to the inferer."""
     order = [k for k in range(3) if k != axis] + [axis]
     lowest, highest = window
@@ -267,22 +239,22 @@ def scaled(values: np.ndarray, affine: np.ndarray, axis: int, window: Sequence[f
     return MetaTensor(torch.tensor(unit, dtype=torch.float32)[None, None], affine=torch.tensor(affine[:, [*order, 3]]))
 
 
-def unscaled(volume: Tensor, axis: int, window: Sequence[float]) -> np.ndarray:
+def unscaled(volume, axis, window):
     """The inverse of :func:`scaled`: what an inferer gives, in HU and in the axis order of the file."""
     lowest, highest = window
     return np.moveaxis(volume[0, 0].numpy().astype(np.float64) * (highest - lowest) + lowest, -1, axis)
 
 
-def frames(values: np.ndarray) -> list[np.ndarray]:
+def frames(values):
     """The volumes of a 4D scan; else the scan."""
     return [values[..., k] for k in range(values.shape[3])] if values.ndim == 4 else [values]
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def check_grid(path: Path, values: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> np.ndarray:
+def check_grid(path, values, affine, factor, axis):
     """Type, size, affine and origin are right for a scan; returns the voxels."""
     image = nib.load(path)
     found = np.asarray(image.dataobj)
@@ -298,7 +270,7 @@ def check_grid(path: Path, values: np.ndarray, affine: np.ndarray, factor: int, 
     return found
 
 
-def check_output(path: Path, values: np.ndarray, affine: np.ndarray, factor: int, axis: int) -> np.ndarray:
+def check_output(path, values, affine, factor, axis):
     """Type, size and geometry are right, and the observed slices are the scan's, bit for bit; returns the voxels."""
     found = check_grid(path, values, affine, factor, axis)
     observed = np.moveaxis(found, axis, 0)[::factor]
@@ -306,41 +278,41 @@ def check_output(path: Path, values: np.ndarray, affine: np.ndarray, factor: int
     return found
 
 
-def state(path: Path, entry: str = "") -> dict[str, Tensor]:
+def state(path, entry=""):
     """What a checkpoint holds."""
     loaded = torch.load(path, weights_only=True)
     return loaded[entry] if entry else loaded
 
 
-def different_keys(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+def different_keys(first, second):
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
 
 
-def assert_identical(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+def assert_identical(first, second):
     assert not different_keys(first, second)
 
 
-def moments(optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
+def moments(optimizer):
     """What an optimizer remembers of every weight."""
     return {f"{k} {name}": value for k, entry in optimizer["state"].items() for name, value in entry.items()}
 
 
-def statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def statistics(weights):
     """What batch normalization remembers."""
     result = {key: value for key, value in weights.items() if "running_" in key or "num_batches" in key}
     assert result
     return result
 
 
-def parameters(network: nn.Module) -> int:
+def parameters(network):
     return sum(value.numel() for value in network.parameters())
 
 
-def events_of(folder: Path) -> tuple[dict[str, list[float]], set[str]]:
+def events_of(folder):
     """Every scalar that TensorBoard shows, and the names of its images."""
-    scalars: dict[str, list[float]] = {}
-    images: set[str] = set()
+    scalars = {}
+    images = set()
     for path in folder.glob("events.out.tfevents*"):
         events = EventAccumulator(str(path)).Reload()
         scalars.update({tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]})
@@ -348,25 +320,25 @@ def events_of(folder: Path) -> tuple[dict[str, list[float]], set[str]]:
     return scalars, images
 
 
-def writers_of(folder: Path, tag: str) -> int:
+def writers_of(folder, tag):
     """How many processes tell TensorBoard of a scalar."""
     files = [EventAccumulator(str(path)).Reload() for path in folder.glob("events.out.tfevents*")]
     return sum(tag in file.Tags()["scalars"] for file in files)
 
 
-def files_of(folder: Path) -> set[str]:
+def files_of(folder):
     """Files below a folder, without those of TensorBoard."""
     found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("events.out.tfevents")]
     return {path.relative_to(folder).as_posix() for path in found}
 
 
-def table_rows(text: str) -> list[list[str]]:
+def table_rows(text):
     """Cells of the tables that end a run, heads first."""
     lines = [line for line in text.splitlines() if line.startswith("|") and " --- " not in line]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def check_table(result: Result, methods: Sequence[str], protocols: Sequence[str], count: int, tables: int = 1) -> None:
+def check_table(result, methods, protocols, count, tables=1):
     """The run ends with tables of every method on every protocol, on ``count`` volumes."""
     rows = table_rows(result.stdout)
     assert len(rows) == tables * (1 + len(protocols))
@@ -381,14 +353,12 @@ def check_table(result: Result, methods: Sequence[str], protocols: Sequence[str]
                 assert 0 < psnr < 100 and -1 <= ssim <= 1
 
 
-def scores_of(folder: Path) -> list[dict[str, str]]:
+def scores_of(folder):
     with (folder / "scores.csv").open() as file:
         return list(csv.DictReader(file))
 
 
-def check_scores(
-    folder: Path, result: Result, columns: Sequence[str], protocols: Sequence[str], count: int = 1
-) -> None:
+def check_scores(folder, result, columns, protocols, count=1):
     """The tables on the screen are those in the file, and their numbers the means of the rows of ``scores.csv``."""
     check_table(result, columns, protocols, count, tables=2)
     assert (folder / "scores.md").read_text().strip() in result.stdout
@@ -408,11 +378,11 @@ def check_scores(
                 assert cell == f"{means[0]:.2f} / {means[1]:.4f}"
 
 
-def content(bundle: str, name: str) -> dict[str, Any]:
+def content(bundle, name):
     return json.loads((BUNDLES / bundle / f"{name}.json").read_text())
 
 
-def parser_of(bundle: str, *configs: str, **options: object) -> ConfigParser:
+def parser_of(bundle, *configs, **options):
     """The configuration of a command on a CPU, to look at its parts; see :func:`bundle_command` for the options."""
     parser = ConfigParser()
     parser.read_config([BUNDLES / bundle / f"{name}.json" for name in configs])
@@ -421,6 +391,6 @@ def parser_of(bundle: str, *configs: str, **options: object) -> ConfigParser:
     return parser
 
 
-def overlays_of(bundle: str) -> list[str]:
+def overlays_of(bundle):
     own = {"train", "inference", "multi_gpu_inference", "metadata"}
     return sorted(path.stem for path in (BUNDLES / bundle).glob("*.json") if path.stem not in own)

@@ -6,8 +6,6 @@
 A network is traced: what it is told by keywords beside the image stays as it is by default.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 
@@ -42,16 +40,9 @@ class Export:
 
     def options(self, path):
         """Arguments that MONAI's exports share."""
-        folder = BUNDLES / self.bundle
-        return {
-            "net_id": "network_def",
-            "filepath": str(path),
-            "ckpt_file": str(self.weights),
-            "meta_file": str(folder / "metadata.json"),
-            "config_file": [str(folder / f"{name}.json") for name in self.configs],
-            "input_shape": self.shape,
-            "use_trace": True,
-        }
+        meta, *configs = (str(BUNDLES / self.bundle / f"{name}.json") for name in ("metadata", *self.configs))
+        files = {"filepath": str(path), "ckpt_file": str(self.weights), "meta_file": meta, "config_file": configs}
+        return {"net_id": "network_def", "input_shape": self.shape, "use_trace": True, **files}
 
     def eager(self, image, **keywords):
         network = parser_of(self.bundle, *self.configs).get_parsed_content("network_def").eval()
@@ -67,28 +58,19 @@ EXPORTS = {
     "saint": Export("saint", "small", (1, 1, 12, 16, 4)),
     "vts": Export("vts", "small", (1, 1, 16, 32, 48)),
 }
-SIZES = [
-    ("asi", (1, 2, 32, 40)),
-    ("asi", (1, 2, 24, 44)),
-    ("asi", (2, 2, 37, 29)),
-    ("residual", (1, 2, 24, 44)),
-    ("residual", (2, 2, 37, 29)),
-    ("hrinet", (1, 2, 48, 56)),
-    ("hrinet", (2, 2, 37, 53)),
-    ("saint", (1, 1, 12, 16, 4)),
-    ("saint", (1, 1, 19, 9, 7)),
-    ("vts", (2, 1, 32, 16, 48)),
-    ("vts", (1, 1, 17, 19, 21)),
-]
+SHAPES = {
+    "asi": [(1, 2, 32, 40), (1, 2, 24, 44), (2, 2, 37, 29)],
+    "residual": [(1, 2, 24, 44), (2, 2, 37, 29)],
+    "hrinet": [(1, 2, 48, 56), (2, 2, 37, 53)],
+    "saint": [(1, 1, 12, 16, 4), (1, 1, 19, 9, 7)],
+    "vts": [(2, 1, 32, 16, 48), (1, 1, 17, 19, 21)],
+}
+SIZES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
 LATENT = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": {0: "b", 2: "h", 3: "w"}}}
 VOLUME = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": {2: "h", 3: "w", 4: "n"}}}
 # the older exporter makes the place of the slice an input
-ONNX = {
-    "asi": {**LATENT, "dynamo": False},
-    "hrinet": {**LATENT, "dynamo": False},
-    "saint": {**VOLUME, "dynamo": True},
-    "vts": {**VOLUME, "dynamo": True},
-}
+ONNX = {name: {**LATENT, "dynamo": False} for name in ("asi", "hrinet")}
+ONNX |= {name: {**VOLUME, "dynamo": True} for name in ("saint", "vts")}
 ONNX_SIZES = [(name, shape) for name, shape in SIZES if name in ONNX and (shape[0] == 1 or not ONNX[name]["dynamo"])]
 
 

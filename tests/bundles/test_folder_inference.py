@@ -3,8 +3,6 @@
 
 """A folder or a list of scans divided among processes: each scan once; killed runs leave whole files or none."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -12,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,40 +19,26 @@ import psutil
 import pytest
 
 from monai_sliceinterp.data import find_volumes
-from tests.bundles.bundle_commands import (
-    BUNDLES,
-    LIMIT,
-    ROOT,
-    Command,
-    Result,
-    bundle_command,
-    content,
-    names,
-    run,
-    save_scan,
-)
+from tests.bundles.bundle_commands import BUNDLES, LIMIT, ROOT, bundle_command, content, names, run, save_scan
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SCANS = 10
 OUTPUTS = ("_interp.nii.gz", "_interp.json", "_interp_provenance.nii.gz")
 
 
-def command(listed: Path, out: Path, weights: Path, **options: object) -> Command:
+def command(listed, out, weights, **options):
     given = {"input": listed, "output_dir": out, "ckpt": weights, "factor": 4, "provenance": "true", **options}
     return replace(bundle_command("asi", "inference", ["multi_gpu_inference"], given), launcher=LAUNCHER)
 
 
-def finished(out: Path) -> dict[str, int]:
+def finished(out):
     """When the last file of each finished scan was written."""
-    found = {}
-    for scan in range(SCANS):
-        files = [out / f"{scan}{end}" for end in OUTPUTS]
-        if all(file.exists() for file in files):
-            found[f"{scan}"] = max(file.stat().st_mtime_ns for file in files)
-    return found
+    files = {f"{scan}": [out / f"{scan}{end}" for end in OUTPUTS] for scan in range(SCANS)}
+    whole = {scan: parts for scan, parts in files.items() if all(file.exists() for file in parts)}
+    return {scan: max(file.stat().st_mtime_ns for file in parts) for scan, parts in whole.items()}
 
 
-def kill(pid: int) -> None:
+def kill(pid):
     """Kill a launcher and its processes at once, so that none can say goodbye."""
     launcher = psutil.Process(pid)
     processes = [*launcher.children(recursive=True), launcher]
@@ -65,7 +48,7 @@ def kill(pid: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+def scans(tmp_path_factory):
     """A list of scans, one of which is missing and one of which is no image."""
     folder = tmp_path_factory.mktemp("scans")
     files = [save_scan(folder / f"{seed}.nii.gz", (112, 112, 12), seed=seed) for seed in range(SCANS)]
@@ -77,12 +60,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory):
     return tmp_path_factory.mktemp("out")
 
 
 @pytest.fixture(scope="module")
-def killed(scans: tuple[Path, list[Path]], out: Path, weights: Path) -> dict[str, int]:
+def killed(scans, out, weights):
     """What a run had finished that was killed at some moment."""
     process = command(scans[0], out, weights).start()
     try:
@@ -96,16 +79,16 @@ def killed(scans: tuple[Path, list[Path]], out: Path, weights: Path) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def restarted(killed: dict[str, int], scans: tuple[Path, list[Path]], out: Path, weights: Path) -> Result:
+def restarted(killed, scans, out, weights):
     return run(command(scans[0], out, weights, resume="true"))
 
 
-def done_lines(lines: Sequence[str]) -> list[str]:
+def done_lines(lines):
     """Names of the scans that a run says it has done."""
     return sorted(Path(line.split()[1]).name.removesuffix(".nii.gz") for line in lines if " -> " in line)
 
 
-def test_only_what_is_left_is_done(killed: dict[str, int], restarted: Result, out: Path) -> None:
+def test_only_what_is_left_is_done(killed, restarted, out):
     assert 2 <= len(killed) < SCANS  # else nothing was tested
     assert f"{len(killed)} of {SCANS + 2} inputs are finished already" in restarted.stdout
     every = [str(scan) for scan in range(SCANS)]
@@ -115,7 +98,7 @@ def test_only_what_is_left_is_done(killed: dict[str, int], restarted: Result, ou
     assert {scan: after[scan] for scan in killed} == killed
 
 
-def test_every_scan_is_right(restarted: Result, scans: tuple[Path, list[Path]], out: Path) -> None:
+def test_every_scan_is_right(restarted, scans, out):
     for file in scans[1]:
         observed, scan = nib.load(file), file.name.removesuffix(".nii.gz")
         image = nib.load(out / f"{scan}_interp.nii.gz")
@@ -127,7 +110,7 @@ def test_every_scan_is_right(restarted: Result, scans: tuple[Path, list[Path]], 
     assert [name for name in names(out) if not name.startswith(".")] == expected
 
 
-def test_failures_are_told_once(restarted: Result, scans: tuple[Path, list[Path]]) -> None:
+def test_failures_are_told_once(restarted, scans):
     """Each in a line when it happens, and all of all processes at the end."""
     folder = scans[0].parent
     assert restarted.status == 1
@@ -138,7 +121,7 @@ def test_failures_are_told_once(restarted: Result, scans: tuple[Path, list[Path]
 
 
 @pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
-def test_overlay_is_that_of_every_bundle(bundle: str) -> None:
+def test_overlay_is_that_of_every_bundle(bundle):
     """It runs what the bundle's inference runs, after the processes have met."""
     overlay, inference = content(bundle, "multi_gpu_inference"), content(bundle, "inference")
     assert overlay == content("asi", "multi_gpu_inference")
@@ -171,14 +154,14 @@ for k in range(100_000):
 """
 
 
-def wait_for(path: Path) -> None:
+def wait_for(path):
     end = time.monotonic() + LIMIT
     while not path.exists():
         assert time.monotonic() < end, f"{path} was not written"
         time.sleep(0.001)
 
 
-def check_whole(folder: Path, values: np.ndarray | None = None) -> tuple[list[str], list[str]]:
+def check_whole(folder, values=None):
     """Files with a final name are whole, others are hidden and no images to anyone; returns the names of both."""
     final = [name for name in names(folder) if name.endswith("_interp.nii.gz")]
     parts = [name for name in names(folder) if name not in final]
@@ -192,13 +175,10 @@ def check_whole(folder: Path, values: np.ndarray | None = None) -> tuple[list[st
     return final, parts
 
 
-def test_killed_while_saving(tmp_path: Path) -> None:
+def test_killed_while_saving(tmp_path):
     rng = random.Random(0)
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITER], cwd=ROOT, stdin=pipe, stdout=pipe, encoding="utf-8", bufsize=1
-    ) as writer:
-        assert writer.stdin and writer.stdout
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", _WRITER], cwd=ROOT, **pipes) as writer:
         values, interrupted, replaced = None, 0, 0
         for k in range(KILLS):
             folder = tmp_path / str(k % 4)  # some with files of runs before

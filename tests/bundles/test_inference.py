@@ -3,8 +3,6 @@
 
 """Inference of every bundle, from the command line: what it writes is what its network gives, on the right grid."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass
@@ -69,14 +67,14 @@ class Inference:
     root: Path
     results: dict[str, Result]
 
-    def scan(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def scan(self, name):
         """Voxels and affine of a scan."""
         return scan_of(self.root / "scans" / f"{name}.nii.gz")
 
-    def output(self, command: str, name: str) -> Path:
+    def output(self, command, name):
         return self.root / command / f"{name}_interp.nii.gz"
 
-    def expected(self, values: np.ndarray, affine: np.ndarray, axis: int, **grid: float) -> np.ndarray:
+    def expected(self, values, affine, axis, **grid):
         """What the network gives at every position of the output, the observed ones too, in HU."""
         window = self.case.window or tuple(np.percentile(values, [1, 99]))
         results = [self.case.reference(self.network, scaled(v, affine, axis, window), **grid) for v in frames(values)]
@@ -84,7 +82,7 @@ class Inference:
         volume = np.stack(results, axis=-1) if values.ndim == 4 else results[0]
         return volume.clip(0) if values.dtype.kind == "u" else volume
 
-    def check(self, found: np.ndarray, values: np.ndarray, affine: np.ndarray, axis: int, **grid: float) -> None:
+    def check(self, found, values, affine, axis, **grid):
         """The synthesized slices are the network's, rounded where voxels are integers."""
         step = 1 / grid["factor"] if "factor" in grid else grid["spacing"] / np.linalg.norm(affine[:3, axis])
         positions = np.arange(found.shape[axis]) * step
@@ -97,7 +95,7 @@ class Inference:
         np.testing.assert_array_equal(kept, np.moveaxis(values, axis, 0)[np.rint(positions[whole]).astype(int)])
 
 
-def scan_values(name: str, seed: int, window: tuple[float, float]) -> np.ndarray:
+def scan_values(name, seed, window):
     values = body(GOOD[name][0], 99 if name in ("metal", "clipped") else seed)
     if name in ("metal", "clipped"):
         values[3:9, 4:9, 1:3] = 3071
@@ -110,7 +108,7 @@ def scan_values(name: str, seed: int, window: tuple[float, float]) -> np.ndarray
 
 
 @pytest.fixture(scope="module", params=CASES)
-def inference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Inference:
+def inference(request, tmp_path_factory):
     bundle, case = request.param, CASES[request.param]
     root = tmp_path_factory.mktemp(bundle)
     for seed, (name, (_, affine, _)) in enumerate(GOOD.items()):
@@ -124,7 +122,7 @@ def inference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     files = [str(root / "scans" / f"{name}.nii.gz") for name in GOOD]
     axial, odd = files[:2]
     opposite = str(not case.keeps_observed).lower()
-    commands: dict[str, dict[str, object]] = {
+    commands = {
         "folder": {"input": root / "scans", "factor": FACTOR},
         "spacing": {"input": files, "spacing": 5.0 / FACTOR, "progress": "false", **case.spacing_options},
         "opposite": {"input": [axial, odd], "factor": FACTOR, "keep_observed": opposite, "inferer#batch_size": 1},
@@ -132,24 +130,22 @@ def inference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         "uneven": {"input": axial, "spacing": 2},
         "axis": {"input": odd, "axis": 1, "factor": 3},
     }
-    given = {
-        name: bundle_command(bundle, "inference", case.overlays, {"ckpt": weights, "output_dir": root / name, **own})
-        for name, own in commands.items()
-    }
-    for name, (overlays, own) in case.own_commands.items():
-        own, path = filled(own, root=root, files=files), weights
+    commands = {name: (case.overlays, own) for name, own in commands.items()} | case.own_commands
+    for name, (overlays, own) in commands.items():
+        path = weights
         if "untrained" in name or overlays != case.overlays:
             path = save_weights(bundle, root / f"{name}.pt", *overlays, trained="untrained" not in name)[0]
-        given[name] = bundle_command(bundle, "inference", overlays, {"ckpt": path, "output_dir": root / name, **own})
-    return Inference(bundle, case, network, root, run_forked(given))
+        own = {"ckpt": path, "output_dir": root / name, **filled(own, root=root, files=files)}
+        commands[name] = bundle_command(bundle, "inference", overlays, own)
+    return Inference(bundle, case, network, root, run_forked(commands))
 
 
-def only(bundle: str) -> Any:
+def only(bundle):
     """For tests of what one bundle alone offers."""
     return pytest.mark.parametrize("inference", [bundle], indirect=True)
 
 
-def test_folder_with_a_broken_file(inference: Inference) -> None:
+def test_folder_with_a_broken_file(inference):
     """The others are done."""
     count = len(GOOD) + 3
     broken = str(inference.root / "scans" / "broken.nii.gz")
@@ -159,7 +155,7 @@ def test_folder_with_a_broken_file(inference: Inference) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_slices_are_those_of_the_network(name: str, inference: Inference) -> None:
+def test_slices_are_those_of_the_network(name, inference):
     """In the input's units, type and axes; affine and origin are exact."""
     (values, affine), axis = inference.scan(name), GOOD[name][2]
     path = inference.output("folder", name)
@@ -180,7 +176,7 @@ def test_slices_are_those_of_the_network(name: str, inference: Inference) -> Non
 
 
 @pytest.mark.parametrize("name", ["meta", "nrrd"])
-def test_other_formats(name: str, inference: Inference) -> None:
+def test_other_formats(name, inference):
     """What they give is what NIfTI gives."""
     expected, found = (nib.load(inference.output("folder", which)) for which in ("axial", name))
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
@@ -188,7 +184,7 @@ def test_other_formats(name: str, inference: Inference) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_factor_equals_spacing(name: str, inference: Inference) -> None:
+def test_factor_equals_spacing(name, inference):
     """Bit for bit."""
     inference.results["spacing"].check_success()
     by_factor, by_spacing = (nib.load(inference.output(how, name)) for how in ("folder", "spacing"))
@@ -198,7 +194,7 @@ def test_factor_equals_spacing(name: str, inference: Inference) -> None:
 
 
 @pytest.mark.parametrize("name", ["axial", "odd"])
-def test_observed_slices_are_kept_or_not(name: str, inference: Inference) -> None:
+def test_observed_slices_are_kept_or_not(name, inference):
     """As the switch says in words; how many images are computed at once matters only for rounding."""
     inference.results["opposite"].check_success()
     assert names(inference.root / "opposite") == ["axial_interp.nii.gz", "odd_interp.nii.gz"]
@@ -216,7 +212,7 @@ def test_observed_slices_are_kept_or_not(name: str, inference: Inference) -> Non
 
 
 @pytest.mark.parametrize("name", ["axial", "odd"])
-def test_neither_factor_nor_spacing(name: str, inference: Inference) -> None:
+def test_neither_factor_nor_spacing(name, inference):
     """Isotropic, or the spacing the method was made for; slices that happen to be observed ones are kept."""
     inference.results["default"].check_success()
     values, affine = inference.scan(name)
@@ -230,7 +226,7 @@ def test_neither_factor_nor_spacing(name: str, inference: Inference) -> None:
     inference.check(np.asarray(image.dataobj), values, affine, 2, spacing=spacing)
 
 
-def test_spacing_that_does_not_divide(inference: Inference) -> None:
+def test_spacing_that_does_not_divide(inference):
     """0, 2, ..., 20 mm of 5 slices 5 mm apart; nothing is extrapolated."""
     inference.results["uneven"].check_success()
     values, affine = inference.scan("axial")
@@ -241,7 +237,7 @@ def test_spacing_that_does_not_divide(inference: Inference) -> None:
     inference.check(np.asarray(image.dataobj), values, affine, 2, spacing=2.0)
 
 
-def test_chosen_axis(inference: Inference) -> None:
+def test_chosen_axis(inference):
     """Another one than that of the largest spacing."""
     inference.results["axis"].check_success()
     values, affine = inference.scan("odd")
@@ -250,7 +246,7 @@ def test_chosen_axis(inference: Inference) -> None:
     inference.check(found, values, affine, 1, factor=3)
 
 
-def test_intensities_beyond_the_window(inference: Inference) -> None:
+def test_intensities_beyond_the_window(inference):
     """Their excess is interpolated linearly and added to what the clipped scan gives."""
     if inference.case.window is None:
         pytest.skip("the window is that of each scan")
@@ -269,7 +265,7 @@ def test_intensities_beyond_the_window(inference: Inference) -> None:
 
 
 @pytest.mark.parametrize("name", ["axial", "odd"])
-def test_quality_of_a_scan(name: str, inference: Inference) -> None:
+def test_quality_of_a_scan(name, inference):
     """Each slice but the first and the last is compared with what the network makes of its neighbors; on request."""
     files = [f"{stem}_interp{end}" for stem in ("axial", "odd") for end in (".nii.gz", "_quality.json")]
     assert names(inference.root / "default") == files and len(list(inference.root.rglob("*_quality.json"))) == 2
@@ -291,24 +287,23 @@ def test_quality_of_a_scan(name: str, inference: Inference) -> None:
 
 
 @only("asi")
-def test_constant_image_stays_constant(inference: Inference) -> None:
+def test_constant_image_stays_constant(inference):
     inference.results["constant"].check_success()
     found = voxels(inference.output("constant", "constant"))
     assert found.shape == (16, 16, 10) and (found == np.float32(7.3)).all()
 
 
 @only("asi")
-def test_residual_network(inference: Inference) -> None:
+def test_residual_network(inference):
     inference.results["residual"].check_success()
     assert nib.load(inference.output("residual", "axial")).shape == (20, 24, 9)
 
 
 @only("saint")
 @pytest.mark.parametrize("name", GOOD)
-def test_disagreement(name: str, inference: Inference) -> None:
+def test_disagreement(name, inference):
     """Half the difference of the two views in HU, in the axis order and at the places of the output."""
     (values, affine), axis, window = inference.scan(name), GOOD[name][2], inference.case.window
-    assert window is not None
     image = nib.load(inference.root / "spacing" / f"{name}_disagreement.nii.gz")
     interpolated, found = nib.load(inference.output("spacing", name)), np.asarray(image.dataobj)
     assert found.dtype == np.float32 and found.shape == interpolated.shape
@@ -316,10 +311,8 @@ def test_disagreement(name: str, inference: Inference) -> None:
     assert image.header.get_zooms() == interpolated.header.get_zooms()
     for frame, volume in zip(frames(found), frames(values.clip(*window)), strict=True):
         scan = scaled(volume, affine, axis, window)
-        rows, columns = (
-            unscaled(MultiViewSliceInferer(FACTOR, fuse=False, views=(view,))(scan, inference.network), axis, window)
-            for view in ("rows", "columns")
-        )
+        inferers = (MultiViewSliceInferer(FACTOR, fuse=False, views=(view,)) for view in ("rows", "columns"))
+        rows, columns = (unscaled(inferer(scan, inference.network), axis, window) for inferer in inferers)
         np.testing.assert_allclose(frame, 0.5 * np.abs(rows - columns), rtol=0, atol=5e-3)
     along = np.moveaxis(found, axis, 0)
     assert (along[::FACTOR] == 0).all() and np.delete(along, np.s_[::FACTOR], axis=0).mean() > 0.1
@@ -327,25 +320,22 @@ def test_disagreement(name: str, inference: Inference) -> None:
 
 
 @only("saint")
-def test_mean_of_views(inference: Inference) -> None:
+def test_mean_of_views(inference):
     """Without the fusion."""
     inference.results["mean"].check_success()
     (values, affine), window = inference.scan("axial"), (-1024.0, 2976.0)
     found, scan = voxels(inference.output("mean", "axial")), scaled(values, affine, 2, window)
-    mean, fused = (
-        unscaled(MultiViewSliceInferer(fuse=fuse, value_range=(0.0, 1.0))(scan, inference.network), 2, window)
-        for fuse in (False, True)
-    )
+    inferers = (MultiViewSliceInferer(fuse=fuse, value_range=(0.0, 1.0)) for fuse in (False, True))
+    mean, fused = (unscaled(inferer(scan, inference.network), 2, window) for inferer in inferers)
     assert np.abs(found - mean).max() <= 0.51 and np.abs(found - fused).max() > 5
 
 
 @only("vts")
 @pytest.mark.parametrize("name", GOOD)
-def test_untrained_network_leaves_the_spline(name: str, inference: Inference) -> None:
+def test_untrained_network_leaves_the_spline(name, inference):
     """It adds nothing, so that the slices at observed positions are those of the input."""
     inference.results["untrained"].check_success()
     (values, affine), axis, window = inference.scan(name), GOOD[name][2], inference.case.window
-    assert window is not None
     found = voxels(inference.output("untrained", name))
     observed = np.moveaxis(found, axis, 0)[::FACTOR].astype(float) - np.moveaxis(values, axis, 0)
     assert np.abs(observed).max() <= 1
@@ -357,7 +347,7 @@ def test_untrained_network_leaves_the_spline(name: str, inference: Inference) ->
 
 
 @only("vts")
-def test_stack_finer_than_1_mm_keeps_its_spacing(inference: Inference) -> None:
+def test_stack_finer_than_1_mm_keeps_its_spacing(inference):
     """But is restored."""
     inference.results["fine"].check_success()
     values, affine = scan_of(inference.root / "fine.nii.gz")
@@ -368,7 +358,7 @@ def test_stack_finer_than_1_mm_keeps_its_spacing(inference: Inference) -> None:
 
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="real scans: set SLICEINTERP_DATA")
 @pytest.mark.parametrize("bundle", CASES)
-def test_documented_command_on_a_real_scan(bundle: str, tmp_path: Path) -> None:
+def test_documented_command_on_a_real_scan(bundle, tmp_path):
     """With the shipped weights, on a piece of a thick scan."""
     values, affine, axis = save_piece(tmp_path / "piece.nii.gz", "tcga_lihc_bc_a3kf", 6)
     options = {"input": tmp_path / "piece.nii.gz", "factor": FACTOR, "output_dir": tmp_path / "out"}
@@ -380,7 +370,7 @@ def test_documented_command_on_a_real_scan(bundle: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.environ.get("SLICEINTERP_DATA"), reason="real scans: set SLICEINTERP_DATA")
-def test_documented_command_on_a_real_cine(tmp_path: Path) -> None:
+def test_documented_command_on_a_real_cine(tmp_path):
     scan = Path(os.environ["SLICEINTERP_DATA"]) / "cardiac_mr" / "sunnybrook_sc_hf_i_01_cine.nii.gz"
     options = {"input": scan, "factor": 5, "output_dir": tmp_path / "out"}
     run_forked({"": bundle_command("asi", "inference", (), options)})[""].check_success()

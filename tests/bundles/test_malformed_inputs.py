@@ -3,8 +3,6 @@
 
 """Inputs and options that are wrong: each gives one line that names what is wrong, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io
@@ -13,15 +11,12 @@ import pickle
 import resource
 import struct
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
 import torch
 from monai.bundle import ConfigWorkflow
 from pydicom.encaps import encapsulate
@@ -35,9 +30,10 @@ from tests.dicom_series import write_series
 SPACING = np.diag([1.0, 1.0, 4.0, 1.0])
 SHAPE = (12, 11, 4)
 GRAY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+PIXELS = GRAY.tobytes()
 
 
-def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), **settings: object) -> Result:
+def attempt(weights, bundle="asi", overlays=(), **settings):
     """What ``python -m monai.bundle run`` does, in this process; two underscores stand for the # of a key.
 
     As in a notebook, it leaves the errors of other programs alone.
@@ -60,11 +56,11 @@ def attempt(weights: Path, bundle: str = "asi", overlays: tuple[str, ...] = (), 
     return Result(status, stdout.getvalue(), stderr.getvalue())
 
 
-def last_line(result: Result) -> str:
+def last_line(result):
     return result.stderr.splitlines()[-1]
 
 
-def check_error(result: Result, *parts: str, failed: int = 0) -> None:
+def check_error(result, *parts, failed=0):
     """The last line names what is wrong; there is one more for every scan that failed, and nothing else."""
     assert result.status == 1, result
     *before, last = result.stderr.splitlines()
@@ -75,7 +71,7 @@ def check_error(result: Result, *parts: str, failed: int = 0) -> None:
         assert part in last, f"{part!r} is not in {last!r}"
 
 
-def header_with(path: Path, changes: Mapping[int, bytes], values: np.ndarray = GRAY) -> Path:
+def header_with(path, changes, values=GRAY):
     """Write a NIfTI file whose header has other bytes at some places."""
     whole = bytearray(save(path.with_name("whole.nii"), values, SPACING).read_bytes())
     path.with_name("whole.nii").unlink()
@@ -85,19 +81,19 @@ def header_with(path: Path, changes: Mapping[int, bytes], values: np.ndarray = G
     return path
 
 
-def nifti(changes: Mapping[int, bytes], values: np.ndarray = GRAY) -> Callable[[Path], object]:
+def nifti(changes, values=GRAY):
     return lambda path: header_with(path, changes, values)
 
 
-def cut(length: int) -> Callable[[Path], object]:
+def cut(length):
     """A NIfTI file of which only the beginning is there; negative: without the end."""
     return lambda path: path.write_bytes(save_scan(path).read_bytes()[:length])
 
 
-def flipped(place: int) -> Callable[[Path], object]:
+def flipped(place):
     """A NIfTI file with one bit that is wrong."""
 
-    def write(path: Path) -> None:
+    def write(path):
         whole = bytearray(save_scan(path).read_bytes())
         whole[place] ^= 16
         path.write_bytes(whole)
@@ -105,23 +101,17 @@ def flipped(place: int) -> Callable[[Path], object]:
     return write
 
 
-def voxels(values: np.ndarray, affine: np.ndarray = SPACING) -> Callable[[Path], object]:
+def voxels(values, affine=SPACING):
     return lambda path: save(path, values, affine)
 
 
-def with_one(value: float) -> np.ndarray:
-    values = np.ones(SHAPE, np.float32)
-    values[3, 2, 1] = value
-    return values
-
-
-def text(content: str | bytes) -> Callable[[Path], object]:
+def text(content):
     return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def meta_image(data: bytes = GRAY.tobytes(), **fields: str | None) -> Callable[[Path], object]:
+def meta_image(data=PIXELS, **fields):
     """A MetaImage; a field that is None is left out."""
-    known: dict[str, str | None] = {
+    known = {
         "ObjectType": "Image",
         "NDims": "3",
         "BinaryData": "True",
@@ -136,9 +126,9 @@ def meta_image(data: bytes = GRAY.tobytes(), **fields: str | None) -> Callable[[
     return text(head.encode() + data)
 
 
-def nrrd(data: bytes = GRAY.tobytes(), magic: str = "NRRD0004", **fields: str | None) -> Callable[[Path], object]:
+def nrrd(data=PIXELS, magic="NRRD0004", **fields):
     """A NRRD file; underscores stand for blanks, a field that is None is left out."""
-    known: dict[str, str | None] = {
+    known = {
         "type": "short",
         "dimension": "3",
         "space": "left-posterior-superior",
@@ -151,43 +141,30 @@ def nrrd(data: bytes = GRAY.tobytes(), magic: str = "NRRD0004", **fields: str | 
     return text(f"{magic}\n{lines}\n".encode() + data)
 
 
-def itk(values: np.ndarray, is_vector: bool = False) -> Callable[[Path], object]:
-    return lambda path: sitk.WriteImage(sitk.GetImageFromArray(values, isVector=is_vector), str(path))
-
-
-UNREADABLE = "cannot be read as an image"
+UNREADABLE, UNKNOWN = "cannot be read as an image", "is none of the files that are read"
 NO_FORM = {252: struct.pack("<2h", 0, 0)}
 
 
-def dims(*sizes: int) -> dict[int, bytes]:
+def dims(*sizes):
     return {40: struct.pack(f"<{len(sizes)}h", *sizes)}
 
 
-def steps(*lengths: float) -> dict[int, bytes]:
+def steps(*lengths):
     """Voxel sizes, with neither qform nor sform."""
     return {80: struct.pack("<3f", *lengths), **NO_FORM}
 
 
-def rows(*values: float) -> dict[int, bytes]:
+def rows(*values):
     """The sform."""
     return {252: struct.pack("<2h", 0, 1), 280: struct.pack("<12f", *values)}
 
 
-# file: what writes it, and what has to be said beside its name
-FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty.nii": (text(""), UNREADABLE),
-    "empty_gz.nii.gz": (text(""), UNREADABLE),
+# file: what writes it, and what has to be said beside its name; more are in tests/formats and test_loading.py
+FILES = {
     "text.nii": (text("this is no image"), UNREADABLE),
-    "text_gz.nii.gz": (text("this is no image"), UNREADABLE),
     "compressed_text.nii.gz": (text(gzip.compress(b"this is no image")), UNREADABLE),
-    "long_text.nii": (text("this is no image\n" * 1000), ""),
     "zeros.nii": (text(bytes(5000)), ""),
-    "header_cut.nii": (cut(100), UNREADABLE),
-    "no_data.nii": (cut(348), UNREADABLE),
-    "data_cut.nii": (cut(3000), UNREADABLE),
     "last_byte_cut.nii": (cut(-1), UNREADABLE),
-    "head_of_gzip.nii.gz": (cut(5), UNREADABLE),
-    "gzip_cut_in_header.nii.gz": (cut(60), UNREADABLE),
     "gzip_cut_in_data.nii.gz": (cut(2500), UNREADABLE),
     "gzip_cut_at_end.nii.gz": (cut(-20), UNREADABLE),
     "magic.nii": (nifti({344: b"xx1\0"}), UNREADABLE),
@@ -198,74 +175,51 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "zero_size.nii": (nifti(dims(3, 12, 0, 4)), ""),
     "huge.nii": (nifti(dims(3, 32767, 32767, 32767)), UNREADABLE),
     "huge_gz.nii.gz": (nifti(dims(3, 32767, 32767, 32767)), UNREADABLE),
-    "larger.nii": (nifti(dims(3, 12, 11, 5)), UNREADABLE),
     "offset.nii": (nifti({108: struct.pack("<f", 1e6)}), UNREADABLE),
     "offset_nan.nii": (nifti({108: struct.pack("<f", np.nan)}), UNREADABLE),
     "unknown_type.nii": (nifti({70: struct.pack("<2h", 999, 16)}), UNREADABLE),
-    "no_spacing.nii": (nifti(steps(1, 1, 0)), "spacing is zero"),
     "nan_spacing.nii": (nifti(steps(1, 1, np.nan)), "affine has NaN or infinite entries"),
     "infinite_spacing.nii": (nifti(steps(1, 1, np.inf)), "affine has NaN or infinite entries"),
-    "nan_affine.nii": (nifti(rows(1, 0, 0, 0, 0, np.nan, 0, 0, 0, 0, 4, 0)), "affine has NaN or infinite entries"),
     "infinite_affine.nii": (nifti(rows(1, 0, 0, np.inf, 0, 1, 0, 0, 0, 0, 4, 0)), "NaN or infinite entries"),
-    "singular_affine.nii": (nifti(rows(1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 4, 0)), "affine is singular"),
-    "zero_column.nii": (nifti(rows(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)), "spacing is zero"),
-    "complex.nii": (voxels(GRAY.astype(np.complex64)), "not gray values"),
+    "singular_affine.nii": (
+        nifti(rows(1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 4, 0) | {80: struct.pack("<3f", 2**0.5, 2**0.5, 4)}),
+        "affine is singular",
+    ),
     "no_frames.nii": (nifti(dims(4, 12, 11, 4, 0)), "has no frame (12 x 11 x 4 x 0)"),
     "rgb.nii": (voxels(np.zeros(SHAPE, [(color, "u1") for color in "RGB"])), "not gray values"),
-    "flat.nii": (voxels(GRAY[..., 0]), "2 dimensions (12 x 11)"),
     "line.nii": (voxels(GRAY[:, 0, 0]), "1 dimensions"),
-    "one_slice.nii": (voxels(GRAY[..., :1]), "single slice"),
-    "one_row.nii": (voxels(GRAY[:1]), "single slice"),
     "one_voxel.nii": (voxels(GRAY[:1, :1, :1]), "single slice"),
-    "five.nii": (voxels(np.zeros((*SHAPE, 2, 3), np.int16)), "5 dimensions"),
     "all_nan.nii": (voxels(np.full(SHAPE, np.nan, np.float32)), "NaN"),
-    "infinite.nii": (voxels(with_one(np.inf)), "infinite"),
-    "minus_infinite.nii": (voxels(with_one(-np.inf)), "infinite"),
+    "infinite.nii": (voxels(np.where(GRAY == 9, np.inf, 1).astype(np.float32)), "infinite"),
     "coarse.nii": (voxels(GRAY, np.diag([1, 1, 0.5, 1.0])), "coarser than the input's 1 mm"),
-    "empty_mha.mha": (text(""), ""),
-    "text_mha.mha": (text("this is no image"), ""),
-    "cut.mha": (meta_image(GRAY.tobytes()[:-100]), UNREADABLE),
-    "no_raw.mhd": (meta_image(b"", ElementDataFile="nowhere.raw"), UNREADABLE),
-    "no_data_file.mhd": (meta_image(b"", ElementDataFile=None), UNREADABLE),
-    "element_type.mha": (meta_image(ElementType="MET_NOTHING"), UNREADABLE),
+    "cut.mha": (meta_image(PIXELS[:-100]), "holds 956 bytes of voxels and its header tells of 1056"),
+    "no_raw.mhd": (meta_image(b"", ElementDataFile="nowhere.raw"), "nowhere.raw, which is missing"),
+    "no_data_file.mhd": (meta_image(b"", ElementDataFile=None), "line ElementDataFile"),
     "zero_spacing.mha": (meta_image(ElementSpacing="1 1 0"), "spacing"),
     "text_spacing.mha": (meta_image(ElementSpacing="a b c"), "spacing"),
-    "without_spacing.mha": (meta_image(ElementSpacing=None), "spacing is zero or missing"),
     "two_sizes.mha": (meta_image(DimSize="12 11"), ""),
     "no_size.mha": (meta_image(DimSize=None), ""),
-    "huge_mha.mha": (meta_image(DimSize="99999 99999 99999"), UNREADABLE),
-    "flat_mha.mha": (meta_image(NDims="2", DimSize="12 11", ElementSpacing="1 1"), "2 dimensions"),
-    "colors.mha": (itk(np.zeros((4, 6, 5, 3), np.uint8), is_vector=True), "not gray values"),
-    "empty_nrrd.nrrd": (text(""), ""),
-    "text_nrrd.nrrd": (text("this is no image"), ""),
-    "magic_nrrd.nrrd": (nrrd(magic="NRRX0004"), UNREADABLE),
-    "cut_nrrd.nrrd": (nrrd(GRAY.tobytes()[:-100]), UNREADABLE),
+    "huge_mha.mha": (meta_image(DimSize="99999 99999 99999"), "its header tells of 1999940000599998"),
+    "magic_nrrd.nrrd": (nrrd(magic="NRRX0004"), "does not begin with NRRD000"),
     "encoding.nrrd": (nrrd(encoding="telepathy"), UNREADABLE),
-    "gzip_garbage.nrrd": (nrrd(b"garbage" * 9, encoding="gzip"), UNREADABLE),
-    "no_sizes.nrrd": (nrrd(sizes=None), UNREADABLE),
-    "no_raw_nhdr.nhdr": (nrrd(b"", data_file="nowhere.raw"), UNREADABLE),
-    "no_directions.nrrd": (nrrd(space=None, space_directions=None), "spacing is zero or missing"),
+    "no_sizes.nrrd": (nrrd(sizes=None), "its header has no sizes"),
+    "no_raw_nhdr.nhdr": (nrrd(b"", data_file="nowhere.raw"), "nowhere.raw, which is missing"),
     "singular.nrrd": (nrrd(space_directions="(1,0,0) (1,0,0) (0,0,4)"), ""),
-    "nan.nrrd": (nrrd(space_directions="(1,0,0) (0,nan,0) (0,0,4)"), ""),
-    "text_dcm.dcm": (text("this is no image"), UNREADABLE),
+    "text_dcm.dcm": (text("this is no image"), UNKNOWN),
     "preamble.dcm": (text(bytes(128) + b"DICM"), ""),
     "preamble_and_garbage.dcm": (text(bytes(128) + b"DICM" + b"\x08\x00garbage" * 50), ""),
-    "notes.md": (text("this is no image"), UNREADABLE),
-    "array.npy": (lambda path: np.save(path, GRAY), UNREADABLE),
-    "no_suffix": (text(b"\x89PNG\r\n\x1a\nrest"), UNREADABLE),
+    "notes.md": (text("this is no image"), UNKNOWN),
+    "array.npy": (lambda path: np.save(path, GRAY), UNKNOWN),
+    "no_suffix": (text(b"\x89PNG\r\n\x1a\nrest"), UNKNOWN),
 }
 
 
-# likewise, where the readers notice nothing
-UNNOTICED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "claims_300_mb.nii.gz": (nifti(dims(3, 1000, 1000, 150)), ""),
-    "wrong_checksum.nii.gz": (flipped(-6), ""),
-    "bad_zip.mha": (meta_image(b"garbage" * 9, CompressedData="True", CompressedDataSize="63"), ""),
-}
+# where the readers notice nothing
+UNNOTICED = {"claims_300_mb.nii.gz": nifti(dims(3, 1000, 1000, 150)), "wrong_checksum.nii.gz": flipped(-6)}
 
 
 @pytest.fixture(scope="module")
-def files_run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, int]:
+def files_run(weights, tmp_path_factory):
     """All files in one run, between two good ones; and how much more memory was needed, in bytes."""
     root = tmp_path_factory.mktemp("files")
     scans = root / "scans"
@@ -279,7 +233,7 @@ def files_run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return root, result, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
-def test_files_in_one_run(files_run: tuple[Path, Result, int]) -> None:
+def test_files_in_one_run(files_run):
     """The good ones are done, all others are told, and nothing else is written."""
     root, result, _ = files_run
     check_error(result, f"{len(FILES)} of {len(FILES) + 2} inputs failed", failed=len(FILES))
@@ -289,7 +243,7 @@ def test_files_in_one_run(files_run: tuple[Path, Result, int]) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_file(name: str, files_run: tuple[Path, Result, int]) -> None:
+def test_file(name, files_run):
     root, result, _ = files_run
     path = str(root / "scans" / name)
     (line,) = [line for line in result.failed_lines if f"failed: {path}: " in line]
@@ -299,15 +253,15 @@ def test_file(name: str, files_run: tuple[Path, Result, int]) -> None:
     assert len(line) < 2 * len(path) + 300
 
 
-def test_claimed_sizes_are_not_allocated(files_run: tuple[Path, Result, int]) -> None:
+def test_claimed_sizes_are_not_allocated(files_run):
     """Headers claim up to 64 TiB, where no file is larger than 20 KiB."""
     assert files_run[2] < 5e8
 
 
 @pytest.mark.parametrize("name", UNNOTICED)
-def test_unnoticed_damage(name: str, weights: Path, tmp_path: Path) -> None:
+def test_unnoticed_damage(name, weights, tmp_path):
     path = tmp_path / name
-    UNNOTICED[name][0](path)
+    UNNOTICED[name](path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = attempt(weights, input=str(path), output_dir=str(tmp_path / "out"))
     check_error(result, f"1 of 1 inputs failed: {path}: ", failed=1)
@@ -315,21 +269,21 @@ def test_unnoticed_damage(name: str, weights: Path, tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e5  # KiB
 
 
-def series(**settings: Any) -> Callable[[Path], object]:
+def series(**settings):
     return lambda folder: write_series(folder, GRAY, SPACING, **settings)
 
 
-def edited(edit: Callable[[list[Path]], object], **settings: Any) -> Callable[[Path], object]:
+def edited(edit, **settings):
     """A series whose files, in the order of the slices, are changed."""
     return lambda folder: edit(write_series(folder, GRAY, SPACING, **settings))
 
 
-def shorten(paths: list[Path], count: int, length: int) -> None:
+def shorten(paths, count, length):
     for path in paths[:count]:
         path.write_bytes(path.read_bytes()[:length])
 
 
-def garble(paths: list[Path]) -> None:
+def garble(paths):
     """Compressed pixels that no decoder understands."""
     for path in paths:
         data = pydicom.dcmread(path)
@@ -339,65 +293,29 @@ def garble(paths: list[Path]) -> None:
         data.save_as(path)
 
 
-def remove(keyword: str) -> Callable[[Path], object]:
-    return series(tags={keyword: None})
-
-
-def two_series(folder: Path) -> None:
+def two_series(folder):
     for uid, prefix in (("1.2.3.11", "A"), ("1.2.3.22", "B")):
         write_series(folder, GRAY, SPACING, series_uid=uid, prefix=prefix)
 
 
-def two_planes(folder: Path) -> None:
-    """Two stacks in one series."""
-    turned = SPACING[:, [1, 2, 0, 3]].copy()
-    for affine, prefix in ((SPACING, "A"), (turned, "B")):
-        write_series(folder, GRAY, affine, prefix=prefix, series_uid="1.2.3.11", frame_uid="1.2.3", study_uid="1.2")
-
-
-def two_sizes(folder: Path) -> None:
-    for size, prefix in ((12, "A"), (10, "B")):
-        uids = {"series_uid": "1.2.3.11", "frame_uid": "1.2.3", "study_uid": "1.2"}
-        write_series(folder, GRAY[:size], SPACING, prefix=prefix, **uids)
-
-
-def strip_pixels(path: Path) -> None:
-    data = pydicom.dcmread(path)
-    del data.PixelData
-    data.save_as(path)
-
-
-# folder of a DICOM series: what writes it, and what has to be said
-DICOM: dict[str, tuple[Callable[[Path], object], str]] = {
+# folder of a DICOM series: what writes it, and what has to be said; more are in tests/dicom/test_reading.py
+DICOM = {
     "cut_in_header": (edited(lambda paths: shorten(paths, 1, 300)), ""),
     "all_cut_in_header": (edited(lambda paths: shorten(paths, 4, 300)), ""),
     "cut_in_pixels": (edited(lambda paths: shorten(paths, 1, -50)), "pixels cannot be decoded"),
-    "no_position": (remove("ImagePositionPatient"), "without position"),
-    "no_orientation": (remove("ImageOrientationPatient"), "without position, orientation"),
-    "no_pixel_spacing": (remove("PixelSpacing"), "pixel spacing"),
-    "no_rows": (remove("Rows"), ""),
-    "position_is_short": (series(tags={"ImagePositionPatient": (1.0, 2.0)}), "ImagePositionPatient is not 3 numbers"),
-    "orientation_is_no_plane": (series(tags={"ImageOrientationPatient": (1, 0, 0, 1, 0, 0)}), "perpendicular"),
-    "zero_pixel_spacing": (series(tags={"PixelSpacing": (0.0, 1.0)}), "pixel spacing is zero or negative"),
-    "no_pixels": (edited(lambda paths: [strip_pixels(path) for path in paths]), "pixels cannot be decoded"),
+    "no_position": (series(tags={"ImagePositionPatient": None}), "without position"),
+    "no_rows": (series(tags={"Rows": None}), ""),
     "garbage_pixels": (edited(garble), "pixels cannot be decoded"),
     "single_slice": (edited(lambda paths: [path.unlink() for path in paths[1:]]), "single slice"),
-    "one_place": (series(positions=[0.0] * 4, tags={"EchoTime": [1, 2, 3, 4]}), "at one position"),
     "two_times": (series(duplicates=range(4), duplicate_offset=5), "several images at one position"),
-    "color": (series(tags={"PhotometricInterpretation": "RGB"}), "RGB voxels are not gray"),
-    "inverted": (series(tags={"PhotometricInterpretation": "MONOCHROME1"}), "MONOCHROME1"),
-    "two_planes": (two_planes, "not parallel"),
-    "two_sizes": (two_sizes, "differ in size"),
-    "two_series": (two_series, "found 2: 1.2.3.11 (phantom, 4 files); 1.2.3.22 (phantom, 4 files)"),
-    "shifted": (series(tags={"ImagePositionPatient": [(9.0 * k * k, 0, 4.0 * k) for k in range(4)]}), "off a line"),
+    "two_series": (two_series, "found 2: 1: 1.2.3.11 (phantom, 4 files); 2: 1.2.3.22 (phantom, 4 files)"),
     "text": (lambda folder: (folder.mkdir(), (folder / "a.dcm").write_text("text")), "no image in this folder"),
     "frames_without_place": (series(multi_frame=True, tags={"PerFrameFunctionalGroupsSequence": None}), "position"),
-    "frames_cut": (edited(lambda paths: shorten(paths, 1, -100), multi_frame=True), "pixels cannot be decoded"),
 }
 
 
 @pytest.mark.parametrize("name", DICOM)
-def test_dicom(name: str, weights: Path, tmp_path: Path) -> None:
+def test_dicom(name, weights, tmp_path):
     folder = tmp_path / name
     DICOM[name][0](folder)
     result = attempt(weights, input=str(folder), output_dir=str(tmp_path / "out"))
@@ -407,7 +325,7 @@ def test_dicom(name: str, weights: Path, tmp_path: Path) -> None:
     assert "Test" not in last_line(result) and "PHANTOM" not in last_line(result)  # the patient's name
 
 
-OPTIONS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+OPTIONS = {
     "factor_0": ({"factor": 0}, ("factor", "got 0")),
     "factor_negative": ({"factor": -1}, ("factor", "got -1")),
     "factor_fraction": ({"factor": 1.5}, ("factor", "got 1.5")),
@@ -448,21 +366,19 @@ OPTIONS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "ckpt_no_weights": ({"ckpt": "{root}/number.pt"}, ("{root}/number.pt: holds no weights",)),
     "output_is_a_file": ({"output_dir": "{scan}"}, ("{scan}: cannot be written to",)),
     "output_below_a_file": ({"output_dir": "{scan}/out"}, ("{scan}/out: cannot be written to",)),
-}
-LABEL_OPTIONS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "label_missing": ({"label": "{root}/nowhere.nii"}, ("{root}/nowhere.nii: no such file",)),
     "label_for_another_scan": ({"label": "{root}/nothing"}, ("{scan}: expected one label {root}/nothing/scan.nii.gz",)),
     "label_shape": ({"label": "{root}/labels/shape.nii"}, ("{root}/labels/shape.nii: is 12 x 11 x 5 voxels large",)),
     "label_place": ({"label": "{root}/labels/place.nii"}, ("place.nii: lies 12 mm away from {scan}",)),
     "label_fractions": ({"label": "{root}/labels/fractions.nii"}, ("fractions.nii: has voxels that are not whole",)),
-    "label_frames": ({"label": "{root}/labels/frames.nii"}, ("frames.nii: has 4 dimensions",)),
-    "label_is_no_image": ({"label": "{root}/text.pt"}, ("{root}/text.pt: cannot be read as an image",)),
+    "label_frames": ({"label": "{root}/labels/frames.nii"}, ("frames.nii: has 2 frames",)),
+    "label_is_no_image": ({"label": "{root}/text.pt"}, ("{root}/text.pt: is none of the files that are read",)),
     "overwrite": ({"overwrite": "maybe"}, ("overwrite must be true or false, got 'maybe'",)),
 }
 
 
 @pytest.fixture(scope="module")
-def places(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def places(weights, tmp_path_factory):
     """Files that the options name."""
     root = tmp_path_factory.mktemp("options")
     scan = save(root / "scan.nii.gz", GRAY, SPACING)
@@ -480,11 +396,7 @@ def places(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     torch.save(7, root / "number.pt")
     ones = np.ones(SHAPE, np.uint8)
     save(root / "labels" / "shape.nii", np.ones((12, 11, 5), np.uint8), SPACING)
-    save(
-        root / "labels" / "place.nii",
-        ones,
-        SPACING @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]),
-    )
+    save(root / "labels" / "place.nii", ones, SPACING + 12 * np.outer(*np.eye(4)[2:]))
     save(root / "labels" / "fractions.nii", ones * np.float32(0.5), SPACING)
     save(root / "labels" / "frames.nii", np.stack([ones] * 2, -1), SPACING)
     return {"root": str(root), "scan": str(scan)}
@@ -493,41 +405,31 @@ def places(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 class Malicious:
     """Makes a file when it is unpickled."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return Path.touch, (self.path,)
 
 
-def check_options(
-    weights: Path, places: dict[str, str], tmp_path: Path, options: Mapping[str, object], parts: tuple[str, ...]
-) -> None:
-    given: dict[str, Any] = {"input": "{scan}", "output_dir": str(tmp_path / "out"), **options}
+@pytest.mark.parametrize("name", OPTIONS)
+def test_option(name, weights, places, tmp_path):
+    options, parts = OPTIONS[name]
+    given = {"input": "{scan}", "output_dir": str(tmp_path / "out"), **options}
     if isinstance(given["input"], list):
         given["input"] = [path.format(**places) for path in given["input"]]
     result = attempt(weights, **filled(given, **places))
     failed = int("inputs failed" in last_line(result))
     check_error(result, *(part.format(**places) for part in parts), failed=failed)
     assert names(tmp_path / "out") == []
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_option(name: str, weights: Path, places: dict[str, str], tmp_path: Path) -> None:
-    check_options(weights, places, tmp_path, *OPTIONS[name])
     assert not Path(places["root"], "harm").exists()
-
-
-@pytest.mark.parametrize("name", LABEL_OPTIONS)
-def test_option_of_labels(name: str, weights: Path, places: dict[str, str], tmp_path: Path) -> None:
-    check_options(weights, places, tmp_path, *LABEL_OPTIONS[name])
 
 
 OTHERS = [(bundle, text) for bundle, case in CASES.items() for text in case.wrong_inference]
 
 
 @pytest.mark.parametrize(("bundle", "text"), OTHERS)
-def test_option_of_other_bundles(bundle: str, text: str, places: dict[str, str], tmp_path: Path) -> None:
+def test_option_of_other_bundles(bundle, text, places, tmp_path):
     """What they have beside what all have."""
     case, weights = CASES[bundle], save_weights(bundle, tmp_path / "model.pt")[0]
     others = {key: save_weights(bundle, tmp_path / f"{key}.pt", key)[0] for key in ("paper", "acai") if key in text}
@@ -537,7 +439,7 @@ def test_option_of_other_bundles(bundle: str, text: str, places: dict[str, str],
     assert names(tmp_path / "out") == []
 
 
-def test_existing_output(weights: Path, places: dict[str, str], tmp_path: Path) -> None:
+def test_existing_output(weights, places, tmp_path):
     """It is refused before anything is computed, and replaced on request."""
     output = tmp_path / "out" / "scan_interp.nii.gz"
     output.parent.mkdir()
@@ -551,14 +453,14 @@ def test_existing_output(weights: Path, places: dict[str, str], tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
-def test_unreadable_folder(weights: Path, tmp_path: Path) -> None:
+def test_unreadable_folder(weights, tmp_path):
     folder = tmp_path / "secret"
     folder.mkdir(mode=0)
     check_error(attempt(weights, input=str(folder), output_dir=str(tmp_path / "out")), str(folder))
 
 
 @pytest.fixture(scope="module")
-def subprocesses(weights: Path, places: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+def subprocesses(weights, places, tmp_path_factory):
     """A few of these from the command line, where libraries may print what Python does not see."""
     root = tmp_path_factory.mktemp("subprocesses")
     for name in ("cut.mha", "no_raw.mhd", "encoding.nrrd", "huge.nii", "gzip_cut_in_data.nii.gz"):
@@ -569,9 +471,8 @@ def subprocesses(weights: Path, places: dict[str, str], tmp_path_factory: pytest
     for name in ("factor_text", "input_missing", "ckpt_with_code"):
         commands[name] = filled(OPTIONS[name][0], **places)
     given = {"ckpt": weights, "input": places["scan"], "output_dir": root / "out", "factor": 2}
-    return run_forked(
-        {name: bundle_command("asi", "inference", (), {**given, **options}) for name, options in commands.items()}
-    )
+    given = {name: {**given, **options} for name, options in commands.items()}
+    return run_forked({name: bundle_command("asi", "inference", (), options) for name, options in given.items()})
 
 
 @pytest.mark.parametrize(
@@ -584,5 +485,5 @@ def subprocesses(weights: Path, places: dict[str, str], tmp_path_factory: pytest
         ("ckpt_with_code", "not a readable checkpoint", 0),
     ],
 )
-def test_command(name: str, part: str, failed: int, subprocesses: dict[str, Result]) -> None:
+def test_command(name, part, failed, subprocesses):
     check_error(subprocesses[name], part, failed=failed)

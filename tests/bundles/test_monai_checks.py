@@ -6,8 +6,6 @@
 Their exports are in ``test_export.py``, their options in ``test_options.py``.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json
@@ -18,7 +16,6 @@ import shlex
 import warnings
 from configparser import ConfigParser as IniParser
 from pathlib import Path
-from typing import Any
 
 import monai.bundle
 import nibabel as nib
@@ -35,47 +32,40 @@ NAMES = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
 EVERY = pytest.mark.parametrize("bundle", NAMES)
 OVERLAYS = [(bundle, name) for bundle in NAMES for name in overlays_of(bundle)]
 OWN_WEIGHTS = [pair for pair in OVERLAYS if content(*pair).get("weights", "model.pt") != "model.pt"]
-COMMON_KEYS = {
-    "train": "dataset_dir output_dir max_epochs learning_rate batch_size val_interval device amp seed ckpt",
-    "inference": "input output_dir factor spacing ckpt device amp batch_size",
-}
+OPTIONS_OF_TRAINING = "dataset_dir output_dir max_epochs learning_rate batch_size val_interval device amp seed ckpt"
+OPTIONS_OF_INFERENCE = "input output_dir factor spacing ckpt device amp batch_size"
 DOCUMENTED = {"train", "inference", "evaluate", "multi_gpu_train", "multi_gpu_inference", "paper", "metadata"}
 SCHEMA = "SLICEINTERP_SCHEMA"
 JSON_TYPES = {str: "string", dict: "object"}
 
 
-def card(bundle: str) -> str:
+def card(bundle):
     return (BUNDLES / bundle / "docs" / "README.md").read_text()
 
 
-def documented_commands(bundle: str) -> list[str]:
+def documented_commands(bundle):
     return re.findall(r"^(?:python|torchrun) .*monai\.bundle.*$", card(bundle), re.M)
 
 
 COMMANDS = [(bundle, command) for bundle in NAMES for command in documented_commands(bundle)]
 
 
-def start_workflow(bundle: str, configs: list[str], kind: str, **options: object) -> ConfigWorkflow:
+def start_workflow(bundle, configs, kind, **options):
     """Initialize the workflow as MONAI's API does, and check that it has the properties MONAI expects."""
-    workflow = ConfigWorkflow(
-        config_file=[str(BUNDLES / bundle / f"{name}.json") for name in configs],
-        meta_file=str(BUNDLES / bundle / "metadata.json"),
-        logging_file=False,
-        workflow_type=kind,
-        device="$torch.device('cpu')",
-        **options,
-    )
+    meta, *files = (str(BUNDLES / bundle / f"{name}.json") for name in ("metadata", *configs))
+    options |= {"logging_file": False, "device": "$torch.device('cpu')"}
+    workflow = ConfigWorkflow(files, meta_file=meta, workflow_type=kind, **options)
     workflow.initialize()
     assert workflow.check_properties() == []
     return workflow
 
 
-def test_every_bundle_has_a_case() -> None:
+def test_every_bundle_has_a_case():
     assert sorted(CASES) == NAMES
 
 
 @EVERY
-def test_files_and_links(bundle: str) -> None:
+def test_files_and_links(bundle):
     """Everything documented is there; configs/ holds links to the files above it."""
     folder = BUNDLES / bundle
     configs = sorted(path.name for path in folder.glob("*.json"))
@@ -88,12 +78,12 @@ def test_files_and_links(bundle: str) -> None:
 
 
 @EVERY
-def test_keys_that_all_bundles_share(bundle: str) -> None:
-    for name, keys in COMMON_KEYS.items():
-        assert set(keys.split()) <= set(content(bundle, name))
+def test_keys_that_all_bundles_share(bundle):
+    assert set(OPTIONS_OF_TRAINING.split()) <= set(content(bundle, "train"))
+    assert set(OPTIONS_OF_INFERENCE.split()) <= set(content(bundle, "inference"))
 
 
-def key_paths(value: object, prefix: str = "") -> list[str]:
+def key_paths(value, prefix=""):
     """Every path ``a#b#0`` into a config."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     result = []
@@ -102,7 +92,7 @@ def key_paths(value: object, prefix: str = "") -> list[str]:
     return result
 
 
-def is_argument(config: dict[str, Any], key: str) -> bool:
+def is_argument(config, key):
     """Whether a key that a config does not have names an argument of one of its components, or of a part of it."""
     *parents, last = key.split("#")
     target = None
@@ -118,7 +108,7 @@ def is_argument(config: dict[str, Any], key: str) -> bool:
 
 
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
-def test_overlays_change_what_exists(bundle: str, overlay: str) -> None:
+def test_overlays_change_what_exists(bundle, overlay):
     training, own = content(bundle, "train"), content(bundle, overlay)
     known = {*key_paths(training), "weights"}  # the file below models/ is chosen where weights are read
     added = {key for key in own if key not in known}
@@ -134,7 +124,7 @@ def test_overlays_change_what_exists(bundle: str, overlay: str) -> None:
 
 
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
-def test_overlays_with_a_network_have_its_weights(bundle: str, overlay: str) -> None:
+def test_overlays_with_a_network_have_its_weights(bundle, overlay):
     """And the others have none, or those of another training."""
     if overlay.startswith(("multi_gpu", "evaluate")):
         pytest.skip("it trains nothing")
@@ -146,7 +136,7 @@ def test_overlays_with_a_network_have_its_weights(bundle: str, overlay: str) -> 
 
 
 @EVERY
-def test_metadata(bundle: str) -> None:
+def test_metadata(bundle):
     """What the zoo's schema leaves open; the rest is checked where bundles are packed, too."""
     metadata = content(bundle, "metadata")
     for direction, name in (("inputs", "image"), ("outputs", "pred")):
@@ -160,7 +150,7 @@ def test_metadata(bundle: str) -> None:
 
 
 @EVERY
-def test_verify_metadata(bundle: str, tmp_path: Path) -> None:
+def test_verify_metadata(bundle, tmp_path):
     """MONAI's schema is the file that $SLICEINTERP_SCHEMA names, or lies where MONAI keeps what it downloads."""
     url = content(bundle, "metadata")["schema"]
     name = url.rsplit("/", 1)[-1]
@@ -175,26 +165,22 @@ def test_verify_metadata(bundle: str, tmp_path: Path) -> None:
 
 
 @EVERY
-def test_versions_agree(bundle: str) -> None:
+def test_versions_agree(bundle):
     """Metadata, setup.cfg and constraints.txt name the same versions."""
     metadata = content(bundle, "metadata")
     setup = IniParser()
     setup.read(ROOT / "setup.cfg")
     own = {setup["metadata"]["name"]: setup["metadata"]["version"]}
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    found = {
-        "torch": metadata["pytorch_version"],
-        "monai": metadata["monai_version"],
-        "numpy": metadata["numpy_version"],
-        **metadata["required_packages_version"],
-    }
+    found = {name: metadata[f"{name}_version"] for name in ("monai", "numpy")}
+    found |= {"torch": metadata["pytorch_version"], **metadata["required_packages_version"]}
     assert found == {name: {**pinned, **own}[name] for name in found}
     needed = re.findall(r"^([\w.-]+)[<>=]", setup["options"]["install_requires"], re.MULTILINE)
     assert set(own) <= set(found) <= {*needed, *own}
 
 
 @EVERY
-def test_weights_card_configs_and_metadata_are_in_step(bundle: str) -> None:
+def test_weights_card_configs_and_metadata_are_in_step(bundle):
     """As packing demands; larger weights would have no place in the repository."""
     assert check_bundle(bundle, bundle_files(BUNDLES / bundle)) == content(bundle, "metadata")["version"]
     assert all(path.stat().st_size < 25e6 for path in (BUNDLES / bundle / "models").iterdir())
@@ -203,7 +189,7 @@ def test_weights_card_configs_and_metadata_are_in_step(bundle: str) -> None:
 
 
 @EVERY
-def test_training_and_inference_have_the_same_network(bundle: str) -> None:
+def test_training_and_inference_have_the_same_network(bundle):
     training, inference = content(bundle, "train"), content(bundle, "inference")
     assert training["network_def"] == inference["network_def"]
     for key in re.findall(r"@(\w+)", json.dumps(training["network_def"])):
@@ -214,32 +200,27 @@ def test_training_and_inference_have_the_same_network(bundle: str) -> None:
 @pytest.mark.parametrize("sizes", [{}, {"n": 2}, {"any": 6, "n": 3}], ids=str)
 @pytest.mark.parametrize("config", ["inference", "train"])
 @EVERY
-def test_verify_net_in_out(bundle: str, config: str, sizes: dict[str, int]) -> None:
+def test_verify_net_in_out(bundle, config, sizes):
     """Also with the sizes that MONAI takes by itself, as the model zoo's checks do."""
     check_net_in_out(bundle, config, **sizes)
 
 
 @pytest.mark.parametrize(("bundle", "overlay"), OWN_WEIGHTS)
-def test_verify_net_in_out_of_overlays(bundle: str, overlay: str) -> None:
+def test_verify_net_in_out_of_overlays(bundle, overlay):
     check_net_in_out(bundle, "train", overlay, n=2)
 
 
-def check_net_in_out(bundle: str, *configs: str, **sizes: int) -> None:
+def check_net_in_out(bundle, *configs, **sizes):
     """MONAI finds the network to take and give what metadata says."""
-    monai.bundle.verify_net_in_out(
-        net_id="network_def",
-        meta_file=str(BUNDLES / bundle / "metadata.json"),
-        config_file=[str(BUNDLES / bundle / f"{name}.json") for name in configs],
-        device="cpu",
-        **sizes,
-    )
+    meta, *files = (str(BUNDLES / bundle / f"{name}.json") for name in ("metadata", *configs))
+    monai.bundle.verify_net_in_out("network_def", meta_file=meta, config_file=files, device="cpu", **sizes)
 
 
 @pytest.mark.parametrize(
     ("bundle", "overlays"),
     [*((bundle, case.overlays) for bundle, case in CASES.items()), ("hrinet", ["perceptual"]), ("hrinet", ["vae"])],
 )
-def test_properties_of_training(bundle: str, overlays: list[str], thin_volumes: Path, tmp_path: Path) -> None:
+def test_properties_of_training(bundle, overlays, thin_volumes, tmp_path):
     given = {"dataset_dir": str(thin_volumes), "output_dir": str(tmp_path), "val_interval": 1, "pixdim": [0, 0, 0]}
     options = {key: value for key, value in given.items() if key in content(bundle, "train")}
     workflow = start_workflow(bundle, ["train", *overlays], "train", **options)
@@ -247,7 +228,7 @@ def test_properties_of_training(bundle: str, overlays: list[str], thin_volumes: 
 
 
 @EVERY
-def test_properties_of_inference(bundle: str, tmp_path: Path) -> None:
+def test_properties_of_inference(bundle, tmp_path):
     """And the workflow runs, with the weights that are shipped."""
     scan, out = save_scan(tmp_path / "scan.nii.gz", (14, 13, 4)), tmp_path / "out"
     options = {"input": str(scan), "output_dir": str(out), "bundle_root": str(BUNDLES / bundle), "progress": False}
@@ -259,7 +240,7 @@ def test_properties_of_inference(bundle: str, tmp_path: Path) -> None:
 
 
 @EVERY
-def test_card_has_commands(bundle: str) -> None:
+def test_card_has_commands(bundle):
     """And no gap that was left to fill in."""
     commands = " ".join(documented_commands(bundle))
     for name in ("inference", "train", "evaluate", "multi_gpu_train", "paper", *CASES[bundle].overlays):
@@ -270,13 +251,13 @@ def test_card_has_commands(bundle: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["hrinet", "vts"])
-def test_card_tells_the_size_of_the_papers_network(bundle: str) -> None:
+def test_card_tells_the_size_of_the_papers_network(bundle):
     network = parser_of(bundle, "inference", "paper").get_parsed_content("network_def")
     assert f"{parameters(network):,} parameters" in card(bundle)
 
 
 @pytest.mark.parametrize(("bundle", "command"), COMMANDS)
-def test_commands_of_the_card(bundle: str, command: str) -> None:
+def test_commands_of_the_card(bundle, command):
     """Their files are there, and have the keys that are set."""
     function, *words = shlex.split(command.partition("monai.bundle ")[2])
     assert all(option.startswith("--") for option in words[::2])

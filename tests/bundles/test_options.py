@@ -3,11 +3,7 @@
 
 """Options of every bundle's configs: listed, with a text, and no others taken; errors from wherever they are run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +15,7 @@ from tests.bundles.bundle_commands import (
     Command,
     bundle_command,
     content,
+    overlays_of,
     parser_of,
     run,
     run_forked,
@@ -26,16 +23,11 @@ from tests.bundles.bundle_commands import (
 )
 
 KINDS = ("inference", "train", "evaluate")
-OVERLAYS = [
-    (bundle, path.stem)
-    for bundle in CASES
-    for path in sorted((BUNDLES / bundle).glob("*.json"))
-    if path.stem not in ("inference", "train", "metadata")
-]
+OVERLAYS = [(bundle, name) for bundle in CASES for name in (*overlays_of(bundle), "multi_gpu_inference")]
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
-def is_part(value: Any) -> bool:
+def is_part(value):
     """Whether a value at the top of a config is a part of the pipeline, not an option."""
     if isinstance(value, str):
         return value.startswith("$")
@@ -46,7 +38,7 @@ def is_part(value: Any) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bundle", CASES)
-def test_options_and_their_texts(bundle: str, kind: str) -> None:
+def test_options_and_their_texts(bundle, kind):
     """Every option that is listed is there; every key at the top that is a plain value is listed."""
     options, keys = content(bundle, "metadata")["options"][kind], content(bundle, kind)
     assert set(options) <= set(content(bundle, "train") | keys if kind == "evaluate" else keys)
@@ -56,7 +48,7 @@ def test_options_and_their_texts(bundle: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
-def test_misspelt_options_with_every_overlay(bundle: str, overlay: str) -> None:
+def test_misspelt_options_with_every_overlay(bundle, overlay):
     base = "inference" if overlay == "multi_gpu_inference" else "train"
     config = parser_of(bundle, base, overlay).config
     option, hint = ("facter", "factor") if base == "inference" else ("max_epoch", "max_epochs")
@@ -66,7 +58,7 @@ def test_misspelt_options_with_every_overlay(bundle: str, overlay: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", CASES)
-def test_commands(bundle: str, tmp_path: Path) -> None:
+def test_commands(bundle, tmp_path):
     """Misspelt options are refused with a hint; ``--help`` lists what there is; a debug switch shows tracebacks."""
     options = content(bundle, "metadata")["options"]
     commands = {
@@ -88,7 +80,7 @@ def test_commands(bundle: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_debugging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_debugging(monkeypatch, tmp_path):
     """The traceback, of what is reported at once and of a scan that fails; else one line."""
     (tmp_path / "scan.nii").write_text("no image")
     options = {"input": tmp_path / "scan.nii", "output_dir": tmp_path / "out"}
@@ -103,7 +95,7 @@ def test_debugging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bundle", CASES)
-def test_from_another_folder(bundle: str, tmp_path: Path) -> None:
+def test_from_another_folder(bundle, tmp_path):
     """Where the bundle is not found by itself, it is said how to name it; then it works."""
     scan = save_scan(tmp_path / "scan.nii.gz", (14, 13, 3))
     config, options = str(BUNDLES / bundle / "inference.json"), {"input": scan, "factor": 2, "output_dir": "out"}
@@ -115,7 +107,7 @@ def test_from_another_folder(bundle: str, tmp_path: Path) -> None:
         assert (tmp_path / "out" / "scan_interp.nii.gz").is_file()
 
 
-def test_two_processes(tmp_path: Path) -> None:
+def test_two_processes(tmp_path):
     for config, option, hint in (("inference", "facter", "factor"), ("train", "max_epoch", "max_epochs")):
         command = bundle_command("asi", config, [f"multi_gpu_{config}"], {option: 3, "output_dir": tmp_path / "out"})
         result = run(replace(command, launcher=LAUNCHER))

@@ -2,10 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all bundles do with clinical series: DICOM in and out, missing slices, labels, provenance, overwriting."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +11,7 @@ import pytest
 
 from monai_sliceinterp.transforms import LoadVolume
 from tests.bundles.bundle_cases import CASES
-from tests.bundles.bundle_commands import Result, body, bundle_command, run_forked, voxels
+from tests.bundles.bundle_commands import body, bundle_command, run_forked, voxels
 from tests.dicom_series import write_series
 
 AFFINE = np.diag([-1.2, -1.2, 5.0, 1.0])
@@ -24,7 +21,7 @@ ALL = {"output_format": "['nifti','dicom']", "provenance": "true"}
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+def outputs(tmp_path_factory):
     """A series of which a slice is missing, a label of it, and what every bundle made of them."""
     root = tmp_path_factory.mktemp("real")
     write_series(root / "series", body(SHAPE, seed=3), AFFINE, drop=[MISSING], thickness=5.0)
@@ -40,7 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_formats_agree(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
+def test_both_formats_agree(name, outputs):
     root, results = outputs
     results[name].check_success()
     assert "5 to 10 mm apart; each is taken at its own position" in results[name].stderr
@@ -53,7 +50,7 @@ def test_both_formats_agree(name: str, outputs: tuple[Path, dict[str, Result]]) 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_observed_slices_at_their_true_places(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
+def test_observed_slices_at_their_true_places(name, outputs):
     root, _ = outputs
     source = LoadVolume()(root / "series")[0].numpy()
     found = voxels(root / name / "series_interp.nii.gz")
@@ -76,7 +73,7 @@ def test_observed_slices_at_their_true_places(name: str, outputs: tuple[Path, di
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_label_on_the_same_grid(name: str, outputs: tuple[Path, dict[str, Result]]) -> None:
+def test_label_on_the_same_grid(name, outputs):
     root, _ = outputs
     label = nib.load(root / name / "series_interp_label.nii.gz")
     assert label.shape == nib.load(root / name / "series_interp.nii.gz").shape and label.get_data_dtype() == np.uint8

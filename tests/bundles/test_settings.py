@@ -3,11 +3,7 @@
 
 """Settings of the bundles' trainings: those of the papers, of the overlays' networks and losses, and of the data."""
 
-from __future__ import annotations
-
 import warnings
-from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,13 +13,7 @@ from monai.losses import PatchAdversarialLoss
 from torch import nn
 
 from monai_sliceinterp.losses import EncoderFeatureLoss
-from monai_sliceinterp.networks.nets import (
-    SRCNN3D,
-    HRINetAutoencoder,
-    Pix2Pix3D,
-    VariationalHRINetAutoencoder,
-    VTSGenerator,
-)
+from monai_sliceinterp.networks import nets
 from monai_sliceinterp.transforms.conditioning import BODY_PARTS
 from tests.bundles.bundle_cases import CASES
 from tests.bundles.bundle_commands import content, diagonal, parameters, parser_of, save, save_scan
@@ -31,20 +21,20 @@ from tests.bundles.bundle_commands import content, diagonal, parameters, parser_
 ALONE = ("ae", "acai", "vae")  # overlays of hrinet that have the first stage alone
 
 
-def part_of(bundle: str, name: str, *overlays: str, **options: object) -> Any:
+def part_of(bundle, name, *overlays, **options):
     """A part of the configuration of a training."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return parser_of(bundle, "train", *overlays, **options).get_parsed_content(name)
 
 
-def merged(bundle: str) -> dict[str, Any]:
+def merged(bundle):
     """The settings of the paper."""
     return {**content(bundle, "train"), **content(bundle, "paper")}
 
 
 @pytest.mark.parametrize("bundle", [name for name in CASES if "training_subjects" in content(name, "train")])
-def test_subjects_of_ct_are_apart(bundle: str) -> None:
+def test_subjects_of_ct_are_apart(bundle):
     """No subject of ``ct.json`` is in two of training, validation and test."""
     groups = {name: set(content(bundle, "ct")[f"{name}_subjects"]) for name in ("training", "validation", "test")}
     assert all(groups.values())
@@ -54,39 +44,30 @@ def test_subjects_of_ct_are_apart(bundle: str) -> None:
     assert set(content("vts", "ct")["body_parts"].values()) <= set(BODY_PARTS)
 
 
-ASI_PAPER = {
-    ("paper",): {"max_epochs": 900, "pairs": 12, "patch": 128, "weight": 0.05, "percentiles": [1.0, 99.0]},
-    ("paper", "paper_brain"): {
-        "max_epochs": 1300,
-        "pairs": 8,
-        "patch": 64,
-        "weight": 0.001,
-        "percentiles": [0.0, 100.0],
-    },
-}
-
-
-@pytest.mark.parametrize("names", ASI_PAPER, ids="+".join)
-def test_asi_paper(names: tuple[str, ...], tmp_path: Path) -> None:
-    expected = ASI_PAPER[names]
+@pytest.mark.parametrize(
+    ("names", "epochs", "pairs", "patch", "weight", "percentiles"),
+    [(["paper"], 900, 12, 128, 0.05, [1.0, 99.0]), (["paper", "paper_brain"], 1300, 8, 64, 0.001, [0.0, 100.0])],
+    ids=["asi", "brain"],
+)
+def test_asi_paper(names, epochs, pairs, patch, weight, percentiles, tmp_path):
     for seed in range(6):
         save_scan(tmp_path / "scans" / f"{seed}.nii.gz", (130, 128, 4), seed=seed)
     parser = parser_of("asi", "train", *names, loss__synthesis="mse", dataset_dir=str(tmp_path / "scans"))
-    assert parser.get_parsed_content("train#trainer").state.max_epochs == parser["max_epochs"] == expected["max_epochs"]
+    assert parser.get_parsed_content("train#trainer").state.max_epochs == parser["max_epochs"] == epochs
     optimizer, scheduler = parser.get_parsed_content("optimizer"), parser.get_parsed_content("lr_scheduler")
     assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["lr"] == 1e-5
     for _ in range(20):
         optimizer.step()
         scheduler.step()
     assert optimizer.param_groups[0]["lr"] == 1e-5
-    assert parser.get_parsed_content("loss").synthesis_weight == expected["weight"]
-    assert parser["norm_warmup_epochs"] is None and parser["percentiles"] == expected["percentiles"]
+    assert parser.get_parsed_content("loss").synthesis_weight == weight
+    assert parser["norm_warmup_epochs"] is None and parser["percentiles"] == percentiles
     batch = next(iter(parser.get_parsed_content("train#dataloader")))
-    assert batch["image"].shape == (expected["pairs"], 2, expected["patch"], expected["patch"])
+    assert batch["image"].shape == (pairs, 2, patch, patch)
     assert (batch["alpha"] == 0.5).all()  # the slice in the middle of three
 
 
-def test_saint_paper() -> None:
+def test_saint_paper():
     settings, network = merged("saint"), part_of("saint", "network_def", "paper")
     assert settings["factors"] == [4, 6] and settings["max_spacing"] == 5
     assert parameters(network.ami) == 2_787_712 and network.edge == "zero" and network.ami.residual is False
@@ -94,7 +75,7 @@ def test_saint_paper() -> None:
     assert part_of("saint", "network_def", "rfn_3d").rfn.spatial_dims == 3
 
 
-def test_small_saint_costs_a_tenth() -> None:
+def test_small_saint_costs_a_tenth():
     """Convolutions on a pixel of a slice: of both stages, two views and one fusion."""
     costs = []
     for overlays in ((), ("small",)):
@@ -104,7 +85,7 @@ def test_small_saint_costs_a_tenth() -> None:
     assert 6 < costs[0] / costs[1] < 15
 
 
-def test_hrinet_paper() -> None:
+def test_hrinet_paper():
     """Sections 3.3 and 4.2."""
     settings = merged("hrinet")
     assert settings["num_slices"] == 7 and settings["patch_size"] == 256 and settings["strides"] == 1
@@ -124,13 +105,13 @@ def test_hrinet_paper() -> None:
     torch.testing.assert_close(found, -torch.sigmoid(logits).log().mean())
 
 
-def test_networks_and_losses_of_hrinets_overlays() -> None:
+def test_networks_and_losses_of_hrinets_overlays():
     """The comparison networks have one level, that of the highest of the three; a VAE draws its codes in training."""
     assert part_of("hrinet", "network_def").latent_channels == (16, 8, 8)
     for name in ALONE:
         network = part_of("hrinet", "network_def", name)
         assert network.latent_channels == (16,) and network.multiple == 16
-        assert type(network) is (VariationalHRINetAutoencoder if name == "vae" else HRINetAutoencoder)
+        assert type(network) is (nets.VariationalHRINetAutoencoder if name == "vae" else nets.HRINetAutoencoder)
     pair = torch.rand(1, 2, 16, 16)
     assert not torch.equal(network.train()(pair), network(pair)) and torch.equal(network.eval()(pair), network(pair))
     for name, kind in (("mse", nn.MSELoss), ("perceptual", EncoderFeatureLoss), ("patchgan_only", nn.MSELoss)):
@@ -138,7 +119,7 @@ def test_networks_and_losses_of_hrinets_overlays() -> None:
         assert type(part_of("hrinet", "loss", name)) is nn.MSELoss
 
 
-def test_hrinets_phantoms_are_taken_slice_by_slice(tmp_path: Path) -> None:
+def test_hrinets_phantoms_are_taken_slice_by_slice(tmp_path):
     """By default it is their slices, 2 mm apart, that are mixed, not their rows or columns, 3.5 mm apart."""
     sizes = {"output_dir": str(tmp_path), "phantoms__num_phantoms": 2, "phantoms__shape": [24, 26, 13]}
     image = part_of("hrinet", "training_volumes", **sizes)[0]["image"]
@@ -150,7 +131,7 @@ def test_hrinets_phantoms_are_taken_slice_by_slice(tmp_path: Path) -> None:
     assert torch.equal(pair["image"].as_tensor(), pair["label"][..., ::6].as_tensor())
 
 
-def test_hrinets_groups(tmp_path: Path) -> None:
+def test_hrinets_groups(tmp_path):
     """Neighboring slices in order, or in reverse order; two samples of a volume as often as an epoch has it."""
     numbered = np.broadcast_to(np.arange(25, dtype=np.int16), (28, 26, 25))
     for name in ("a", "b", "c"):
@@ -168,7 +149,7 @@ def test_hrinets_groups(tmp_path: Path) -> None:
     assert orders == {(1, 1, 1), (-1, -1, -1)}
 
 
-def test_vts_paper() -> None:
+def test_vts_paper():
     """Crops of 160 mm, small affine transforms alone, no frozen statistics."""
     settings = merged("vts")
     assert settings["patch_size"] == 160 and settings["pixdim"] == [1, 1, 1] and settings["norm_warmup_epochs"] is None
@@ -177,24 +158,23 @@ def test_vts_paper() -> None:
     drawn = {type(step).__name__: step.prob for step in steps if type(step).__name__ in ("RandAffined", "RandFlipd")}
     assert drawn == {"RandAffined": 1}
     full = part_of("vts", "network_def", "paper")
-    assert type(full) is VTSGenerator and parameters(full) == 18_096_769
+    assert type(full) is nets.VTSGenerator and parameters(full) == 18_096_769
     assert full.residual_scale == 1 and full.high_frequency and type(full.stem) is nn.Identity
 
 
-def test_networks_of_vts_overlays() -> None:
+def test_networks_of_vts_overlays():
     default, small, whole = (part_of("vts", "network_def", *names) for names in ((), ("small",), ("no_hf",)))
-    assert type(default) is type(small) is type(whole) is VTSGenerator
+    assert type(default) is type(small) is type(whole) is nets.VTSGenerator
     assert parameters(whole) == parameters(default) and not whole.high_frequency and default.high_frequency
     assert 3 < parameters(default) / parameters(small) < 4.2  # half as wide
-    assert (
-        type(part_of("vts", "network_def", "srcnn")) is SRCNN3D and content("vts", "srcnn")["adversarial_weight"] == 0
-    )
+    assert type(part_of("vts", "network_def", "srcnn")) is nets.SRCNN3D
+    assert content("vts", "srcnn")["adversarial_weight"] == 0
     pix2pix = part_of("vts", "network_def", "pix2pix")
-    assert type(pix2pix) is Pix2Pix3D and pix2pix.multiple == content("vts", "train")["patch_size"]
+    assert type(pix2pix) is nets.Pix2Pix3D and pix2pix.multiple == content("vts", "train")["patch_size"]
 
 
 @pytest.mark.parametrize("name", ["", "paper", "no_condition", "pix2pix", "srcnn"])
-def test_discriminators_of_vts_overlays(name: str) -> None:
+def test_discriminators_of_vts_overlays(name):
     critic, bare = part_of("vts", "discriminator_def", *filter(None, [name])), name in ("no_condition", "pix2pix")
     assert critic.condition_channels == (0 if bare else 8)
     attention = any("SelfAttention" in type(module).__name__ for module in critic.modules())
@@ -203,13 +183,13 @@ def test_discriminators_of_vts_overlays(name: str) -> None:
     assert critic.eval()(image, **({} if bare else {"condition": torch.zeros(1, 8)})).shape[:2] == (1, 1)
 
 
-def vts_part(folder: Path, part: str, dataset_dir: Path | str, **options: object) -> Any:
+def vts_part(folder, part, dataset_dir, **options):
     """A part of the configuration of a short training."""
     own = {"dataset_dir": str(dataset_dir), "output_dir": str(folder), "pixdim": [0.0, 0.0, 0.0], **options}
     return part_of("vts", part, **{**CASES["vts"].short, "validation_fraction": 0.34, **own})
 
 
-def test_vts_phantoms_are_thin_along_their_slices(tmp_path: Path) -> None:
+def test_vts_phantoms_are_thin_along_their_slices(tmp_path):
     """By default it is their slices, 1 mm apart, that are made thick, not their rows or columns, 4.5 mm apart."""
     sizes = {"phantoms__num_phantoms": 2, "phantoms__shape": [72, 72, 9], "val_factor": 2}
     image = vts_part(tmp_path, "training_volumes", "", **sizes)[0]["image"]
@@ -222,9 +202,9 @@ def test_vts_phantoms_are_thin_along_their_slices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wanted", [4.0, 16.0])
 @pytest.mark.parametrize("only", ["both", "validation"])
-def test_vts_volumes_are_resampled(wanted: float, only: str, thin_volumes: Path, tmp_path: Path) -> None:
+def test_vts_volumes_are_resampled(wanted, only, thin_volumes, tmp_path):
     """``pixdim`` is for all volumes, unless ``training_pixdim`` says otherwise of those that are trained on."""
-    options: dict[str, object] = {"pixdim": [0.0, 0.0, wanted], "body_threshold": -3000.0}
+    options = {"pixdim": [0.0, 0.0, wanted], "body_threshold": -3000.0}
     options |= {"training_pixdim": [0.0, 0.0, 0.0]} if only == "validation" else {}
     training = vts_part(tmp_path, "training_volumes", thin_volumes, **options)
     assert len(training) == 2
@@ -244,7 +224,7 @@ def test_vts_volumes_are_resampled(wanted: float, only: str, thin_volumes: Path,
     assert pair["label"].shape == (1, 40, 40, 49 if wanted < 8 else 13)
 
 
-def test_vts_pairs(thin_volumes: Path, tmp_path: Path) -> None:
+def test_vts_pairs(thin_volumes, tmp_path):
     """Crops of the foreground, thick on the thin grid, with the condition of their body part."""
     body_parts = {"torso_00": "abdomen", "torso_001": "leg"}
     training = vts_part(tmp_path, "train#dataset", thin_volumes, body_parts=body_parts, noise_range=[0.0, 0.0])

@@ -9,12 +9,9 @@ see different volumes in each step. Statistics of batch normalization, which are
 are frozen or not there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -48,28 +45,17 @@ VALIDATION = 3  # volumes: one process has two of them, the other one
 
 @dataclass(frozen=True)
 class Bundle:
-    """How a bundle is trained.
+    """How a bundle is trained."""
 
-    Attributes:
-        training: number of volumes that are trained on.
-        size: voxels of each, which are those of one patch.
-        options: of both runs.
-        alone: of the run of one process.
-        shared: of each of two processes.
-        stages: by folder, the part of the config with what is resumable.
-        losses: what TensorBoard shows of each stage.
-        random: entries of checkpoints and losses that hang on random numbers.
-    """
-
-    training: int
-    size: tuple[int, int, int]
-    options: Mapping[str, object]
-    alone: Mapping[str, object]
-    shared: Mapping[str, object]
-    stages: Mapping[str, str]
-    losses: Mapping[str, Sequence[str]]
+    training: int  # number of volumes that are trained on
+    size: tuple[int, int, int]  # voxels of each, which are those of one patch
+    options: Mapping[str, object]  # of both runs
+    alone: Mapping[str, object]  # of the run of one process
+    shared: Mapping[str, object]  # of each of two processes
+    stages: Mapping[str, str]  # by folder, the part of the config with what is resumable
+    losses: Mapping[str, Sequence[str]]  # what TensorBoard shows of each stage
     overlays: Sequence[str] = ()
-    random: frozenset[str] = frozenset()
+    random: frozenset[str] = frozenset()  # entries of checkpoints and losses that hang on random numbers
 
 
 Trained = tuple[Bundle, Path, Mapping[str, Result]]
@@ -145,7 +131,7 @@ BUNDLES = {
 }
 
 
-def save_volume(path: Path, size: Sequence[int], seed: int) -> None:
+def save_volume(path, size, seed):
     """Write a volume in HU that looks the same from either end of each axis, and along both axes of its slices."""
     rng = np.random.default_rng(seed)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij", sparse=True)
@@ -157,7 +143,7 @@ def save_volume(path: Path, size: Sequence[int], seed: int) -> None:
     save(path, rounded, np.diag([1.0, 1.0, 4.0, 1.0]))
 
 
-def keep_of_each_process(bundle: Bundle, root: Path) -> list[str]:
+def keep_of_each_process(bundle, root):
     """Expressions that end a run: each process writes the seeds and optimizers of its stages."""
     stages = ", ".join(
         f"{stage!r}: {{'seed': @epoch_seed, 'optimizers': "
@@ -169,7 +155,7 @@ def keep_of_each_process(bundle: Bundle, root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=BUNDLES)
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(request, tmp_path_factory):
     """A bundle, the folder of both runs, and how they ended."""
     name, bundle = request.param, BUNDLES[request.param]
     root = tmp_path_factory.mktemp(name)
@@ -188,7 +174,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return bundle, root, results
 
 
-def flat(value: object, name: str = "") -> dict[str, Any]:
+def flat(value, name=""):
     """Leaves of nested mappings and sequences, by path."""
     if isinstance(value, Mapping):
         items = list(value.items())
@@ -199,7 +185,7 @@ def flat(value: object, name: str = "") -> dict[str, Any]:
     return {path: leaf for key, inner in items for path, leaf in flat(inner, f"{name}/{key}").items()}
 
 
-def check_same(first: object, second: object) -> None:
+def check_same(first, second):
     """Same structure, and same numbers but for rounding."""
     leaves, others = flat(first), flat(second)
     assert leaves and leaves.keys() == others.keys()
@@ -210,11 +196,11 @@ def check_same(first: object, second: object) -> None:
             assert leaf == others[path], path
 
 
-def without(bundle: Bundle, entries: Mapping[str, Any]) -> dict[str, Any]:
+def without(bundle, entries):
     return {key: value for key, value in entries.items() if key not in bundle.random}
 
 
-def test_same_curves(trained: Trained) -> None:
+def test_same_curves(trained):
     """TensorBoard shows the losses of the global batch, and the scores of all volumes, once."""
     bundle, root, _ = trained
     for stage, names in bundle.losses.items():
@@ -228,12 +214,12 @@ def test_same_curves(trained: Trained) -> None:
         assert writers_of(root / "two" / stage, names[0]) == writers_of(root / "two" / stage, "val_psnr") == 1
 
 
-def test_same_files(trained: Trained) -> None:
+def test_same_files(trained):
     _, root, _ = trained
     assert files_of(root / "one") == files_of(root / "two")
 
 
-def test_same_weights(trained: Trained) -> None:
+def test_same_weights(trained):
     """Checkpoints hold networks and optimizers under the same names, with the same numbers."""
     bundle, root, _ = trained
     paths = sorted(path for path in files_of(root / "one") if path.endswith(".pt"))
@@ -244,7 +230,7 @@ def test_same_weights(trained: Trained) -> None:
         check_same(without(bundle, one), without(bundle, two))
 
 
-def test_both_processes(trained: Trained) -> None:
+def test_both_processes(trained):
     """They agree on the gradients of all networks, those that hang on random numbers too, but draw different ones."""
     bundle, root, _ = trained
     first, second = (state(root / f"rank{rank}.pt") for rank in range(2))
@@ -257,7 +243,7 @@ def test_both_processes(trained: Trained) -> None:
             assert_identical(moments(optimizer), moments(second[stage]["optimizers"][name]))
 
 
-def test_same_scores(trained: Trained) -> None:
+def test_same_scores(trained):
     """The first process alone computes and shows them."""
     _, root, results = trained
     rows = {name: table_rows(result.stdout) for name, result in results.items()}

@@ -3,8 +3,6 @@
 
 """Small trainings against critics, for the tests of the trainers."""
 
-from __future__ import annotations
-
 import torch
 from ignite.engine import Events
 from monai.data import list_data_collate
@@ -155,24 +153,17 @@ def turn_batches(number=4, batch_size=3, channels=1, count=5, size=8):
     batches = []
     for k in range(number):
         group = rand(batch_size, count, channels, size, size, seed=k)
-        batches.append(
-            {
-                "image": group[:, [0, -1]].flatten(1, 2),
-                "label": group[:, 1:-1].flatten(1, 2),
-                "alpha": (torch.arange(1, count - 1) / (count - 1)).repeat(batch_size, 1),
-            }
-        )
+        alpha = (torch.arange(1, count - 1) / (count - 1)).repeat(batch_size, 1)
+        ends, between = group[:, [0, -1]], group[:, 1:-1]
+        batches.append({"image": ends.flatten(1, 2), "label": between.flatten(1, 2), "alpha": alpha})
     return batches
 
 
 def turn_networks(seed=0, channels=1, network_class=Spy, patch_critic=Listing):
     """The autoencoder and its critics, whose outputs depend strongly on their inputs."""
     torch.manual_seed(seed)
-    networks = {
-        "autoencoder": network_class(channels, (3, 4), (2, 3)),
-        "constraint_critic": SpyCritic(channels, (3, 4), 2),
-        "patch_critic": patch_critic(channels),
-    }
+    parts = network_class(channels, (3, 4), (2, 3)), SpyCritic(channels, (3, 4), 2), patch_critic(channels)
+    networks = dict(zip(NAMES, parts, strict=True))
     for name in NAMES[:2]:
         for parameter in networks[name].parameters():
             parameter.data *= 1.8

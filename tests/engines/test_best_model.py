@@ -3,8 +3,6 @@
 
 """The saver of the best weights, BestModelSaver."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from ignite.engine import Engine

@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

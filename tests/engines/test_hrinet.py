@@ -3,8 +3,6 @@
 
 """Training of HRINet by alternating supervision, against plain torch."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest
@@ -58,11 +56,9 @@ def least_squares(logits, real):
 
 def decode_mixed(autoencoder, earlier, later, alpha):
     """Slices ``(B, C, H, W)`` between two, one alpha each."""
-    codes = [
-        (1 - alpha[:, None, None, None]) * first + alpha[:, None, None, None] * second
-        for first, second in zip(autoencoder.encode(earlier), autoencoder.encode(later), strict=True)
-    ]
-    return autoencoder.decode(tuple(codes), earlier.shape[-2:])
+    pairs, alpha = zip(autoencoder.encode(earlier), autoencoder.encode(later), strict=True), alpha[:, None, None, None]
+    codes = tuple((1 - alpha) * first + alpha * second for first, second in pairs)
+    return autoencoder.decode(codes, earlier.shape[-2:])
 
 
 def train_by_hand(networks, batches, asked, rates, weights, mixture, adversarial):
@@ -104,9 +100,8 @@ def train_by_hand(networks, batches, asked, rates, weights, mixture, adversarial
         step("patch_critic", loss)
         values["patch_critic"] = loss
         values["adversarial"] = adversarial(patch_critic(mixed)[-1], True)
-        values["loss"] = (
-            values["content"] + weights[0] * values["constraint"] + weights[1] * values["adversarial"]  # eq. 4
-        )
+        # eq. 4
+        values["loss"] = values["content"] + weights[0] * values["constraint"] + weights[1] * values["adversarial"]
         step("autoencoder", values["loss"])
         log.append({name: float(value.detach()) for name, value in values.items()})
     return log
@@ -282,11 +277,8 @@ class TestPatchCritic:
         pairs, mixed = networks["autoencoder"].asked[0][0], trainer.state.output["pred"].detach()[:, 2:]
         true, false = critic(pairs.reshape(6, 1, 16, 16))[-1], critic(mixed)[-1]
         assert true.shape == (6, 1, 6, 6)
-        function = {
-            "least_squares": least_squares,
-            "bce": bce,
-            "hinge": lambda logits, real: F.relu(1 - (1 if real else -1) * torch.tanh(logits)).mean(),
-        }[criterion]
+        hinge = lambda logits, real: F.relu(1 - (1 if real else -1) * torch.tanh(logits)).mean()  # noqa: E731
+        function = {"least_squares": least_squares, "bce": bce, "hinge": hinge}[criterion]
         teach = (function(true, True) + function(false, False)) / 2
         assert log[0]["patch_critic"] == pytest.approx(teach.item(), rel=1e-4)
         assert log[0]["adversarial"] == pytest.approx(function(false, True).item(), rel=1e-4)
@@ -374,11 +366,8 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            *(
-                (name, "0.7 needs a constraint_critic and its")
-                for name in ("constraint_critic", "constraint_optimizer")
-            ),
-            *((name, "0.3 needs a patch_critic and its optimizer") for name in ("patch_critic", "patch_optimizer")),
+            *((f"constraint_{part}", "0.7 needs a constraint_critic and its") for part in ("critic", "optimizer")),
+            *((f"patch_{part}", "0.3 needs a patch_critic and its optimizer") for part in ("critic", "optimizer")),
             ("adversarial_loss", "a patch_critic needs an adversarial_loss"),
         ],
     )
@@ -408,22 +397,14 @@ def test_learns():
     torch.manual_seed(0)
     groups = moving_blobs(64)
     alpha = torch.linspace(0, 1, 5)[1:-1]
-    batches = [
-        {"image": part[:, [0, -1]], "label": part[:, 1:-1], "alpha": alpha.repeat(len(part), 1)}
-        for part in groups.split(16)
-    ]
-    networks = {
-        "autoencoder": HRINetAutoencoder(1, (8, 16), (8, 8)),
-        "constraint_critic": InterpolationCritic(1, (4, 8), 4),
-        "patch_critic": patch_discriminator(),
-    }
-    rates = {"autoencoder": 3e-3, "constraint_critic": 1e-3, "patch_critic": 1e-3}
+    alphas = alpha.repeat(16, 1)
+    batches = [{"image": part[:, [0, -1]], "label": part[:, 1:-1], "alpha": alphas} for part in groups.split(16)]
+    parts = HRINetAutoencoder(1, (8, 16), (8, 8)), InterpolationCritic(1, (4, 8), 4), patch_discriminator()
+    networks, rates = dict(zip(NAMES, parts, strict=True)), dict(zip(NAMES, (3e-3, 1e-3, 1e-3), strict=True))
     settings = {"optimizer": torch.optim.Adam, "constraint_weight": 0.5, "adversarial_weight": 5e-4}
     log = trained_log(turn_trainer(networks, batches, 32, rates, **settings))
-    blend = sum(
-        mse(torch.lerp(batch["image"][:, :1], batch["image"][:, 1:], alpha[:, None, None]), batch["label"]).item()
-        for batch in batches
-    ) / len(batches)
+    # the batches are of one size
+    blend = mse(torch.lerp(groups[:, :1], groups[:, -1:], alpha[:, None, None]), groups[:, 1:-1]).item()
     found = [values["supervised"] for values in log if "supervised" in values][-2:]
     assert sum(found) / 2 < 0.5 * blend, (found, blend)
     content = [values["content"] for values in log if "content" in values]

@@ -3,8 +3,6 @@
 
 """Scans are interpolated one by one: what fails is told, what is finished is left, the rest is done."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib
@@ -13,24 +11,13 @@ import pytest
 import torch
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose, CopyItemsd
 from torch import nn
 
 from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.engines import interpolate_volumes
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.networks.nets import ASIAutoencoder
-from monai_sliceinterp.transforms import (
-    InvertibleScaleIntensityRangePercentilesd,
-    LoadVolumed,
-    SaveInterpolatedd,
-    ThroughPlaneLastd,
-)
-
-
-def build():
-    torch.manual_seed(0)
-    return ASIAutoencoder(channels=(4,), latent_channels=8)
+from monai_sliceinterp.transforms import SaveInterpolatedd
+from tests.volumes import preprocess
 
 
 def write_scan(path, spacing=4.0, seed=0, dtype=np.int16, shape=(16, 15, 5)):
@@ -41,22 +28,10 @@ def write_scan(path, spacing=4.0, seed=0, dtype=np.int16, shape=(16, 15, 5)):
 
 def run(folder, output_dir, inferer, network=None, check=True, saving=None, **options):
     """Interpolate scans; without ``check`` nothing is asked before it is computed."""
-    preprocessing = Compose(
-        [
-            LoadVolumed("image"),
-            CopyItemsd("image", names="original"),
-            ThroughPlaneLastd("image"),
-            InvertibleScaleIntensityRangePercentilesd("image"),
-        ]
-    )
+    preprocessing = preprocess()
     saver = SaveInterpolatedd("pred", preprocessing, inferer, network, output_dir, **options)
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=[],
-        network=network or nn.Identity(),
-        inferer=inferer,
-        postprocessing=saver,
-    )
+    parts = {"network": network or nn.Identity(), "inferer": inferer, "postprocessing": saver}
+    evaluator = SupervisedEvaluator(device=torch.device("cpu"), val_data_loader=[], **parts)
     files = folder if isinstance(folder, list) else find_volumes(folder)
     dataset = Dataset([{"image": file} for file in files], preprocessing)
     return interpolate_volumes(evaluator, dataset, saving or (saver if check else None))

@@ -3,8 +3,6 @@
 
 """Preparation of batches: what networks and losses take."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate
@@ -28,13 +26,8 @@ from tests.engines.helpers import rand
 )
 def test_tensors_are_moved(prepare, keywords):
     """Input, target and keyword arguments; they are plain tensors for a conditional GAN."""
-    batch = {
-        "image": MetaTensor(rand(4, 2, 8, 8), affine=torch.eye(4)),
-        "label": MetaTensor(rand(4, 1, 8, 8, seed=1)),
-        "alpha": rand(4, seed=2),
-        "condition": MetaTensor(rand(4, 8, seed=3)),
-        "other": 1,
-    }
+    batch = {"image": MetaTensor(rand(4, 2, 8, 8), affine=torch.eye(4)), "label": MetaTensor(rand(4, 1, 8, 8, seed=1))}
+    batch |= {"alpha": rand(4, seed=2), "condition": MetaTensor(rand(4, 8, seed=3)), "other": 1}
     image, target, args, kwargs = prepare(batch, "cpu", True, dtype=torch.float64)
     assert args == () and set(kwargs) == set(keywords)
     assert torch.equal(image, batch["image"].double()) and torch.equal(target[:, -1:], batch["label"].double())

@@ -3,8 +3,6 @@
 
 """Checks of trainings: something to start from, at least one validation."""
 
-from __future__ import annotations
-
 import pytest
 
 from monai_sliceinterp.engines import check_start, check_validation

@@ -3,8 +3,6 @@
 
 """What holds for every trainer against critics: events, output, metrics, precision, wrappers, resumed trainings."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -95,10 +93,9 @@ class TestEveryTrainer:
         """Each once per iteration, in the order of MONAI's trainer; with what is known by then, of either step."""
         trainer = kind.trainer(kind.networks(), epochs=2)
         fired = []
+        remember = lambda engine, event: fired.append((event.value, set(engine.state.output)))  # noqa: E731
         for event in IterationEvents:
-            trainer.add_event_handler(
-                event, lambda engine, event: fired.append((event.value, set(engine.state.output))), event
-            )
+            trainer.add_event_handler(event, remember, event)
         trainer.run()
         order = ["forward_completed", "loss_completed", "backward_completed", "model_completed"]
         assert [name for name, _ in fired] == order * (2 * len(kind.batches()))
@@ -164,10 +161,9 @@ class TestEveryTrainer:
         """Each iteration sets it, also after a validation has left another one."""
         networks, modes = kind.networks().values(), []
         trainer = kind.trainer(dict(zip(kind.networks(), networks, strict=True)))
+        remember = lambda: modes.append({network.training for network in networks})  # noqa: E731
         trainer.add_event_handler(Events.ITERATION_STARTED, lambda: [network.eval() for network in networks])
-        trainer.add_event_handler(
-            IterationEvents.FORWARD_COMPLETED, lambda: modes.append({network.training for network in networks})
-        )
+        trainer.add_event_handler(IterationEvents.FORWARD_COMPLETED, remember)
         trainer.run()
         assert modes == [{True}] * len(kind.batches())
 

@@ -3,12 +3,8 @@
 
 """What the tests of the evaluation share."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def make_bundle() -> Callable[..., Path]:
+def make_bundle():
     """Make a small bundle: the inference of bundle asi with a tiny network, random weights from a seed, and changes."""
 
-    def make(folder: Path, seed: int = 0, configs: str = "", **changes: Any) -> Path:
+    def make(folder, seed=0, configs="", **changes):
         config = json.loads((ROOT / "bundles" / "asi" / "inference.json").read_text())
         config["network_def"].update(channels=[2], latent_channels=2)
         config.update(changes)
@@ -42,12 +38,12 @@ def make_bundle() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(make_bundle, tmp_path_factory):
     return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="session")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def heads(tmp_path_factory):
     """A folder of three small MR phantoms of 9 slices."""
     folder = tmp_path_factory.mktemp("data") / "mr"
     write_phantoms(folder, "head", range(3), shape=(24, 22, 9), spacing=(8.0, 8.0, 9.0))
@@ -55,13 +51,13 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pictures(monkeypatch):
     monkeypatch.setattr(presentation, "_draw", lambda *args: ({}, []))
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+def drawn(monkeypatch):
     """The figures that would be written; they are not rendered."""
-    figures: list[Figure] = []
+    figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: figures.append(figure))
     return figures

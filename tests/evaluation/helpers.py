@@ -3,8 +3,6 @@
 
 """Tables of scores, and figures as they would be written: their texts, and that these are in place."""
 
-from __future__ import annotations
-
 import csv
 
 import pytest

@@ -3,8 +3,6 @@
 
 """Charts: what is drawn where, and that all texts are in place."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import sys
@@ -182,9 +180,8 @@ class TestBoxPlots:
         figure, dots = boxes(make_table(volumes, ["p", "q"], ["a", "b"], groups))
         names = [f"group {k}" for k in range(groups)]
         assert [axis.get_title("left") for axis in figure.axes] == (names if separate else [""])
-        assert [[len(line.get_ydata()) for line in row] for row in dots] == (
-            [[2] * 4] * 3 if separate else [[volumes] * 4]
-        )
+        counts = [[len(line.get_ydata()) for line in row] for row in dots]
+        assert counts == ([[2] * 4] * 3 if separate else [[volumes] * 4])
         merged = f"Volumes of {groups} groups together." in " ".join(figure.get_supxlabel().split())
         assert merged != separate
 
@@ -223,10 +220,8 @@ class TestParameterCurve:
     def test_curves(self, tmp_path, drawn, logx):
         parameter_curve(self.POINTS, "lambda", "PSNR (dB)", tmp_path / "curve.png", logx=logx)
         (axis,) = drawn[0].axes
-        assert [line.get_xydata().tolist() for line in axis.lines] == [
-            [[0.01, 30], [0.1, 31.5], [1, 31]],
-            [[0.01, 27], [1, 28]],
-        ]
+        found = [line.get_xydata().tolist() for line in axis.lines]
+        assert found == [[[0.01, 30], [0.1, 31.5], [1, 31]], [[0.01, 27], [1, 28]]]
         assert len({line.get_color() for line in axis.lines}) == len({line.get_marker() for line in axis.lines}) == 2
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("lambda", "PSNR (dB)")
         assert axis.get_xscale() == ("log" if logx else "linear")
@@ -261,11 +256,9 @@ class TestParameterCurve:
 
 class TestCostPlot:
     def draw(self, costs, folder, drawn):
-        scores = [
-            row | {"memory": memory}
-            for method, pairs in costs.items()
-            for row, (_, memory) in zip(rows({method: [pair[0] for pair in pairs]}, "seconds"), pairs, strict=True)
-        ]
+        scores = []
+        for method, pairs in costs.items():
+            scores += rows({method: [pair[0] for pair in pairs]}, "seconds", memory=[pair[1] for pair in pairs])
         cost_plot(score_table(scores), folder / "cost.png")
         check_layout(drawn[-1])
         return drawn[-1]

@@ -3,8 +3,6 @@
 
 """``python -m monai_sliceinterp.evaluation``, and that its scores are those of the bundles' own evaluation."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -146,14 +144,9 @@ class TestStatus:
 
 class TestRun:
     def test_as_a_user_starts_it(self, tmp_path):
-        arguments = ["--data", str(tmp_path / "none"), "--methods", "linear"]
-        result = subprocess.run(
-            [sys.executable, "-m", "monai_sliceinterp.evaluation", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=200,
-        )
+        command = [sys.executable, "-m", "monai_sliceinterp.evaluation", "--data", str(tmp_path / "none")]
+        run = {"cwd": ROOT, "capture_output": True, "encoding": "utf-8", "timeout": 200}
+        result = subprocess.run([*command, "--methods", "linear"], **run)
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == f"error: {tmp_path}/none: no such file or folder.\n"
 
@@ -221,8 +214,7 @@ class TestSameScoresAsBundles:
 
         Slabs average the extremes away, so that the network sees another contrast.
         """
-        found, own = self.compare(
-            "asi", [], "", heads, tmp_path, "--factor 3 --protocol fwhm", protocols=[{"factor": 3}]
-        )
+        options = "--factor 3 --protocol fwhm"
+        found, own = self.compare("asi", [], "", heads, tmp_path, options, protocols=[{"factor": 3}])
         difference = {key[2]: abs(float(row["psnr"]) - float(own[key]["psnr"])) for key, row in found.items()}
         assert max(difference[name] for name in ("linear", "cubic", "lanczos")) < 1e-4 < difference["asi"] < 0.5

@@ -3,8 +3,6 @@
 
 """The comparison that bundles print: what methods are given, what is scored, and the table."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -96,9 +94,8 @@ class TestProtocols:
         assert torch.equal(thick.as_tensor(), volume["image"].as_tensor()[None, ..., ::factor])
         assert thick.affine[2, 2] == 2.0 * factor
         assert table["method"].tolist() == [*BASELINES, "mine"]
-        assert set(table[["volume", "group", "protocol"]].itertuples(index=False, name=None)) == {
-            ("scan", "group", f"subsample x{factor}")
-        }
+        places = set(table[["volume", "group", "protocol"]].itertuples(index=False, name=None))
+        assert places == {("scan", "group", f"subsample x{factor}")}
         assert scores["mine"].psnr == scores["linear"].psnr and table["psnr"].nunique() == 3
 
     @pytest.mark.parametrize(("fwhm", "title"), [(None, "fwhm x3"), (4.0, "fwhm 4 mm x3")])
@@ -167,10 +164,8 @@ class TestTable:
 
     def test_inside_the_body(self):
         """Means, the better baseline, the gain and the wins are all of the region's scores."""
-        scores = [
-            row | {"psnr_body": 30.0 - 2 * k, "ssim_body": 0.9 - k / 10}
-            for k, row in enumerate(rows({"linear": [20.0], "cubic": [21.0], "mine": [22.0]}, ssim=0.5))
-        ]
+        scores = rows({"linear": [20.0], "cubic": [21.0], "mine": [22.0]}, ssim=0.5)
+        scores = [row | {"psnr_body": 30.0 - 2 * k, "ssim_body": 0.9 - k / 10} for k, row in enumerate(scores)]
         body = ["30.00 / 0.9000", "28.00 / 0.8000", "26.00 / 0.7000", "-4.00 dB over linear", "0 of 1", "1"]
         assert table_of(scores, region="body")[2][3:] == body
         whole = ["20.00 / 0.5000", "21.00 / 0.5000", "22.00 / 0.5000", "+1.00 dB over cubic", "1 of 1", "0.5"]
@@ -220,10 +215,8 @@ class TestMethodComparison:
         table = self.run(out, volumes, network_inferer("linear"))
         assert self.network.modes == [False, False]
         assert (out / "scores.md").read_text() == table + "\n"
-        lines = read_csv(out / "scores.csv")
-        assert [(line["volume"], line["method"]) for line in lines] == [
-            (str(k), name) for k in range(2) for name in (*BASELINES, "mine")
-        ]
+        found = [(line["volume"], line["method"]) for line in read_csv(out / "scores.csv")]
+        assert found == [(str(k), name) for k in range(2) for name in (*BASELINES, "mine")]
         row = self.row(table)
         assert row["mine"] == row["linear"] and row["n"] == "2"
 

@@ -3,8 +3,6 @@
 
 """Protocols: their names, what they make of a volume, and that draws are the same for every method."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -91,13 +89,8 @@ class TestByName:
 class TestSettings:
     def test_titles(self):
         """Different protocols differ in name; one that has a title keeps it, and is what it was."""
-        settings = [
-            {"factor": 2, "fwhm": 3.5},
-            {"factor": 2, "fwhm": 0, "phase": 1},
-            RANDOM,
-            {**RANDOM, "title": "mine"},
-        ]
-        protocols = read_protocols(settings)
+        settings = [{"factor": 2, "fwhm": 3.5}, {"factor": 2, "fwhm": 0, "phase": 1}]
+        protocols = read_protocols([*settings, RANDOM, {**RANDOM, "title": "mine"}])
         assert titles(protocols) == ["fwhm 3.5 mm x2", "subsample x2 from 1", "random x4", "mine"]
         assert protocols[2].settings == protocols[3].settings and read_protocols(protocols) == protocols
         thin = make_volume()["image"]

@@ -3,8 +3,6 @@
 
 """The report: both files show the same, nothing in them is followed, and every number is one of the tables."""
 
-from __future__ import annotations
-
 import base64
 import math
 import re
@@ -179,9 +177,8 @@ class TestContent:
         scores = make_scores(("ct", "mr"), ("subsample x2", "fwhm x4"), 3)
         page, _, text = report(tmp_path, scores, ("psnr", "mse"))
         assert page.tables[: len(text.tables)] == text.tables
-        assert [row[:3] for row in page.tables[0][1:]] == [
-            [group, protocol, "3"] for group in ("ct", "mr") for protocol in ("subsample x2", "fwhm x4")
-        ]
+        expected = [[group, protocol, "3"] for group in ("ct", "mr") for protocol in ("subsample x2", "fwhm x4")]
+        assert [row[:3] for row in page.tables[0][1:]] == expected
         values = scores.set_index(["group", "protocol", "method"]).loc[("mr", "fwhm x4", "cubic"), "psnr"]
         assert page.tables[0][4][4] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
         assert len(text.tables) == 4 and len(page.tables) == 6
@@ -193,17 +190,13 @@ class TestContent:
 
     def test_findings(self, tmp_path):
         means = {"linear": 30.0, "cubic": 31.0, "saint": 32.5}
-        tests = [
-            a_test(method="saint", baseline=name, n=2, mean_difference=32.5 - means[name], wins=2, p_adjusted=0.5)
-            for name in ("linear", "cubic")
-        ]
+        found = {"method": "saint", "n": 2, "wins": 2, "p_adjusted": 0.5}
+        tests = [a_test(baseline=k, mean_difference=32.5 - means[k], **found) for k in ("linear", "cubic")]
         page, source = made_up(tmp_path, means, tests=tests, volumes=2)
+        rest = "better on 2 of 2 volumes, adjusted p = 0.5."
         for shown in (page.text, source):
             assert "2 volumes, 1 protocol, 3 methods." in shown
-            assert (
-                "g, p: saint has the best mean PSNR, 32.50 dB; over cubic +1.50 dB, better on 2 of 2 volumes, adjusted "
-                "p = 0.5." in shown
-            )
+            assert f"g, p: saint has the best mean PSNR, 32.50 dB; over cubic +1.50 dB, {rest}" in shown
 
     @pytest.mark.parametrize(
         ("metrics", "means", "text"),
@@ -262,9 +255,8 @@ class TestContent:
         links = [attributes for tag, attributes in text.attributes if tag == "img"]
         assert [link["alt"] for link in links] == list(pictures)
         assert all(link["src"].startswith("../../pictures/") for link in links)
-        assert [(out / unquote(link["src"])).read_bytes() for link in links] == [
-            path.read_bytes() for path in pictures.values()
-        ]
+        linked = [(out / unquote(link["src"])).read_bytes() for link in links]
+        assert linked == [path.read_bytes() for path in pictures.values()]
         assert not re.search(r"\]\([^)]*[ (]", source)
 
     def test_order_of_sections(self, tmp_path, pictures):
@@ -280,9 +272,8 @@ class TestPage:
         """Markup in names is shown, not followed, in both files."""
         scores = make_scores((self.NAME,), (f"random {self.NAME}",), 3, ("linear", self.NAME))
         pictures = {self.NAME: next(iter(pictures.values()))}
-        page, source, text = report(
-            tmp_path, scores, pictures=pictures, settings={self.NAME: self.NAME}, failures=[self.NAME], title=self.NAME
-        )
+        others = {"settings": {self.NAME: self.NAME}, "failures": [self.NAME], "title": self.NAME}
+        page, source, text = report(tmp_path, scores, pictures=pictures, **others)
         for shown in (page, text):
             assert shown.tables[0][0][-1] == self.NAME
             assert shown.tables[0][1][:2] == [self.NAME, f"random {self.NAME}"]

@@ -3,8 +3,6 @@
 
 """One volume: what is scored, what is kept, and what goes wrong; the slices between two neighbors."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -212,9 +210,8 @@ class TestResume:
         assert len(spy.calls) == 2 and [factor for _, factor in other.calls] == [2, 4]
         expected = ["subsample x2, other", "subsample x4, spy", "subsample x4, other"]
         assert steps == ["head_000", *(f"head_000: {step}" for step in expected)]
-        assert [(row["protocol"], row["method"]) for row in again.scores] == [
-            (f"subsample x{k}", name) for k in (2, 4) for name in ("spy", "other")
-        ]
+        found = [(row["protocol"], row["method"]) for row in again.scores]
+        assert found == [(f"subsample x{k}", name) for k in (2, 4) for name in ("spy", "other")]
         np.testing.assert_equal(first.scores[0], again.scores[0])
         monkeypatch.setattr("monai_sliceinterp.evaluation.volume.load_thin", lambda *args: pytest.fail("loaded"))
         last = self.evaluate(path, tmp_path, [other], factors=[4], quick=False)
@@ -281,9 +278,8 @@ class TestResume:
     def test_random_protocols(self, heads, tmp_path, protocol, calls, setting):
         """What is drawn depends on the place among the volumes, and on the seed."""
         path, spy = heads / "head_000.nii.gz", Spy()
-        first, other, again = (
-            self.psnr(path, tmp_path, [spy], protocols=[protocol], **{setting: k}) for k in (0, 1, 0)
-        )
+        given = ({"protocols": [protocol], setting: k} for k in (0, 1, 0))
+        first, other, again = (self.psnr(path, tmp_path, [spy], **settings) for settings in given)
         assert len(spy.calls) == calls and first == again and (first == other) == (calls == 1)
 
 
@@ -292,9 +288,8 @@ class TestPanels:
         spies = [Spy("a"), Spy("b", offset=50.0)]
         for number in range(3):
             path = heads / f"head_00{number}.nii.gz"
-            evaluate_volume(
-                make_item(path, number), make_settings(path, tmp_path, panels=2), [spy.method for spy in spies]
-            )
+            settings = make_settings(path, tmp_path, panels=2)
+            evaluate_volume(make_item(path, number), settings, [spy.method for spy in spies])
         names = sorted(file.name for file in (tmp_path / "panels").iterdir())
         assert names == ["head_000_subsample_x2.npz", "head_001_subsample_x2.npz"]
         views = read_views(panel_path(tmp_path, "head_001", "subsample x2"), ["a", "b"])
@@ -323,10 +318,8 @@ class TestFailures:
         path, spy, broken = heads / "head_000.nii.gz", Spy(), Spy("broken", error=RuntimeError("first\nsecond"))
         settings = make_settings(path, tmp_path, factors=[2, 4])
         result = evaluate_volume(make_item(path), settings, [broken.method, spy.method])
-        assert [(row["protocol"], row["method"]) for row in result.scores] == [
-            ("subsample x2", "spy"),
-            ("subsample x4", "spy"),
-        ]
+        found = [(row["protocol"], row["method"]) for row in result.scores]
+        assert found == [("subsample x2", "spy"), ("subsample x4", "spy")]
         assert result.failures == [f"{path}: subsample x{k}, broken: first" for k in (2, 4)]
         broken.error = None
         result = evaluate_volume(make_item(path), settings, [broken.method, spy.method])
@@ -375,10 +368,8 @@ class TestSweep:
         ("count", "begin", "end", "first"), [(2, 0, 2, 0), (3, 0, 3, 0), (4, 0, 4, 1), (5, 0, 4, 1), (9, 2, 6, 1)]
     )
     def test_central_slices(self, count, begin, end, first):
-        volume = MetaTensor(
-            torch.arange(float(count)).expand(1, 4, 4, count), affine=torch.diag(torch.tensor([1, 1, 5.0, 1]))
-        )
-        part, found = central_slices(volume)
+        values, affine = torch.arange(float(count)).expand(1, 4, 4, count), torch.diag(torch.tensor([1, 1, 5.0, 1]))
+        part, found = central_slices(MetaTensor(values, affine=affine))
         assert part[0, 0, 0].tolist() == list(range(begin, end)) and found == first
         assert part.affine[2].tolist() == [0, 0, 5, 5 * begin]
 

@@ -3,11 +3,8 @@
 
 """Helpers of the tests of networks: random images, networks as after training, layers in plain torch."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import nn
 
 from monai_sliceinterp.networks.blocks.normalization import BATCH_NORMALIZATION
 
@@ -19,11 +16,11 @@ def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def count(module: nn.Module) -> int:
+def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def conv_count(sizes, taps: int) -> int:
+def conv_count(sizes, taps):
     """Parameters of convolutions with biases, given their channels before and after."""
     return sum(taps * before * after + after for before, after in sizes)
 
@@ -55,9 +52,8 @@ def trained(network_class, *args, seed=0, gain=1.0, **kwargs):
 
 def normalized(x, state, name=""):
     """Batch normalization of volumes by the running statistics in a state dict."""
-    mean, var, weight, bias = (
-        state[name + key][None, :, None, None, None] for key in ("running_mean", "running_var", "weight", "bias")
-    )
+    keys = (name + key for key in ("running_mean", "running_var", "weight", "bias"))
+    mean, var, weight, bias = (state[key][None, :, None, None, None] for key in keys)
     return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
 
@@ -73,7 +69,7 @@ def padded_to(image, multiple):
     return image
 
 
-def keys_kernel(distance: float) -> float:
+def keys_kernel(distance):
     """Keys' cubic convolution kernel with a = -0.5, which is Catmull-Rom."""
     a, x = -0.5, abs(distance)
     if x <= 1:

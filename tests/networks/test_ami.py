@@ -3,8 +3,6 @@
 
 """Anisotropic meta interpolation, against SAINT's equations one position at a time."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -63,11 +61,8 @@ def ami_by_hand(network, image, positions, slice_spacing, in_plane_spacing):
 
 
 def one_at_a_time(network, image, grid, slice_spacing, in_plane_spacing):
-    parts = [
-        network.interpolate(image, low[None], part[None], slice_spacing, in_plane_spacing)
-        for low, part in zip(grid.lower, grid.alpha, strict=True)
-    ]
-    return torch.cat(parts, dim=1)
+    places, spacings = zip(grid.lower, grid.alpha, strict=True), (slice_spacing, in_plane_spacing)
+    return torch.cat([network.interpolate(image, low[None], part[None], *spacings) for low, part in places], dim=1)
 
 
 class TestAMI:

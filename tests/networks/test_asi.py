@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -56,20 +54,10 @@ class TestArchitecture:
         network = network_class(negative_slope=slope)
         leaves = lambda part: [describe(layer) for layer in part.modules() if not list(layer.children())]  # noqa: E731
         down, up = ("average", 2, 2), ("nearest", 2)
-        assert leaves(network.encoder) == [
-            *block(1, 32, down),
-            *block(32, 64, down),
-            ("conv", 64, 128),
-            slope,
-            ("conv", 128, 128),  # linear
-        ]
-        assert leaves(network.decoder) == [
-            *block(128, 64, up),
-            *block(64, 32, up),
-            ("conv", 32, 32),
-            slope,
-            ("conv", 32, 1),
-        ]
+        last = [("conv", 64, 128), slope, ("conv", 128, 128)]  # linear
+        assert leaves(network.encoder) == [*block(1, 32, down), *block(32, 64, down), *last]
+        last = [("conv", 32, 32), slope, ("conv", 32, 1)]
+        assert leaves(network.decoder) == [*block(128, 64, up), *block(64, 32, up), *last]
 
     def test_code(self):
         network = ASIAutoencoder().eval()

@@ -3,8 +3,6 @@
 
 """Interpolation along rows: the mean of a linear and a cubic kernel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -21,14 +19,8 @@ def test_basis_in_closed_form():
     basis = block_cosine_basis(size, 36)
     constant = np.full(size, size**-0.5)
     first, second = (np.sqrt(2 / size) * np.cos(np.pi * k * (2 * places + 1) / (2 * size)) for k in (1, 2))
-    expected = [
-        np.outer(constant, constant),
-        np.outer(constant, first),
-        np.outer(first, constant),
-        np.outer(first, first),
-        np.outer(constant, second),
-    ]
-    np.testing.assert_allclose(basis[:5], expected, atol=1e-12)
+    pairs = ((constant, constant), (constant, first), (first, constant), (first, first), (constant, second))
+    np.testing.assert_allclose(basis[:5], [np.outer(*pair) for pair in pairs], atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [0, 10])

@@ -3,28 +3,13 @@
 
 """What holds for every network: gradients, seeds, state dicts, evaluation, errors in settings."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
 
+from monai_sliceinterp.networks import nets
 from monai_sliceinterp.networks.blocks import ResidualDenseBlock, ResidualDenseNetwork
-from monai_sliceinterp.networks.nets import (
-    SAINT,
-    SRCNN3D,
-    AnisotropicMetaInterpolation,
-    ASIAutoencoder,
-    HRINetAutoencoder,
-    InterpolationCritic,
-    Pix2Pix3D,
-    ResidualASIAutoencoder,
-    ResidualFusionNetwork,
-    VariationalHRINetAutoencoder,
-    VTSDiscriminator,
-    VTSGenerator,
-)
 from monai_sliceinterp.networks.nets.vts import VolumeTranslator
 from tests.networks.helpers import EXACT, check_error, rand, trained
 
@@ -37,34 +22,34 @@ PAIRS, PLANES, VOLUMES = (3, 2, 11, 9), (3, 1, 13, 10), (3, 1, 8, 8, 8)
 ALL_PARTS = {"alpha": 0.3, "reconstruct": True}
 
 CASES = {  # network, its settings, the shape of its input, what it is called with
-    "asi": (ASIAutoencoder, ASI, PAIRS, ALL_PARTS),
-    "asi, residual": (ResidualASIAutoencoder, ASI, PAIRS, ALL_PARTS),
-    "hrinet": (HRINetAutoencoder, SMALL, PAIRS, ALL_PARTS),
-    "hrinet, one level": (HRINetAutoencoder, {**SMALL, "latent_channels": (3,)}, PAIRS, ALL_PARTS),
-    "hrinet, stem and shortcut": (HRINetAutoencoder, STEM, PAIRS, ALL_PARTS),
-    "vae": (VariationalHRINetAutoencoder, SMALL, PAIRS, {**ALL_PARTS, "divergence": True}),
-    "vae, shortcut": (VariationalHRINetAutoencoder, STEM, PAIRS, {**ALL_PARTS, "divergence": True}),
-    "critic": (InterpolationCritic, {"channels": (4, 6), "latent_channels": 3}, PLANES, {}),
-    "critic, stem": (InterpolationCritic, {"channels": (4, 6), "stem": 3}, PLANES, {}),
+    "asi": (nets.ASIAutoencoder, ASI, PAIRS, ALL_PARTS),
+    "asi, residual": (nets.ResidualASIAutoencoder, ASI, PAIRS, ALL_PARTS),
+    "hrinet": (nets.HRINetAutoencoder, SMALL, PAIRS, ALL_PARTS),
+    "hrinet, one level": (nets.HRINetAutoencoder, {**SMALL, "latent_channels": (3,)}, PAIRS, ALL_PARTS),
+    "hrinet, stem and shortcut": (nets.HRINetAutoencoder, STEM, PAIRS, ALL_PARTS),
+    "vae": (nets.VariationalHRINetAutoencoder, SMALL, PAIRS, {**ALL_PARTS, "divergence": True}),
+    "vae, shortcut": (nets.VariationalHRINetAutoencoder, STEM, PAIRS, {**ALL_PARTS, "divergence": True}),
+    "critic": (nets.InterpolationCritic, {"channels": (4, 6), "latent_channels": 3}, PLANES, {}),
+    "critic, stem": (nets.InterpolationCritic, {"channels": (4, 6), "stem": 3}, PLANES, {}),
     "rdn": (ResidualDenseNetwork, {**RDN, "in_channels": 2}, (3, 2, 7, 5), {}),
     "rdn, 3d": (ResidualDenseNetwork, {**RDN, "spatial_dims": 3, "out_channels": 2}, (3, 3, 5, 4, 3), {}),
-    "ami": (AnisotropicMetaInterpolation, AMI, (3, 3, 4, 6), {"slice_spacing": 5.0}),
-    "ami, whole": (AnisotropicMetaInterpolation, {**AMI, "residual": False}, (3, 3, 4, 6), {"slice_spacing": 5.0}),
-    "rfn": (ResidualFusionNetwork, {**RDN, "num_views": 4}, (3, 4, 6, 5), {}),
-    "rfn, 3d": (ResidualFusionNetwork, {**RDN, "spatial_dims": 3}, (3, 2, 6, 5, 4), {}),
-    "saint": (SAINT, {"ami": AMI, "rfn": RDN}, (3, 1, 4, 5, 3), {"factor": 2}),
+    "ami": (nets.AnisotropicMetaInterpolation, AMI, (3, 3, 4, 6), {"slice_spacing": 5.0}),
+    "ami, whole": (nets.AnisotropicMetaInterpolation, {**AMI, "residual": False}, (3, 3, 4, 6), {"slice_spacing": 5.0}),
+    "rfn": (nets.ResidualFusionNetwork, {**RDN, "num_views": 4}, (3, 4, 6, 5), {}),
+    "rfn, 3d": (nets.ResidualFusionNetwork, {**RDN, "spatial_dims": 3}, (3, 2, 6, 5, 4), {}),
+    "saint": (nets.SAINT, {"ami": AMI, "rfn": RDN}, (3, 1, 4, 5, 3), {"factor": 2}),
     "saint, four views, 3d": (
-        SAINT,
+        nets.SAINT,
         {"ami": AMI, "rfn": {**RDN, "spatial_dims": 3}, "num_views": 4, "edge": "zero"},
         (3, 1, 4, 5, 3),
         {"factor": 2},
     ),
-    "vts": (VTSGenerator, {"channels": (2, 3)}, VOLUMES, {}),
-    "vts, stem": (VTSGenerator, {"channels": (2, 3), "stem_channels": 2, "high_frequency": False}, VOLUMES, {}),
-    "vts critic": (VTSDiscriminator, {"channels": (2, 16)}, (3, 2, 8, 8, 8), {"condition": torch.eye(8)[:3]}),
-    "vts critic, whole": (VTSDiscriminator, {"channels": (2, 3), "whole": True}, (3, 2, 8, 8, 8), {}),
-    "srcnn": (SRCNN3D, {"channels": (3, 2)}, (3, 1, 5, 4, 6), {}),
-    "pix2pix": (Pix2Pix3D, {"channels": 2, "size": 8, "dropout": 0.0}, (3, 1, 7, 8, 5), {}),
+    "vts": (nets.VTSGenerator, {"channels": (2, 3)}, VOLUMES, {}),
+    "vts, stem": (nets.VTSGenerator, {"channels": (2, 3), "stem_channels": 2, "high_frequency": False}, VOLUMES, {}),
+    "vts critic": (nets.VTSDiscriminator, {"channels": (2, 16)}, (3, 2, 8, 8, 8), {"condition": torch.eye(8)[:3]}),
+    "vts critic, whole": (nets.VTSDiscriminator, {"channels": (2, 3), "whole": True}, (3, 2, 8, 8, 8), {}),
+    "srcnn": (nets.SRCNN3D, {"channels": (3, 2)}, (3, 1, 5, 4, 6), {}),
+    "pix2pix": (nets.Pix2Pix3D, {"channels": 2, "size": 8, "dropout": 0.0}, (3, 1, 7, 8, 5), {}),
 }
 
 
@@ -152,49 +137,55 @@ LATENT = [
     ({"channels": (4, 0)}, rf"channels {MORE}, got \(4, 0\)"),
 ]
 LEVELS = [*LATENT, ({"latent_channels": ()}, MORE), ({"latent_channels": (4, -1)}, f"latent_channels {MORE}")]
-DENSE = [
-    ({name: value}, f"{name} {ONE}, got {value}")
-    for name in ("num_blocks", "num_layers", "growth")
-    for value in (0, -1)
-]
+SIZES = ("num_blocks", "num_layers", "growth")
+DENSE = [({name: value}, f"{name} {ONE}, got {value}") for name in SIZES for value in (0, -1)]
 INTENSITY = [({"intensity_scale": value}, f"intensity_scale {SCALE}, got {value!r}") for value in (0, -1.0, math.nan)]
 VOLUMETRIC = [({"channels": ()}, MORE), ({"channels": (4, 0)}, MORE), ({"channels": (-1, 4)}, MORE), *INTENSITY]
 ERRORS = {
-    ASIAutoencoder: [*LATENT, ({"latent_channels": -1}, f"latent_channels {ONE}, got -1")],
-    ResidualASIAutoencoder: LATENT,
-    HRINetAutoencoder: [*LEVELS, ({"stem": 0}, f"stem {ONE}, got 0")],
-    VariationalHRINetAutoencoder: LEVELS,
-    InterpolationCritic: [*LATENT, ({"latent_channels": 0}, f"latent_channels {ONE}"), ({"stem": -2}, f"stem {ONE}")],
+    nets.ASIAutoencoder: [*LATENT, ({"latent_channels": -1}, f"latent_channels {ONE}, got -1")],
+    nets.ResidualASIAutoencoder: LATENT,
+    nets.HRINetAutoencoder: [*LEVELS, ({"stem": 0}, f"stem {ONE}, got 0")],
+    nets.VariationalHRINetAutoencoder: LEVELS,
+    nets.InterpolationCritic: [
+        *LATENT,
+        ({"latent_channels": 0}, f"latent_channels {ONE}"),
+        ({"stem": -2}, f"stem {ONE}"),
+    ],
     ResidualDenseBlock: [({"channels": 0}, f"channels {ONE}, got 0"), *DENSE[2:]],
     ResidualDenseNetwork: [
         *DENSE,
         *(({name: 0}, f"{name} {ONE}") for name in ("in_channels", "out_channels", "channels")),
     ],
-    AnisotropicMetaInterpolation: [
+    nets.AnisotropicMetaInterpolation: [
         *(({"kernel_size": size}, f"kernel_size must be .*, got {size}") for size in (2, 0, -3)),
         *DENSE,
         *INTENSITY,
     ],
-    ResidualFusionNetwork: [({"num_views": 0}, f"in_channels {ONE}"), ({"num_views": -1}, ONE), *DENSE, *INTENSITY],
-    SAINT: [
+    nets.ResidualFusionNetwork: [
+        ({"num_views": 0}, f"in_channels {ONE}"),
+        ({"num_views": -1}, ONE),
+        *DENSE,
+        *INTENSITY,
+    ],
+    nets.SAINT: [
         *(({"num_views": views}, f"must be 2 or 4, got {views}") for views in (0, 1, 3, 5, -2)),
         *(({"edge": edge}, "unknown edge .*replicate, zero") for edge in ("", "reflect", "Zero")),
     ],
     VolumeTranslator: INTENSITY,
-    VTSGenerator: [
+    nets.VTSGenerator: [
         *VOLUMETRIC,
         ({"stem_channels": -1}, "stem_channels must be an integer of at least 0, got -1"),
         *(({"residual_scale": value}, f"residual_scale {SCALE}, got {value!r}") for value in (0, -0.1, math.nan)),
     ],
-    VTSDiscriminator: [
+    nets.VTSDiscriminator: [
         *VOLUMETRIC,
         ({"condition_channels": -1}, "condition_channels must be an integer of at least 0"),
     ],
-    SRCNN3D: [
+    nets.SRCNN3D: [
         *(({"channels": value}, "channels must be 2 positive integers") for value in ((2,), (2, 2, 2), (4, 0), ())),
         *INTENSITY,
     ],
-    Pix2Pix3D: [
+    nets.Pix2Pix3D: [
         *(({"size": size}, f"size must be a power of two of at least 4, got {size}") for size in (3, 12, 0, 2, 1, -8)),
         *(({"channels": channels}, f"channels {ONE}, got {channels}") for channels in (0, -1)),
     ],
@@ -210,7 +201,7 @@ def test_wrong_settings(network_class, wrong, message):
     check_error(message, network_class, **wrong)
 
 
-@pytest.mark.parametrize("network_class", [VTSGenerator, SRCNN3D])
+@pytest.mark.parametrize("network_class", [nets.VTSGenerator, nets.SRCNN3D])
 @pytest.mark.parametrize("shape", [(1, 8, 8, 8), (1, 2, 8, 8, 8), (1, 0, 8, 8, 8), (1, 1, 1, 8, 8, 8), (8, 8)])
 def test_no_volume(network_class, shape):
     message = check_error(r"expected volumes \(B, 1, H, W, N\), got shape", network_class((2, 2)), torch.zeros(shape))

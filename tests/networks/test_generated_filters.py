@@ -3,8 +3,6 @@
 
 """Filter-distance matrices, the filter generator and the application of generated filters."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -21,7 +19,7 @@ spacings = st.floats(0.1, 20.0)
 offsets_in_gap = st.floats(0.0, 0.999)
 
 
-def distance(row: int, column: int, offset: float, across: float, along: float, size: int) -> float:
+def distance(row, column, offset, across, along, size):
     """Algorithm 1 in Python floats: from the voxel under tap (row, column) to the synthesized one, in mm."""
     center = size // 2
     return math.sqrt(((row - center - offset) * across) ** 2 + ((column - center) * along) ** 2)
@@ -128,9 +126,8 @@ class TestGenerator:
         scaled = FilterGenerator(6, (4, 4), gain=gain)
         distances = rand(1, 2, 3, 3).float()
         torch.testing.assert_close(scaled(distances), gain * plain(distances))
-        names = [
-            name for name, value in plain.state_dict().items() if not torch.equal(value, scaled.state_dict()[name])
-        ]
+        weights = scaled.state_dict()
+        names = [name for name, value in plain.state_dict().items() if not torch.equal(value, weights[name])]
         assert names == ["layers.4.weight", "layers.4.bias"]
 
 

@@ -3,8 +3,6 @@
 
 """HRINet's autoencoder, its variational form and its critic."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

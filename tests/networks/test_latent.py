@@ -3,31 +3,21 @@
 
 """Mixing of latent codes, and what holds for every network that interpolates slices by it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from monai_sliceinterp.networks.nets import (
-    ASIAutoencoder,
-    HRINetAutoencoder,
-    InterpolationCritic,
-    LatentInterpolator,
-    ResidualASIAutoencoder,
-    VariationalHRINetAutoencoder,
-    mix_codes,
-)
+from monai_sliceinterp.networks import nets
 from tests.networks.helpers import check_error, padded_to, rand, trained
 
 NETWORKS = {
-    "asi": (ASIAutoencoder, 8, 4),  # class, channels of the codes, multiple that sizes are padded to
-    "asi, residual": (ResidualASIAutoencoder, 8, 4),
-    "hrinet": (HRINetAutoencoder, (3, 5, 2), 16),
-    "hrinet, one level": (HRINetAutoencoder, (3,), 4),
-    "vae": (VariationalHRINetAutoencoder, (3, 5, 2), 16),
+    "asi": (nets.ASIAutoencoder, 8, 4),  # class, channels of the codes, multiple that sizes are padded to
+    "asi, residual": (nets.ResidualASIAutoencoder, 8, 4),
+    "hrinet": (nets.HRINetAutoencoder, (3, 5, 2), 16),
+    "hrinet, one level": (nets.HRINetAutoencoder, (3,), 4),
+    "vae": (nets.VariationalHRINetAutoencoder, (3, 5, 2), 16),
 }
 
 
@@ -39,7 +29,7 @@ def build(name, in_channels=1):
     return network
 
 
-class Toy(LatentInterpolator):
+class Toy(nets.LatentInterpolator):
     """Codes of two shapes, none of which is mixed like pixels; records what it is called with."""
 
     def __init__(self, in_channels=1):
@@ -152,7 +142,7 @@ def test_channels_of_a_pair(channels, number):
 @torch.no_grad()
 class TestEveryNetwork:
     @pytest.mark.parametrize(
-        "size", [(n, 21 - n) for n in range(1, 21)] + [(1, 1), (3, 3), (16, 16), (61, 47), (1, 40)]
+        "size", [*((n, 21 - n) for n in range(1, 21)), (1, 1), (3, 3), (16, 16), (61, 47), (1, 40)]
     )
     def test_any_size(self, name, size):
         """Slices are padded by their repeated border, at the far ends, and cropped again."""
@@ -187,9 +177,8 @@ class TestEveryNetwork:
         """They give what single ones give, pair by pair."""
         network, pairs, alpha = build(name, 2), rand(3, 4, 11, 6), rand(3, 4, seed=1).to(dtype)
         ends = network(pairs, 0.5, reconstruct=True)[:, :4]
-        each = torch.stack(
-            [torch.cat([network(pairs[k, None], alpha[k, j].item())[0] for j in range(4)]) for k in range(3)]
-        )
+        slices = [[network(pairs[k, None], alpha[k, j].item())[0] for j in range(4)] for k in range(3)]
+        each = torch.stack([torch.cat(parts) for parts in slices])
         torch.testing.assert_close(network(pairs, alpha, reconstruct=True), torch.cat([ends, each], dim=1))
         torch.testing.assert_close(network(pairs, alpha), each)
         torch.testing.assert_close(network(pairs, alpha[:, 1]), each[:, 2:4])
@@ -202,7 +191,7 @@ class TestMixCodes:
     def test_levels(self, alpha):
         earlier = (rand(2, 3, 4, 5).float(), rand(2, 7).float(), rand(2, 1, 2, 3, 4))
         later = tuple(rand(*code.shape, seed=1).to(code.dtype) for code in earlier)
-        mixed = mix_codes(earlier, later, alpha)
+        mixed = nets.mix_codes(earlier, later, alpha)
         assert len(mixed) == 3
         weights = torch.as_tensor(alpha, dtype=torch.float64).expand(2)
         for first, second, found in zip(earlier, later, mixed, strict=True):
@@ -213,21 +202,21 @@ class TestMixCodes:
 
     def test_ends_are_exact(self):
         earlier, later = (rand(3, 5),), (rand(3, 5, seed=1),)
-        assert torch.equal(mix_codes(earlier, later, 0.0)[0], earlier[0])
-        assert torch.equal(mix_codes(earlier, later, 1.0)[0], later[0])
+        assert torch.equal(nets.mix_codes(earlier, later, 0.0)[0], earlier[0])
+        assert torch.equal(nets.mix_codes(earlier, later, 1.0)[0], later[0])
 
     def test_levels_must_match(self):
         with pytest.raises(ValueError, match="zip"):
-            mix_codes((rand(1, 2),), (rand(1, 2), rand(1, 2)), 0.5)
+            nets.mix_codes((rand(1, 2),), (rand(1, 2), rand(1, 2)), 0.5)
 
 
 @pytest.mark.parametrize("slope", [0.2, 0.01, 0.5])
 @pytest.mark.parametrize(
     ("network_class", "settings", "layers"),
     [
-        (ASIAutoencoder, {}, 12),
-        (HRINetAutoencoder, {"channels": (16, 32), "latent_channels": (8, 8)}, 19),
-        (InterpolationCritic, {"channels": (16, 32)}, 7),
+        (nets.ASIAutoencoder, {}, 12),
+        (nets.HRINetAutoencoder, {"channels": (16, 32), "latent_channels": (8, 8)}, 19),
+        (nets.InterpolationCritic, {"channels": (16, 32)}, 7),
     ],
 )
 def test_initialization(network_class, settings, layers, slope):

@@ -3,11 +3,8 @@
 
 """Residual dense blocks and networks: sizes, layout and wiring."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from monai_sliceinterp.networks.blocks import ResidualDenseBlock, ResidualDenseNetwork
@@ -18,22 +15,19 @@ CONV = {2: F.conv2d, 3: F.conv3d}
 DIMS = pytest.mark.parametrize("dims", [2, 3])
 
 
-def block_count(channels, growth, layers, taps) -> int:
+def block_count(channels, growth, layers, taps):
     dense = conv_count([(channels + index * growth, growth) for index in range(layers)], taps)
     return dense + conv_count([(channels + layers * growth, channels)], 1)
 
 
-def network_count(inputs, outputs, channels, num_blocks, num_layers, growth, taps) -> int:
+def network_count(inputs, outputs, channels, num_blocks, num_layers, growth, taps):
     convolutions = [(inputs, channels), (channels, channels), (channels, channels)]
     total = conv_count(convolutions if outputs is None else [*convolutions, (channels, outputs)], taps)
-    return (
-        total
-        + conv_count([(num_blocks * channels, channels)], 1)
-        + num_blocks * block_count(channels, growth, num_layers, taps)
-    )
+    total += conv_count([(num_blocks * channels, channels)], 1)
+    return total + num_blocks * block_count(channels, growth, num_layers, taps)
 
 
-def apply_conv(conv: nn.Module, image, dims: int):
+def apply_conv(conv, image, dims):
     """The layer's weights in a plain convolution, so that stride, dilation, groups and padding are checked too."""
     return CONV[dims](image, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
 
@@ -70,8 +64,7 @@ class TestNetwork:
 
     @DIMS
     @pytest.mark.parametrize(
-        "change",
-        [{}, {"num_blocks": 1}, {"num_blocks": 4}, {"num_layers": 1}, {"growth": 7}, {"channels": 5}],
+        "change", [{}, {"num_blocks": 1}, {"num_blocks": 4}, {"num_layers": 1}, {"growth": 7}, {"channels": 5}]
     )
     @pytest.mark.parametrize(("inputs", "outputs"), [(3, None), (2, 1), (1, 4)])
     def test_parameter_count(self, dims, change, inputs, outputs):

@@ -3,8 +3,6 @@
 
 """SAINT and its fusion network: views, mean, fusion, spacings."""
 
-from __future__ import annotations
-
 import math
 import warnings
 
@@ -64,9 +62,8 @@ def mean_by_hand(network, volume, factor, slice_spacing, in_plane_spacing, direc
     for direction in directions:
         triples = neighbor_triples(to_view(slices, direction), edge=edge)
         spacing = along.get(direction, math.hypot(first, second))
-        images = [
-            network.ami.interpolate(triple[None], grid.lower, grid.alpha, slice_spacing, spacing) for triple in triples
-        ]
+        given = (grid.lower, grid.alpha, slice_spacing, spacing)
+        images = [network.ami.interpolate(triple[None], *given) for triple in triples]
         total = total + from_view(torch.cat(images), direction, volume.shape[:2])
     return (total / len(directions)).permute(1, 2, 0)
 
@@ -115,11 +112,9 @@ class TestSAINT:
         with torch.no_grad():
             found = network(image, 2, 5.0, (0.7, 0.9))
             for sample in range(2):
+                given = (network, image[sample, 0], 2, 5.0, (0.7, 0.9))
                 stack = torch.stack(
-                    [
-                        mean_by_hand(network, image[sample, 0], 2, 5.0, (0.7, 0.9), [direction])
-                        for direction in ALL[:views]
-                    ]
+                    [mean_by_hand(*given, [direction]) for direction in ALL[:views]]
                 )  # (views, H, W, M)
                 if dims == 3:
                     fused = network.rfn(stack.permute(0, 3, 1, 2)[None])[0, 0].permute(1, 2, 0)

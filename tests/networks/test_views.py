@@ -3,8 +3,6 @@
 
 """Views of a stack of slices, back and forth, and the neighbors of their images."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -20,13 +18,13 @@ DIRECTIONS = pytest.mark.parametrize("direction", VIEW_DIRECTIONS)
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
-def marked(count: int, height: int, width: int):
+def marked(count, height, width):
     """Stack whose voxels contain their position: n * 10000 + h * 100 + w."""
     n, h, w = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
     return n * 10000 + h * 100 + w
 
 
-def pixel(direction: str, view: int, column: int, height: int, width: int) -> tuple[int, int]:
+def pixel(direction, view, column, height, width):
     """Pixel (h, w) that a view's image ``view`` shows in its column ``column``."""
     if direction == "rows":
         return view, column
@@ -36,7 +34,7 @@ def pixel(direction: str, view: int, column: int, height: int, width: int) -> tu
     return column, w if direction == "diagonal" else width - 1 - w
 
 
-def view_size(direction: str, height: int, width: int) -> tuple[int, int]:
+def view_size(direction, height, width):
     return {"rows": (height, width), "columns": (width, height)}.get(direction, (height + width - 1, height))
 
 

@@ -3,8 +3,6 @@
 
 """SRCNN and Pix2Pix in 3D."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

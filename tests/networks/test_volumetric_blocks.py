@@ -3,8 +3,6 @@
 
 """Batch normalization that can be frozen; the blocks themselves are tested with the networks, by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

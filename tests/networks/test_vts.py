@@ -3,8 +3,6 @@
 
 """Virtual Thin Slice: its generator and its discriminator."""
 
-from __future__ import annotations
-
 import functools
 import math
 
@@ -160,9 +158,8 @@ def attended_by_hand(x, state, name, narrow):
 
 def critic_by_hand(state, image, condition, levels, attention=True, slope=0.2, center=0.5, scale=0.5):
     """The discriminator from its weights: thick, thin, condition; the first layer without normalization."""
-    constant = [
-        torch.full_like(image[:, :1], 0.0) + condition[:, k, None, None, None, None] for k in range(condition.shape[1])
-    ]
+    zero = torch.zeros_like(image[:, :1])
+    constant = [zero + condition[:, k, None, None, None, None] for k in range(condition.shape[1])]
     x = torch.cat([(image[:, :1] - center) / scale, (image[:, 1:] - center) / scale, *constant], dim=1)
     for level in range(levels):
         bias = state["layers.0.0.conv.bias"] if level == 0 else None

@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -48,17 +46,15 @@ class TestConditionVector:
 
     @pytest.mark.parametrize("part", ["Chest", "thorax", "he", "headchest"])
     def test_wrong_part(self, part):
-        check_error(
-            f"unknown body part {part!r}; expected one of head, chest, abdomen, leg", condition_vector, part, 4, 1
-        )
+        expected = "expected one of head, chest, abdomen, leg"
+        check_error(f"unknown body part {part!r}; {expected}", condition_vector, part, 4, 1)
         degradation = {"degradation": TestDegradationCondition.parameters, "body_part": part}
         check_error(f"unknown body part {part!r}", DegradationConditiond("degradation"), degradation)
 
     @pytest.mark.parametrize("factor", [2, 5, 0, -4, math.nan, math.inf, 4.001])
     def test_wrong_factor(self, factor):
-        check_error(
-            f"no condition for a factor of {factor!r}; expected one of 4, 8.", condition_vector, "head", factor, 1
-        )
+        message = f"no condition for a factor of {factor!r}; expected one of 4, 8."
+        check_error(message, condition_vector, "head", factor, 1)
 
     @pytest.mark.parametrize("sigma", [-0.01, math.nan, math.inf, -math.inf])
     def test_wrong_sigma(self, sigma):

@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -248,9 +246,8 @@ class TestRealLabels:
         morphological = np.moveaxis(stack, 0, -1) > 0
 
         left_out = np.arange(found.shape[-1]) % factor != 0
-        ours, distances, contours = (
-            dice(one[..., left_out], bones[..., left_out]) for one in (found, mixed, morphological)
-        )
+        methods = (found, mixed, morphological)
+        ours, distances, contours = (dice(one[..., left_out], bones[..., left_out]) for one in methods)
         assert ours > contours + 0.01
         assert ours > distances + margin
 
@@ -376,9 +373,8 @@ class TestVanishing:
         """A disc that is in one slice only becomes a cone, whatever else there is."""
         labels = discs(12, 0, size=70, centers=[(16, 16), (16, 16)])
         labels[..., 1] = 0
-        labels += {"nothing": 0, "another label": 2, "the same label far away": 1}[other] * discs(
-            6, 6, size=70, centers=[(55, 55), (55, 55)]
-        )
+        label = {"nothing": 0, "another label": 2, "the same label far away": 1}[other]
+        labels += label * discs(6, 6, size=70, centers=[(55, 55), (55, 55)])
         labels = labels[..., ::-1] if swapped else labels
         radii = radii_of(interpolate_labels(labels, OutputGrid.from_factor(2, 6), MM)[:40, :40])
         np.testing.assert_allclose(radii[::-1] if swapped else radii, [12, 10, 8, 6, 4, 2, 0], atol=0.6)

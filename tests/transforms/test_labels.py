@@ -1,25 +1,18 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.transforms import Compose, CopyItemsd
+from monai.data import MetaTensor
+from monai.transforms import CopyItemsd
 
 from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.transforms import (
-    InvertibleScaleIntensityRangePercentilesd,
-    LoadVolumed,
-    RestoreVolumed,
-    SaveVolumed,
-    ThroughPlaneLastd,
-)
+from monai_sliceinterp.transforms import LoadVolumed, SaveVolumed
 from monai_sliceinterp.transforms.label_interpolation import interpolate_labels
 from monai_sliceinterp.transforms.labels import InterpolateLabeld, LoadLabeld
+from tests.volumes import interpolate, preprocess
 
 
 def discs(*radii, size, dtype=np.uint8, spacing=(1.0, 1.0)):
@@ -31,6 +24,8 @@ def discs(*radii, size, dtype=np.uint8, spacing=(1.0, 1.0)):
 AFFINE = np.array([[-0.8, 0, 0.1, 30], [0, 0.9, 0.2, -20], [0.05, 0, 4.0, 7], [0, 0, 0, 1.0]])
 SHAPE = (9, 8, 3)
 LABEL = np.ones(SHAPE, np.uint8)
+HALF = np.where(np.arange(216).reshape(SHAPE) == 58, 0.5, 1.0)
+AWAY = "mm away from {scan}; expected the same grid."
 
 
 def write(path, array, affine=AFFINE):
@@ -44,23 +39,10 @@ def scan(path, shape=SHAPE, affine=AFFINE):
 
 def pipeline(source, label, output_dir, factor=2, axis=None):
     """The way of a volume and its label through a bundle."""
-    preprocessing = Compose(
-        [
-            LoadVolumed("image"),
-            CopyItemsd("image", names="original"),
-            LoadLabeld("original", label),
-            ThroughPlaneLastd("image", axis=axis),
-            InvertibleScaleIntensityRangePercentilesd("image"),
-        ]
-    )
-    post = [
-        RestoreVolumed("pred", preprocessing),
-        InterpolateLabeld("segmentation"),
-        SaveVolumed(["pred", "segmentation"], output_dir, ["interp", "interp_label"]),
-    ]
-    data = list_data_collate([preprocessing({"image": str(source)})])  # as an engine does
-    data["pred"] = SplineSliceInferer(factor=factor)(data["image"])
-    return Compose(post)(decollate_batch(data)[0])
+    preprocessing = preprocess(axis=axis, original=[LoadLabeld("original", label)])
+    save = SaveVolumed(["pred", "segmentation"], output_dir, ["interp", "interp_label"])
+    steps = (InterpolateLabeld("segmentation"), save)
+    return interpolate(source, SplineSliceInferer(factor=factor), *steps, preprocessing=preprocessing)
 
 
 class TestPipeline:
@@ -128,19 +110,10 @@ class TestLoadLabel:
         [
             (np.ones((9, 8, 4), np.uint8), np.eye(4), "is 9 x 8 x 4 voxels large; expected 9 x 8 x 3 as {scan}."),
             (np.ones((*SHAPE, 2), np.uint8), np.eye(4), "has 2 frames; expected a label of one."),
-            (
-                np.where(np.arange(216).reshape(SHAPE) == 58, 0.5, 1.0),
-                np.eye(4),
-                "has voxels that are not whole numbers; expected labels.",
-            ),
-            *(
-                (LABEL, change, f"lies {distance} mm away from {{scan}}; expected the same grid.")
-                for change, distance in (
-                    (np.diag([1, 1, 1.01, 1]), "0.0801"),
-                    (np.diag([-1.0, 1, 1, 1]), "6.41"),
-                    (np.array([[1, 0, 0, 0.06], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "0.0481"),
-                )
-            ),
+            (HALF, np.eye(4), "has voxels that are not whole numbers; expected labels."),
+            (LABEL, np.diag([1, 1, 1.01, 1]), f"lies 0.0801 {AWAY}"),
+            (LABEL, np.diag([-1.0, 1, 1, 1]), f"lies 6.41 {AWAY}"),
+            (LABEL, np.eye(4) + 0.06 * np.outer(*np.eye(4)[[0, 3]]), f"lies 0.0481 {AWAY}"),
         ],
     )
     def test_unfit(self, tmp_path, data, array, change, message):
@@ -172,8 +145,7 @@ class TestLoadLabel:
         np.testing.assert_array_equal(result.numpy()[0], label)
 
     @pytest.mark.parametrize(
-        ("names", "found"),
-        [(["other.nii.gz"], "none"), (["scan.nii", "scan.nii.gz"], "scan.nii, scan.nii.gz")],
+        ("names", "found"), [(["other.nii.gz"], "none"), (["scan.nii", "scan.nii.gz"], "scan.nii, scan.nii.gz")]
     )
     def test_not_one_for_the_scan(self, tmp_path, data, names, found):
         (tmp_path / "labels").mkdir()

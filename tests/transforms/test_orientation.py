@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -44,9 +42,8 @@ class TestRoundTrip:
         assert (geometry.axis, geometry.slice_spacing) == (2, 5.0) and "slice_positions_axis" not in moved.meta
         # the same voxel at the same place
         index = np.array([1, 2, 3])
-        np.testing.assert_allclose(
-            np.asarray(moved.affine) @ [*index[list(order)], 1], np.asarray(scan.affine) @ [*index, 1], atol=1e-12
-        )
+        place = np.asarray(moved.affine) @ [*index[list(order)], 1]
+        np.testing.assert_allclose(place, np.asarray(scan.affine) @ [*index, 1], atol=1e-12)
 
     def test_bit_exact(self, axis, chosen):
         scan = make_scan(axis)
@@ -96,11 +93,7 @@ class TestThroughPlaneLast:
             (torch.zeros(4, 5, 6), None, r"expected a volume \(C, X, Y, Z\)"),
             (torch.zeros(1, 1, 4, 5, 6), None, r"expected a volume \(C, X, Y, Z\)"),
             (make_scan(0), 3, "axis 3"),
-            (
-                MetaTensor(torch.zeros(1, 4, 5, 6), affine=torch.diag(torch.tensor([1.0, 0, 1, 1]))),
-                None,
-                "zero or missing",
-            ),
+            (MetaTensor(torch.zeros(1, 4, 5, 6), torch.diag(torch.tensor([1.0, 0, 1, 1]))), None, "zero or missing"),
         ],
     )
     def test_errors(self, image, axis, named):

@@ -3,29 +3,23 @@
 
 """The score of a method on one scan, whose own slices are left out."""
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 from skimage.metrics import peak_signal_noise_ratio
-from torch import Tensor, nn
 
-from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SliceStack, SplineSliceInferer
+from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LeaveOneOutQualityd, SaveVolumed, leave_one_out_quality
 
 AFFINE = torch.diag(torch.tensor([0.8, 0.9, 5.0, 1.0], dtype=torch.float64))
 
 
-def scan(num_slices: int, channels: int = 1, seed: int = 0) -> MetaTensor:
+def scan(num_slices, channels=1, seed=0):
     values = torch.rand(channels, 14, 13, num_slices, generator=torch.Generator().manual_seed(seed))
     return MetaTensor(values, affine=AFFINE, meta={"filename_or_obj": "folder/scan.nii.gz"})
 
@@ -33,9 +27,9 @@ def scan(num_slices: int, channels: int = 1, seed: int = 0) -> MetaTensor:
 class Recorder(SliceInterpolationInferer):
     """Gives zeros, and keeps what it is asked."""
 
-    asked: list[tuple[Any, ...]] = []
+    asked = []
 
-    def synthesize(self, stack: SliceStack, network: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    def synthesize(self, stack, network):
         spacing = stack.geometry.slice_spacing if stack.geometry else None
         self.asked.append((stack.slices.clone(), spacing, self.factor, self.spacing, self.progress))
         yield stack.wanted, torch.zeros(len(stack.wanted), *stack.slices.shape[1:])
@@ -43,7 +37,7 @@ class Recorder(SliceInterpolationInferer):
 
 @pytest.mark.parametrize("num_slices", [3, 4, 7, 8])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_every_inner_slice_is_left_out_once(num_slices: int, channels: int) -> None:
+def test_every_inner_slice_is_left_out_once(num_slices, channels):
     volume = scan(num_slices, channels)
     quality = leave_one_out_quality(volume[None], SplineSliceInferer(mode="linear"))
     values = volume.numpy().astype(np.float64)
@@ -54,7 +48,7 @@ def test_every_inner_slice_is_left_out_once(num_slices: int, channels: int) -> N
     assert quality["slices"] == num_slices - 2
 
 
-def test_the_method_sees_every_second_slice_at_its_true_distance() -> None:
+def test_the_method_sees_every_second_slice_at_its_true_distance():
     Recorder.asked = []
     volume = scan(6)
     inferer = Recorder(spacing=1.0, progress=True)
@@ -68,7 +62,7 @@ def test_the_method_sees_every_second_slice_at_its_true_distance() -> None:
     assert quality["gain"] == pytest.approx(quality["psnr"] - quality["linear_psnr"])
 
 
-def test_intensities_outside_the_range_do_not_count() -> None:
+def test_intensities_outside_the_range_do_not_count():
     volume = scan(5)
     volume[..., 2] = 7.0  # beyond the range: 1 after clipping
     quality = leave_one_out_quality(volume[None], SplineSliceInferer(mode="linear"))
@@ -77,19 +71,19 @@ def test_intensities_outside_the_range_do_not_count() -> None:
     assert quality["psnr"] == pytest.approx(peak_signal_noise_ratio(clipped[..., 1:-1], blend, data_range=1), abs=1e-4)
 
 
-def test_exact_results() -> None:
+def test_exact_results():
     ramp = torch.arange(5.0).expand(1, 1, 12, 12, 5) / 8  # without rounding
     quality = leave_one_out_quality(ramp, SplineSliceInferer(mode="linear"))
     assert quality["psnr"] == quality["linear_psnr"] == math.inf and quality["gain"] == 0.0
 
 
-def test_too_few_slices() -> None:
+def test_too_few_slices():
     with pytest.raises(ValueError, match="at least 3 of them, the volume has 2"):
         leave_one_out_quality(scan(2)[None], SplineSliceInferer())
 
 
 class TestFile:
-    def save(self, tmp_path: Path, volume: MetaTensor, inferer: Any, network: nn.Module | None = None) -> Any:
+    def save(self, tmp_path, volume, inferer, network=None):
         saved = SaveVolumed("pred", tmp_path)({"image": volume, "pred": volume.clone()})
         result = LeaveOneOutQualityd("pred", inferer, network, "asi")(saved)
         assert [path.name for path in tmp_path.iterdir() if path.suffix == ".json"] == ["scan_interp_quality.json"]
@@ -97,13 +91,13 @@ class TestFile:
         assert result["pred"].meta["quality"] == written
         return written
 
-    def test_beside_the_output(self, tmp_path: Path) -> None:
+    def test_beside_the_output(self, tmp_path):
         volume = scan(5)
         written = self.save(tmp_path, volume, SplineSliceInferer(mode="cubic"))
         quality = leave_one_out_quality(volume[None], SplineSliceInferer(mode="cubic"))
         assert written == {"method": "asi", "protocol": "leave-one-out", **quality}
 
-    def test_the_network_is_put_into_evaluation_mode_and_back(self, tmp_path: Path) -> None:
+    def test_the_network_is_put_into_evaluation_mode_and_back(self, tmp_path):
         torch.manual_seed(0)
         network = ASIAutoencoder(channels=(4, 4), latent_channels=4)
         network.train()
@@ -114,22 +108,22 @@ class TestFile:
         expected = leave_one_out_quality(scan(5)[None], LatentSliceInferer(factor=3), network.eval())
         assert written["psnr"] == pytest.approx(expected["psnr"], abs=1e-6)
 
-    def test_two_slices(self, tmp_path: Path) -> None:
+    def test_two_slices(self, tmp_path):
         written = self.save(tmp_path, scan(2), SplineSliceInferer())
         assert written["reason"] == "no score: 2 slices, of which none can be left out" and "psnr" not in written
 
-    def test_slices_smaller_than_the_window_of_ssim(self, tmp_path: Path) -> None:
+    def test_slices_smaller_than_the_window_of_ssim(self, tmp_path):
         volume = MetaTensor(torch.rand(1, 12, 10, 5), affine=AFFINE, meta={"filename_or_obj": "scan.nii"})
         written = self.save(tmp_path, volume, SplineSliceInferer())
         assert written["reason"] == "no score: slices of 12 x 10 pixels; SSIM needs 11 x 11" and "psnr" not in written
 
-    def test_unevenly_spaced_slices(self, tmp_path: Path) -> None:
+    def test_unevenly_spaced_slices(self, tmp_path):
         volume = scan(5)
         volume.meta.update(slice_positions=(0.0, 1.0, 3.0, 4.0, 5.0), slice_positions_axis=2)
         written = self.save(tmp_path, volume, SplineSliceInferer())
         assert written["reason"] == "no score: unevenly spaced slices" and "psnr" not in written
 
-    def test_exact_results_are_valid_json(self, tmp_path: Path) -> None:
+    def test_exact_results_are_valid_json(self, tmp_path):
         ramp = torch.arange(5.0).expand(1, 12, 12, 5) / 8
         volume = MetaTensor(ramp.clone(), affine=AFFINE, meta={"filename_or_obj": "scan.nii"})
         written = self.save(tmp_path, volume, SplineSliceInferer(mode="linear"))

@@ -3,8 +3,6 @@
 
 """Degradations drawn at random: what is drawn, for which keys, and in pipelines."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 
@@ -26,18 +24,13 @@ def draws(degrader, count, num_slices=33):
 
 
 class TestRandDegrader:
-    SETTINGS = {
-        "factors": (2, 3, 5),
-        "fwhm_range": (1.0, 4.0),
-        "profiles": ("gaussian", "box", "none"),
-        "noise_range": (0.5, 2.0),
-        "axes": (0, -1),
-    }
+    SETTINGS = {"factors": (2, 3, 5), "fwhm_range": (1.0, 4.0), "noise_range": (0.5, 2.0), "axes": (0, -1)}
+    SETTINGS["profiles"] = ("gaussian", "box", "none")
 
     def test_draws(self):
         degrader = RandDegrader(**self.SETTINGS).set_random_state(0)
         volume = MetaTensor(torch.rand(1, 16, 3, 17))
-        seen: dict[str, Counter] = {name: Counter() for name in ("factor", "phase", "profile", "axis", "seed")}
+        seen = {name: Counter() for name in ("factor", "phase", "profile", "axis", "seed")}
         widths, noises = [], []
         for _ in range(600):
             thick, thin, parameters = degrader(volume)
@@ -229,11 +222,9 @@ class TestPipelines:
 
         def run(seed):
             dataset = Dataset(items, Compose([RandDegraderd("image", thin_keys="thin", **self.SETTINGS)]))
-            loader = DataLoader(
-                dataset, batch_size=2, num_workers=workers, generator=torch.Generator().manual_seed(seed)
-            )
+            generator = torch.Generator().manual_seed(seed)
             torch.manual_seed(seed)
-            return list(loader)
+            return list(DataLoader(dataset, batch_size=2, num_workers=workers, generator=generator))
 
         batches = run(0)
         assert len(batches) == 2

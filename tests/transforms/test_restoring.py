@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -223,17 +221,13 @@ class TestDisagreement:
         write_nifti(tmp_path / "scan.nii.gz", values, oblique(spacing))
         network = saint(views)
         saved, image = self.run(tmp_path / "scan.nii.gz", tmp_path / "out", network, factor=3)
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-            "scan_disagreement.nii.gz",
-            "scan_interp.nii.gz",
-        ]
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        assert names == {"scan_disagreement.nii.gz", "scan_interp.nii.gz"}
         found = np.asarray(saved["disagreement"].dataobj)
         assert found.dtype == np.float32 and found.shape == saved["pred"].shape
         np.testing.assert_array_equal(saved["disagreement"].affine, saved["pred"].affine)
-        each = [
-            MultiViewSliceInferer(3, fuse=False, views=(view,))(image[None], network)[0, 0].numpy()
-            for view in network.directions
-        ]
+        inferers = [MultiViewSliceInferer(3, fuse=False, views=(view,)) for view in network.directions]
+        each = [inferer(image[None], network)[0, 0].numpy() for inferer in inferers]
         expected = np.moveaxis(4000 * np.std(each, axis=0), -1, axis)
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
         found = np.moveaxis(found, axis, 0)
@@ -249,10 +243,8 @@ class TestDisagreement:
         assert saved["pred"].get_data_dtype() == dtype and saved["disagreement"].get_data_dtype() == np.float32
         assert saved["pred"].shape == saved["disagreement"].shape == (6, 7, 5, frames)
         for frame in range(frames):
-            views = [
-                MultiViewSliceInferer(2, fuse=False, views=(view,))(image[None, frame : frame + 1], saint())
-                for view in ("rows", "columns")
-            ]
+            inferers = [MultiViewSliceInferer(2, fuse=False, views=(view,)) for view in ("rows", "columns")]
+            views = [inferer(image[None, frame : frame + 1], saint()) for inferer in inferers]
             expected = 2000 * (views[0] - views[1]).abs()[0, 0].numpy()
             found = np.asarray(saved["disagreement"].dataobj)[..., frame]
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)

@@ -3,8 +3,6 @@
 
 """Groups and pairs of slices: every drawn pixel is traced back to its place in the volume."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import partial
 
@@ -14,13 +12,7 @@ import torch
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, Lambdad
 
-from monai_sliceinterp.transforms import (
-    RandSliceGroups,
-    RandSliceGroupsd,
-    RandSlicePairs,
-    RandSlicePairsd,
-    slice_group,
-)
+from monai_sliceinterp.transforms import RandSliceGroups, RandSliceGroupsd, RandSlicePairs, RandSlicePairsd, slice_group
 from tests.transforms.volumes import check_error, coded, decode
 
 FULL = (9, 12, 11)  # size of a coded volume
@@ -155,10 +147,8 @@ class TestGroups:
         for count, build in ((5, partial(RandSliceGroups, 1, 5, 4)), (3, partial(RandSlicePairs, 1, 4))):
             needed = (count - 1) * smallest + 1
             trace(build(stride), coded(num_slices=needed), count=count)
-            pattern = (
-                f"group of {count} slices at distance {smallest} needs {needed} slices, the volume has {needed - 1}"
-            )
-            check_error(pattern, build(stride), coded(num_slices=needed - 1))
+            pattern = f"group of {count} slices at distance {smallest} needs {needed} slices, the volume has "
+            check_error(f"{pattern}{needed - 1}", build(stride), coded(num_slices=needed - 1))
 
     @pytest.mark.parametrize("number", [3.0, np.int64(3)])
     def test_whole_numbers_of_other_types(self, number):
@@ -289,13 +279,9 @@ class TestBoth:
     def test_loader_flattens(self, build, dictionary, dataset, workers):
         """Samples of several volumes of different sizes make one batch, each with what else is known of its volume."""
         calls = []
-        chain = Compose(
-            [
-                Lambdad("image", lambda image: calls.append(1) or image),
-                dictionary("image", num_samples=3, patch_size=(4, 5)),
-                Lambdad("image", lambda image: image + 0 * len(image), track_meta=False),  # of each sample on its own
-            ]
-        ).set_random_state(seed=0)
+        note = Lambdad("image", lambda image: calls.append(1) or image)
+        each = Lambdad("image", lambda image: image + 0 * len(image), track_meta=False)  # of each sample on its own
+        chain = Compose([note, dictionary("image", num_samples=3, patch_size=(4, 5)), each]).set_random_state(seed=0)
         sizes = [FULL, (9, 12, 5), (5, 7, 9), (4, 4, 6)]
         items = [{"image": MetaTensor(coded(*size)), "subject": k} for k, size in enumerate(sizes)]
         options = {"progress": False} if dataset is CacheDataset else {}
@@ -336,11 +322,10 @@ class TestBoth:
 
     def test_errors_name_the_file_or_the_key(self, build, dictionary):
         scan = MetaTensor(coded(num_slices=2), meta={"filename_or_obj": "folder/scan_7.nii.gz"})
-        check_error(
-            r"^folder/scan_7\.nii\.gz: .*needs 3 slices, the volume has 2", dictionary("image"), {"image": scan}
-        )
+        sampler = dictionary("image")
+        check_error(r"^folder/scan_7\.nii\.gz: .*needs 3 slices, the volume has 2", sampler, {"image": scan})
         for plain in (coded(num_slices=2), MetaTensor(coded(num_slices=2))):
-            check_error("^image: .*needs 3 slices, the volume has 2", dictionary("image"), {"image": plain})
+            check_error("^image: .*needs 3 slices, the volume has 2", sampler, {"image": plain})
         data = {"image": coded(), "mask": coded(num_slices=7)}
         check_error(r"^mask: size \(9, 12, 7\) differs from \(9, 12, 11\)", dictionary(["image", "mask"]), data)
 

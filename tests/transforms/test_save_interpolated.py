@@ -3,8 +3,6 @@
 
 """One transform that restores and saves what is wanted of an interpolated volume."""
 
-from __future__ import annotations
-
 import json
 
 import nibabel as nib

@@ -1,8 +1,6 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path
@@ -121,9 +119,8 @@ class TestSaveNifti:
         read = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(read).T, image.numpy()[0])
         place = np.asarray(image.affine) @ [3, 2, 1, 1]
-        np.testing.assert_allclose(
-            read.TransformIndexToPhysicalPoint((3, 2, 1)), place[:3] * (-1, -1, 1), rtol=0, atol=1e-3
-        )
+        found = read.TransformIndexToPhysicalPoint((3, 2, 1))
+        np.testing.assert_allclose(found, place[:3] * (-1, -1, 1), rtol=0, atol=1e-3)
 
     @pytest.mark.parametrize(
         ("values", "expected"),
@@ -216,20 +213,16 @@ class TestSaveVolumed:
         saved = save({"pred": make_image(), "image": 3})
         path = tmp_path / "a" / "b" / "scan_thin.nii.gz"
         assert saved["pred"].meta["saved_to"] == str(path) and path.is_file() and saved["image"] == 3
-        assert SaveVolumed("pred", str(tmp_path))({"pred": make_image()})["pred"].meta["saved_to"] == str(
-            tmp_path / "scan_interp.nii.gz"
-        )
+        saved = SaveVolumed("pred", str(tmp_path))({"pred": make_image()})
+        assert saved["pred"].meta["saved_to"] == str(tmp_path / "scan_interp.nii.gz")
         with pytest.raises(KeyError, match="other"):
             SaveVolumed(["pred", "other"], tmp_path, ["a", "b"])({"pred": make_image()})
 
     def test_a_name_for_each_key(self, tmp_path):
-        saved = SaveVolumed(["pred", "label"], tmp_path, ["interp", "label"])(
-            {"pred": make_image(), "label": make_image()}
-        )
-        assert [Path(saved[key].meta["saved_to"]).name for key in ("pred", "label")] == [
-            "scan_interp.nii.gz",
-            "scan_label.nii.gz",
-        ]
+        data = {"pred": make_image(), "label": make_image()}
+        saved = SaveVolumed(["pred", "label"], tmp_path, ["interp", "label"])(data)
+        names = [Path(saved[key].meta["saved_to"]).name for key in ("pred", "label")]
+        assert names == ["scan_interp.nii.gz", "scan_label.nii.gz"]
         for postfix in ("interp", ["interp", "interp"]):
             with pytest.raises(ValueError, match="expected one for each"):
                 SaveVolumed(["pred", "label"], tmp_path, postfix)
@@ -266,10 +259,7 @@ class TestSaveVolumed:
         source.write_text("input")
         link(source, path)
         save = SaveVolumed("pred", tmp_path, overwrite=overwrite)
-        for action in (
-            lambda: save.check(source),
-            lambda: save({"pred": make_image(filename_or_obj=str(source))}),
-        ):
+        for action in (lambda: save.check(source), lambda: save({"pred": make_image(filename_or_obj=str(source))})):
             with pytest.raises(ValueError) as caught:
                 action()
             assert str(caught.value) == f"{path}: is the input itself; expected another output_dir."

@@ -3,8 +3,6 @@
 
 """Blocks of volumes: every drawn voxel is traced back to its place in the volume."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
@@ -48,7 +46,7 @@ def trace(block, patch, num_slices, shape=(20, 24, 30), spacing=SPACING, channel
     channel, places = decode(label)
     assert line(channel, 0) == list(range(channels))
     # each axis of the block follows one axis of the volume, in equal steps, without leaving it
-    origin: list[int | None] = []
+    origin = []
     for k in range(1, 4):
         varying = [axis for axis in range(3) if len((places[axis].movedim(k, -1)[0, 0, 0]).unique()) > 1]
         assert len(varying) == (label.shape[k] > 1)
@@ -71,14 +69,9 @@ def trace(block, patch, num_slices, shape=(20, 24, 30), spacing=SPACING, channel
     assert block["slice_spacing"].item() == pytest.approx(wanted, rel=1e-6)
     in_plane = [spacing[origin[0]], spacing[origin[1]]]
     assert block["in_plane_spacing"].tolist() == pytest.approx(in_plane, rel=1e-6)
-    return {
-        "factor": factor,
-        "axis": origin[2],
-        "stride": stride,
-        "flips": tuple(step < 0 for step in steps),
-        "transposed": origin[0] > origin[1],
-        "corner": tuple(int(place.min()) for place in places),
-    }
+    turned = {"flips": tuple(step < 0 for step in steps), "transposed": origin[0] > origin[1]}
+    corner = tuple(int(place.min()) for place in places)
+    return {"factor": factor, "axis": origin[2], "stride": stride, "corner": corner, **turned}
 
 
 def draw(sampler, volume, calls, patch, num_slices, **expected):
@@ -198,11 +191,8 @@ class TestBlocks:
         assume(abs(max_spacing / spacing - round(max_spacing / spacing)) > 1e-3)  # no matter of rounding
         volume = scan((4, 4, length), spacing=(spacing / 2, spacing / 2, spacing))
         sampler = RandSliceBlocks(1, (2, 2), num_slices, [factor], max_spacing, any_axis=False)
-        expected = [
-            (2, stride)
-            for stride in range(1, 100)
-            if (stride == 1 or stride * spacing <= max_spacing) and factor * stride * (num_slices - 1) < length
-        ]
+        strides = [stride for stride in range(1, 100) if stride == 1 or stride * spacing <= max_spacing]
+        expected = [(2, stride) for stride in strides if factor * stride * (num_slices - 1) < length]
         assert sampler.choices(volume, factor) == expected
 
     def test_channels_and_types(self):
@@ -259,9 +249,8 @@ class TestThickness:
     @pytest.mark.parametrize("axis", [0, 2])
     @pytest.mark.parametrize("most", [1.2, 2.0])
     def test_slabs(self, most, axis):
-        sampler = RandSliceBlocks(
-            40, (3, 5), self.num_slices, [self.factor], max_spacing=6.0, max_thickness=most, any_axis=False
-        ).set_random_state(0)
+        options = {"max_spacing": 6.0, "max_thickness": most, "any_axis": False}
+        sampler = RandSliceBlocks(40, (3, 5), self.num_slices, [self.factor], **options).set_random_state(0)
         blocks = sampler(self.volume(axis))
         assert {tuple(block["label"].shape) for block in blocks} == {(3, 3, 5, 13)}
         widths, strides = zip(*map(self.widths, blocks), strict=True)
@@ -430,12 +419,8 @@ class TestDictionary:
     @pytest.mark.parametrize("workers", [0, 1])
     def test_loader(self, dataset, workers):
         calls = []
-        chain = Compose(
-            [
-                Lambdad("image", lambda image: calls.append(1) or image),
-                RandSliceBlocksd("image", 3, (3, 10), 3, [2]),
-            ]
-        ).set_random_state(seed=0)
+        note = Lambdad("image", lambda image: calls.append(1) or image)
+        chain = Compose([note, RandSliceBlocksd("image", 3, (3, 10), 3, [2])]).set_random_state(seed=0)
         options = {"progress": False} if dataset is CacheDataset else {}
         items = [{"image": scan()} for _ in range(2)]
         loader = DataLoader(dataset(items, chain, **options), batch_size=2, num_workers=workers)

@@ -3,8 +3,6 @@
 
 """Volumes and checks that tests of transforms share."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
