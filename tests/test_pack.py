@@ -321,7 +321,7 @@ DEFECTS = {
         r"model\.pt: not a readable checkpoint",
     ),
     "checkpoint": (weights(30, network=LINEAR, epoch=1), r"model\.pt: is the checkpoint of a training"),
-    "weights not finite": (weights(30, **NAN), r"model\.pt: holds weights that are not finite"),
+    "weights not finite": (weights(30, **NAN), r"model\.pt: .* with values that are not finite"),
     "weights without a config": (weights(30, "model_old.pt"), r"model_old\.pt: no config reads it"),
     "no network": (config("inference", network_def=None), r"inference\.json: .*no network_def"),
     "no such class": (
