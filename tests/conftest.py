@@ -6,6 +6,28 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # one process per core runs the suite; this has to be set before torch is imported, and reaches the bundles too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+pytest.register_assert_rewrite("tests.bundles.bundle_commands")
+
+BUNDLES = {folder.name for folder in Path(__file__).parents[1].joinpath("bundles").iterdir()}
+BY_BUNDLE = ("bundles/test_training.py", "bundles/test_inference.py", "bundles/test_two_processes.py")
+"""Files whose set-up takes minutes for each bundle; they begin first."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests of a file, or of a bundle in it, share what is set up for them: one process runs them."""
+    for item in items:
+        file = item.nodeid.split("::")[0]
+        values = getattr(item, "callspec", None) and item.callspec.params.values()
+        bundle = (
+            next((value for value in values or () if str(value) in BUNDLES), "") if file.endswith(BY_BUNDLE) else ""
+        )
+        item.add_marker(pytest.mark.xdist_group(f"{file} {bundle}".replace("/", ".").strip()))
+    items.sort(key=lambda item: not item.nodeid.split("::")[0].endswith(BY_BUNDLE))

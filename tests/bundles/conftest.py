@@ -8,8 +8,6 @@ import pytest
 from monai_sliceinterp.data.phantom import write_phantoms
 from tests.bundles.bundle_cases import save_weights
 
-pytest.register_assert_rewrite("tests.bundles.bundle_commands")
-
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
