@@ -164,7 +164,7 @@ def check_writable(folder: str | Path) -> str:
             pass
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written to ({error.strerror or error}); expected a folder.") from error
-    return str(folder)
+    return folder
 
 
 def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str = "", device: Any = "cpu") -> None:

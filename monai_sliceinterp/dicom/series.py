@@ -149,7 +149,8 @@ def _images(source: Path) -> Iterator[tuple[Path, Dataset]]:
     for path in files:
         if not is_dicom(path):
             others.append(path)
-        for image in _image(path, alone=False) if path not in others[-1:] else ():
+            continue
+        for image in _image(path, alone=False):
             names.add(_pattern(path))
             yield image
     for path in others if names else ():

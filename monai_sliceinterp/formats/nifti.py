@@ -31,7 +31,7 @@ from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
 from monai_sliceinterp.formats.values import NO_SPACING, UnusableFile, whole_values
-from monai_sliceinterp.geometry import SLICE_DIRECTION, spatial_affine
+from monai_sliceinterp.geometry import SLICE_DIRECTION, corner_distance, spatial_affine
 
 __all__ = ["NIFTI_HEADER", "nifti_image", "read_nifti"]
 
@@ -93,8 +93,7 @@ def read_nifti(path: Path, spacing: tuple[float, ...] | None) -> tuple[NDArray[A
     size = path.stat().st_size if stream is None else stream.getbuffer().nbytes
     with path.open("rb") if stream is None else contextlib.nullcontext(stream) as file:
         block = bytearray(file.read(540))
-        sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
-        kind: Any = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
+        kind = _kind(block)
         start = kind.header_class(bytes(block[: kind.header_class.sizeof_hdr]), check=False)
         rest = int(np.clip(np.nan_to_num(float(start["vox_offset"])), 0, _LARGEST_HEADER)) - len(block)
         block += file.read(max(rest, 0))
@@ -191,6 +190,12 @@ def nifti_image(array: NDArray[Any], affine: NDArray[np.float64], meta: Mapping[
     return image
 
 
+def _kind(block: bytes | bytearray) -> Any:
+    """Class of images, by the size that begins a header, in either order of bytes."""
+    sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
+    return nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
+
+
 def _without_rounding(header: nib.Nifti1Header) -> nib.Nifti1Header:
     """Shorten a quaternion that is longer than 1 by rounding."""
     parts = np.array([float(header[f"quatern_{letter}"]) for letter in "bcd"])
@@ -221,9 +226,9 @@ def _check_one_spacing(header: nib.Nifti1Header, unit: float) -> None:
 
 def _same_places(one: NDArray[Any], other: NDArray[Any], shape: Iterable[int]) -> bool:
     """Whether two affines put the corners of an array at the same places."""
-    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*np.subtract(tuple(shape), 1), 1]
-    apart = float(np.linalg.norm(((one - other) @ corners.T)[:3], axis=0).max())
-    return apart <= min(_SAME_PLACE_MM, _SAME_PLACE * float(np.linalg.norm(other[:3, :3], axis=0).min()))
+    return corner_distance(one, other, shape) <= min(
+        _SAME_PLACE_MM, _SAME_PLACE * float(np.linalg.norm(other[:3, :3], axis=0).min())
+    )
 
 
 def _source_header(meta: Mapping[str, Any]) -> nib.Nifti1Header | None:
@@ -232,9 +237,7 @@ def _source_header(meta: Mapping[str, Any]) -> nib.Nifti1Header | None:
     if text is None:
         return None
     block = (text if isinstance(text, str) else text[0]).encode("latin-1")
-    sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
-    kind: Any = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
-    return kind.from_fileobj(io.BytesIO(block))
+    return _kind(block).header_class.from_fileobj(io.BytesIO(block))
 
 
 def _lasting(extensions: Iterable[Any]) -> list[Any]:

@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -22,6 +24,7 @@ __all__ = [
     "SPACING_TIE",
     "axis_spacing",
     "compose_affine",
+    "corner_distance",
     "scaled_affine",
     "spatial_affine",
     "through_plane_axis",
@@ -109,6 +112,23 @@ def compose_affine(directions: ArrayLike, spacing: ArrayLike, origin: ArrayLike)
     affine[:3, :3] = np.asarray(directions) * np.asarray(spacing)
     affine[:3, 3] = origin
     return affine
+
+
+def corner_distance(one: ArrayLike | Tensor, other: ArrayLike | Tensor, shape: Iterable[int]) -> float:
+    """Compute how far in mm two affines put the corners of an array apart at most.
+
+    Args:
+        one: 4x4 matrix in mm.
+        other: 4x4 matrix in mm.
+        shape: size of the array (X, Y, Z).
+
+    Example:
+        >>> corner_distance(np.eye(4), np.diag([1.0, 1.0, 2.0, 1.0]), (4, 4, 6))
+        5.0
+    """
+    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*np.subtract(tuple(shape), 1), 1]
+    apart = (np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)) @ corners.T
+    return float(np.linalg.norm(apart[:3], axis=0).max())
 
 
 def scaled_affine(affine: ArrayLike | Tensor, axis: int, step: float, start: float = 0.0) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from monai.utils import CommonKeys
 from monai_sliceinterp.dicom.segmentation import read_segmentation, segmentation_file
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
 from monai_sliceinterp.formats import NIFTI_HEADER
-from monai_sliceinterp.geometry import read_grid, slice_geometry, spatial_affine
+from monai_sliceinterp.geometry import axis_spacing, corner_distance, read_grid, slice_geometry, spatial_affine
 from monai_sliceinterp.transforms.label_interpolation import interpolate_labels
 from monai_sliceinterp.transforms.loading import LoadVolume
 
@@ -129,10 +129,8 @@ def _load_label(path: Path, volume: MetaTensor) -> MetaTensor:
     if label.shape[1:] != volume.shape[1:]:
         size, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
         raise ValueError(f"{path}: is {size} voxels large; expected {expected} as {source}.")
-    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * [*np.array(label.shape[1:]) - 1, 1]
-    first, second = (np.asarray(image.affine, dtype=np.float64)[:3] for image in (label, volume))
-    apart = float(np.linalg.norm((first - second) @ corners.T, axis=0).max())
-    if not apart <= _SAME_PLACE * np.linalg.norm(second[:, :3], axis=0).min():
+    apart = corner_distance(label.affine, volume.affine, label.shape[1:])
+    if not apart <= _SAME_PLACE * axis_spacing(volume.affine).min():
         raise ValueError(f"{path}: lies {apart:.3g} mm away from {source}; expected the same grid.")
     return _whole_numbers(label, path)
 
