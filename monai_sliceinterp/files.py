@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["IMAGE_SUFFIXES", "atomic_path", "file_stem", "last_part", "reason", "typed_path"]
+__all__ = ["IMAGE_SUFFIXES", "atomic_path", "check_free", "file_stem", "last_part", "reason", "typed_path"]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
@@ -98,6 +98,19 @@ def reason(error: BaseException) -> str:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip().rstrip(".") if lines else type(error).__name__
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Check that a file or folder, which may be a link to nothing, is not there or may be replaced.
+
+    Raises:
+        ValueError: if not.
+
+    Example:
+        >>> check_free(Path("nowhere"), overwrite=False)
+    """
+    if not overwrite and os.path.lexists(path):
+        raise ValueError(f"{path}: exists already; expected another output_dir, or --overwrite true.")
 
 
 @contextmanager

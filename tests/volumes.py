@@ -27,6 +27,17 @@ def oblique(spacing=(0.7, 0.9, 4.0)):
     return affine
 
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def itk_affine(image):
+    """Affine of a SimpleITK image in RAS."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (image.GetDimension(), -1))[:3, :3] * image.GetSpacing()[:3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return LPS_TO_RAS @ affine
+
+
 def whole_range(dtype, shape, seed=0):
     """Values over the whole range of a type, its ends included."""
     rng = np.random.default_rng(seed)

@@ -22,7 +22,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, InvertibleTransform, MapTransform, Transform
 
 from monai_sliceinterp.checks import some_of, switch
-from monai_sliceinterp.files import typed_path
+from monai_sliceinterp.files import check_free, typed_path
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
 from monai_sliceinterp.transforms.labels import InterpolateLabeld
 from monai_sliceinterp.transforms.provenance import SaveProvenanced
@@ -139,8 +139,7 @@ class SaveInterpolatedd(MapTransform):
             if isinstance(step, SaveVolumed | SaveDicomSeriesd):
                 step.check(source)
         for file in self.output_files(source):
-            if file.exists() and not self.replace:
-                raise ValueError(f"{file}: exists already; expected another output_dir, or --overwrite true.")
+            check_free(file, self.replace)
 
     def output_files(self, source: str | Path) -> list[Path]:
         """List the files and folders that will be written for an input.

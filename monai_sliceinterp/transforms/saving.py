@@ -27,7 +27,7 @@ from monai.utils import ensure_tuple_rep
 from numpy.typing import NDArray
 
 from monai_sliceinterp.checks import switch
-from monai_sliceinterp.files import atomic_path, file_stem
+from monai_sliceinterp.files import atomic_path, check_free, file_stem
 from monai_sliceinterp.formats import nifti_image, write_itk_image
 from monai_sliceinterp.formats.values import stored_values
 
@@ -185,11 +185,9 @@ class SaveVolumed(MapTransform):
             raise ValueError(
                 f"{path.name}: is a name of more than {_LONGEST_NAME} bytes; expected a shorter input name."
             )
-        if path.is_symlink() or path.exists():
-            if path.exists() and Path(source).exists() and path.samefile(source):
-                raise ValueError(f"{path}: is the input itself; expected another output_dir.")
-            if not self.overwrite:
-                raise ValueError(f"{path}: exists already; expected another output_dir, or --overwrite true.")
+        if path.exists() and Path(source).exists() and path.samefile(source):
+            raise ValueError(f"{path}: is the input itself; expected another output_dir.")
+        check_free(path, self.overwrite)
 
 
 SaveVolumeD = SaveVolumeDict = SaveVolumed

@@ -16,11 +16,10 @@ from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, dicom_series
 from tests.dicom_series import write_series
 from tests.transforms.volumes import real_scans
-from tests.volumes import oblique, whole_range, write_nifti
+from tests.volumes import LPS_TO_RAS, itk_affine, oblique, whole_range, write_nifti
 
 SHAPE = (6, 7, 5)
 SPACING = (0.7, 0.9, 4.0)
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
 IN_MEMORY = {"uint16": torch.int32, "uint32": torch.int64}  # torch computes with few unsigned types
@@ -55,14 +54,6 @@ def patch(path, changes, affine=None):
         content[offset : offset + len(value)] = value
     path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
     return path
-
-
-def itk_affine(image):
-    """Affine of a SimpleITK image in RAS."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (image.GetDimension(), -1))[:3, :3] * image.GetSpacing()[:3]
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return LPS_TO_RAS @ affine
 
 
 def check_error(path, *named):
