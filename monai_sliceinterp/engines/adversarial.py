@@ -247,11 +247,9 @@ class ConditionalGANTrainer(CriticTrainer):
         loss = engine.reconstruction_weight * reconstruction
         if engine.adversarial_weight:
             losses["discriminator"] = engine._update_discriminator(inputs, targets, pred.detach(), condition)
-            with engine.frozen("discriminator") as discriminator, engine.autocast():
-                logits = discriminator(torch.cat([inputs, pred], dim=1), **condition)
-            losses["adversarial"] = engine.adversarial_loss(
-                logits.float(), target_is_real=True, for_discriminator=False
-            )
+            with engine.frozen("discriminator") as discriminator:
+                _, fake = engine._verdicts(discriminator, inputs, targets, pred, condition)
+            losses["adversarial"] = engine.adversarial_loss(fake, target_is_real=True, for_discriminator=False)
             loss = loss + engine.adversarial_weight * losses["adversarial"]
         losses["loss"] = loss
         output.update({name: value.detach() for name, value in losses.items()})
@@ -265,14 +263,24 @@ class ConditionalGANTrainer(CriticTrainer):
         self, inputs: Tensor, targets: Tensor, pred: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
         """Update the discriminator, which learns to distinguish targets from predictions; return its loss."""
-        # one pass for both, so that batch normalization sees targets and predictions alike
-        pairs = torch.cat([torch.cat([inputs, targets], dim=1), torch.cat([inputs, pred.to(inputs)], dim=1)])
-        twice = {name: torch.cat([value, value]) for name, value in condition.items()}
-        with self.autocast():
-            real, fake = self.networks["discriminator"](pairs, **twice).float().chunk(2)
+        real, fake = self._verdicts(self.networks["discriminator"], inputs, targets, pred, condition)
         loss = 0.5 * (
             self.adversarial_loss(real, target_is_real=True, for_discriminator=True)
             + self.adversarial_loss(fake, target_is_real=False, for_discriminator=True)
         )
         self.update("discriminator", loss)
         return loss
+
+    def _verdicts(
+        self, discriminator: nn.Module, inputs: Tensor, targets: Tensor, pred: Tensor, condition: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the logits of targets and of predictions, in one batch of both.
+
+        A discriminator with batch normalization judges an image by the batch it is in: both steps have to show it the
+        same one.
+        """
+        pairs = torch.cat([torch.cat([inputs, targets], dim=1), torch.cat([inputs, pred.to(inputs)], dim=1)])
+        twice = {name: torch.cat([value, value]) for name, value in condition.items()}
+        with self.autocast():
+            real, fake = discriminator(pairs, **twice).float().chunk(2)
+        return real, fake

@@ -216,9 +216,9 @@ class AlternatingSupervisionTrainer(CriticTrainer):
             loss = loss + self.constraint_weight * losses["constraint"]
         if self.adversarial_weight:
             losses["patch_critic"] = self._update_patch_critic(slices, mixtures.detach())
-            with self.frozen("patch_critic") as critic, self.autocast():
-                logits = _last(critic(mixtures))
-            losses["adversarial"] = self._judge(logits, target_is_real=True, for_discriminator=False)
+            with self.frozen("patch_critic") as critic:
+                _, fake = self._verdicts(critic, slices, mixtures)
+            losses["adversarial"] = self._judge(fake, target_is_real=True, for_discriminator=False)
             loss = loss + self.adversarial_weight * losses["adversarial"]
         losses["loss"] = loss
         return losses
@@ -236,9 +236,7 @@ class AlternatingSupervisionTrainer(CriticTrainer):
 
     def _update_patch_critic(self, slices: Tensor, mixtures: Tensor) -> Tensor:
         """Update D2, which learns to distinguish slices from mixtures."""
-        with self.autocast():
-            logits = _last(self.networks["patch_critic"](torch.cat([slices, mixtures])))
-        real, fake = logits.split([len(slices), len(mixtures)])
+        real, fake = self._verdicts(self.networks["patch_critic"], slices, mixtures)
         loss = 0.5 * (
             self._judge(real, target_is_real=True, for_discriminator=True)
             + self._judge(fake, target_is_real=False, for_discriminator=True)
@@ -246,14 +244,20 @@ class AlternatingSupervisionTrainer(CriticTrainer):
         self.update("patch_critic", loss)
         return loss
 
+    def _verdicts(self, critic: nn.Module, slices: Tensor, mixtures: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute D2's logits of slices and of mixtures, in one batch of both.
+
+        A critic with batch normalization judges an image by its batch: both steps have to show it the same one.
+        """
+        with self.autocast():
+            logits = critic(torch.cat([slices, mixtures]))
+        logits = logits[-1] if isinstance(logits, list) else logits  # some critics return their features before it
+        real, fake = logits.split([len(slices), len(mixtures)])
+        return real, fake
+
     def _judge(self, logits: Tensor, **kwargs: bool) -> Tensor:
         """Compute the adversarial loss, in float32 at least: binary cross-entropy is not for half precision."""
         return self.adversarial_loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), **kwargs)
-
-
-def _last(result: Tensor | list[Tensor]) -> Tensor:
-    """Select the output of a critic that may return its features before it."""
-    return result[-1] if isinstance(result, list) else result
 
 
 def _as_slices(images: Tensor, channels: int) -> Tensor:

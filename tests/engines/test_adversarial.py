@@ -35,13 +35,14 @@ def train_by_hand(networks, batches, rates, factors, loss_function, optimizer):
         thick, thin, condition = batch["image"], batch["label"], batch["condition"]
         pred = generator(thick)
         steps[1].zero_grad()
-        pairs = torch.cat([torch.cat([thick, thin], 1), torch.cat([thick, pred.detach()], 1)])
-        logits = discriminator(pairs, torch.cat([condition, condition]))
+        true, twice = torch.cat([thick, thin], 1), torch.cat([condition, condition])
+        logits = discriminator(torch.cat([true, torch.cat([thick, pred.detach()], 1)]), twice)
         critic = (loss_function(logits[: len(thick)], True) + loss_function(logits[len(thick) :], False)) / 2
         critic.backward()
         steps[1].step()
         steps[0].zero_grad()
-        adversarial = loss_function(discriminator(torch.cat([thick, pred], 1), condition), True)
+        logits = discriminator(torch.cat([true, torch.cat([thick, pred], 1)]), twice)
+        adversarial = loss_function(logits[len(thick) :], True)
         reconstruction = (pred - thin).abs().mean()
         loss = factors[0] * reconstruction + factors[1] * adversarial
         loss.backward()
@@ -113,22 +114,22 @@ class Spy(nn.Module):
 class TestSeen:
     @pytest.mark.parametrize("key", ["condition", "other", None])
     def test_by_discriminator(self, key):
-        """True and predicted pairs, detached from the generator; then, to judge and not to learn, predicted ones."""
+        """True and predicted pairs, detached from the generator; then, to judge and not to learn, the same again."""
         networks, (batch,) = gan_networks() | {"discriminator": Spy()}, gan_batches(1)
         batch["other"] = batch["condition"] + 2
         trainer = gan_trainer(networks, [batch], prepare_batch=PrepareConditionalPairs(key))
         trainer.run()
         thick, thin, pred = batch["image"], batch["label"], trainer.state.output["pred"].detach()
         learning, judging = networks["discriminator"].seen
-        pairs = torch.cat([thick, pred], 1)
-        assert torch.equal(learning[0], torch.cat([torch.cat([thick, thin], 1), pairs])) and learning[3]
+        pairs = torch.cat([torch.cat([thick, thin], 1), torch.cat([thick, pred], 1)])
+        assert torch.equal(learning[0], pairs) and learning[3]
         assert torch.equal(judging[0], pairs) and not judging[3] and judging[4]
         assert (learning[1], judging[1]) == (False, True)  # linked to the generator
         if key is None:
             assert learning[2] == judging[2] == {}
         else:
-            assert torch.equal(judging[2]["condition"], batch[key])
-            assert torch.equal(learning[2]["condition"], torch.cat([batch[key], batch[key]]))
+            twice = torch.cat([batch[key], batch[key]])
+            assert torch.equal(judging[2]["condition"], twice) and torch.equal(learning[2]["condition"], twice)
 
     def test_adversarial_loss(self):
         """Called for true pairs, predicted ones, and predicted ones as if they were true."""
@@ -141,6 +142,19 @@ class TestSeen:
         gan_trainer(gan_networks(), gan_batches(1), adversarial_loss=loss).run()
         single = torch.float32
         assert calls == [(2, single, True, True), (2, single, False, True), (2, single, True, False)]
+
+    def test_same_verdict(self):
+        """A discriminator with batch normalization judges a prediction alike in both steps."""
+        verdicts = []
+
+        def loss(logits, target_is_real, for_discriminator):
+            verdicts.append(logits.detach().clone())
+            return (logits**2).mean()
+
+        gan_trainer(gan_networks(), gan_batches(1), rates=(1e-2, 0.0), adversarial_loss=loss).run()
+        true, learned, judged = verdicts
+        torch.testing.assert_close(judged, learned)
+        assert not torch.allclose(true, learned, rtol=1e-2)
 
     def test_no_adversarial_weight(self):
         """The generator is trained alone: the discriminator and its loss are not called."""

@@ -303,6 +303,21 @@ class TestPatchCritic:
         trainer.run()
         assert log == [2, 2]
 
+    def test_same_verdict(self):
+        """A critic with batch normalization judges a mixture alike in both steps."""
+        verdicts = []
+
+        def loss(logits, target_is_real, for_discriminator):
+            verdicts.append(logits.detach().clone())
+            return (logits**2).mean()
+
+        networks = turn_networks() | {"patch_critic": patch_discriminator()}
+        rates = dict(zip(NAMES, (0.01, 0.01, 0.0), strict=True))
+        turn_trainer(networks, turn_batches(1, size=16), rates=rates, adversarial_loss=loss).run()
+        true, learned, judged = verdicts
+        torch.testing.assert_close(judged, learned)
+        assert not torch.allclose(true[: len(learned)], learned, rtol=1e-2)
+
 
 class TestVariational:
     only = {"constraint_weight": 0, "adversarial_weight": 0}
