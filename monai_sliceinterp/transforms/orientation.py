@@ -23,6 +23,7 @@ from monai.transforms import InvertibleTransform, RandomizableTransform
 from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
+from monai_sliceinterp.checks import not_negative
 from monai_sliceinterp.geometry import axis_spacing, slice_geometry, slice_positions
 from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys, RandApplyToKeys
 
@@ -70,6 +71,10 @@ class ThroughPlaneLast(InvertibleTransform):
 
     Args:
         axis: through-plane axis 0, 1 or 2; None: the axis with the largest spacing, a tie meaning the last one.
+        max_spacing: largest slice spacing in mm of a volume that is to teach thin slices; 0: any.
+
+    Raises:
+        ValueError: if ``max_spacing`` is negative.
 
     Example:
         >>> scan = MetaTensor(torch.zeros(1, 12, 256, 192), affine=torch.diag(torch.tensor([5.0, 1.0, 1.0, 1.0])))
@@ -83,20 +88,26 @@ class ThroughPlaneLast(InvertibleTransform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, axis: int | None = None) -> None:
-        self.axis = axis
+    def __init__(self, axis: int | None = None, max_spacing: float = 0.0) -> None:
+        self.axis, self.max_spacing = axis, not_negative("max_spacing", max_spacing)
 
     def __call__(self, img: Tensor) -> MetaTensor:
         """Apply the transform to ``img`` ``(C, X, Y, Z)``.
 
         Raises:
             ValueError: if the volume is not three-dimensional, its affine is unusable, or its slices are unevenly
-                spaced along another axis.
+                spaced along another axis, or further apart than ``max_spacing``.
         """
         if img.ndim != 4:
             raise ValueError(f"expected a volume (C, X, Y, Z), got shape {tuple(img.shape)}.")
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
-        axis = slice_geometry(image, axis=self.axis).axis
+        geometry = slice_geometry(image, axis=self.axis)
+        axis, apart = geometry.axis, geometry.slice_spacing
+        if 0 < self.max_spacing < apart:
+            raise ValueError(
+                f"{image.meta.get('filename_or_obj', 'a volume')}: slices {apart:.4g} mm apart are too thick to teach "
+                f"thin ones; expected at most {self.max_spacing:.4g} mm, or a coarser pixdim."
+            )
         uneven = slice_positions(image, axis) is not None
         moved, matrix = move_axis_last(image, axis)
         moved.meta = deepcopy(image.meta)  # MONAI updates the entries in place, and those are the input's
@@ -127,6 +138,7 @@ class ThroughPlaneLastd(InvertiblyApplyToKeys):
     Args:
         keys: volumes to permute.
         axis: see :class:`ThroughPlaneLast`.
+        max_spacing: see :class:`ThroughPlaneLast`.
         allow_missing_keys: do not raise for keys that are not there.
 
     Example:
@@ -136,8 +148,14 @@ class ThroughPlaneLastd(InvertiblyApplyToKeys):
 
     backend = ThroughPlaneLast.backend
 
-    def __init__(self, keys: KeysCollection, axis: int | None = None, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, ThroughPlaneLast(axis), allow_missing_keys)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        axis: int | None = None,
+        max_spacing: float = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, ThroughPlaneLast(axis, max_spacing), allow_missing_keys)
 
 
 def thin_axes(image: MetaTensor, max_ratio: float = 2.0) -> list[int]:

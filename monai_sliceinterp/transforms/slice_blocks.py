@@ -24,7 +24,7 @@ from monai.transforms import MultiSampleTrait, Randomizable, Transform
 from monai.utils import CommonKeys, TransformBackends
 from torch import Tensor
 
-from monai_sliceinterp.checks import not_negative, positive, positive_integer, positive_integers, switch
+from monai_sliceinterp.checks import fraction, not_negative, positive, positive_integer, positive_integers, switch
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.resampling import FWHM_PER_SIGMA, apply_weights, slab_weights
 from monai_sliceinterp.transforms.mapping import RandApplyToKeys, name_in_errors
@@ -85,6 +85,10 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         any_axis: also take in-plane axes as the slice axis, where no voxel spacing exceeds ``max_spacing``.
         min_contrast: standard deviation that a block's intensities need.
         max_tries: a block is drawn at most this often.
+        axis: axis of the volume's slices; None: as the volume tells, see
+            :func:`monai_sliceinterp.geometry.slice_geometry`.
+        flip_prob: probability of a flip along each axis.
+        least_slices: extra thinning leaves a volume at least as many slices (SAINT, section 4: 60).
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -109,6 +113,9 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         any_axis: bool = True,
         min_contrast: float = 0.01,
         max_tries: int = 10,
+        axis: int | None = None,
+        flip_prob: float = 0.5,
+        least_slices: int = 0,
     ) -> None:
         self.num_samples = positive_integer("num_samples", num_samples)
         self.patch_size = positive_integers("patch_size", patch_size, count=2)
@@ -118,12 +125,14 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         self.max_thickness = not_negative("max_thickness", max_thickness)
         self.any_axis, self.min_contrast = switch("any_axis", any_axis), min_contrast
         self.max_tries = positive_integer("max_tries", max_tries)
+        self.axis, self.flip_prob = axis, fraction("flip_prob", flip_prob)
+        self.least_slices = positive_integer("least_slices", least_slices, least=0)
         self.draws: list[dict[str, Any]] = []
 
     def choices(self, img: Tensor, factor: int) -> list[tuple[int, int]]:
         """List the slice axes and strides (extra thinning) that a volume is large and fine enough for."""
         spacings = [slice_geometry(img, axis=axis).slice_spacing for axis in range(3)]
-        through_plane = slice_geometry(img).axis
+        through_plane = slice_geometry(img, axis=self.axis).axis
         fine = max(spacings) <= self.max_spacing
         result = []
         for axis in range(3):
@@ -133,7 +142,9 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
             if any(size < wanted for size, wanted in zip(others, sorted(self.patch_size), strict=True)):
                 continue
             for stride in range(1, max(int(self.max_spacing / spacings[axis] + 1e-6), 1) + 1):
-                if factor * stride * (self.num_slices - 1) + 1 <= img.shape[axis + 1]:
+                remaining = (img.shape[axis + 1] - 1) // stride + 1
+                enough = stride == 1 or remaining >= self.least_slices
+                if enough and factor * (self.num_slices - 1) + 1 <= remaining:
                     result.append((axis, stride))
         return result
 
@@ -172,7 +183,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
             cuboid = {"axis": axis, "corner": corner, "shape": shape, "stride": stride}
             if float(slice_block(data, **cuboid).float().std()) >= self.min_contrast:
                 break
-        flips = [k + 1 for k in range(3) if self.R.random_sample() < 0.5]
+        flips = [k + 1 for k in range(3) if self.R.random_sample() < self.flip_prob]
         thickness = float(self.R.uniform(0, self.max_thickness)) if self.max_thickness else 0.0
         return {**cuboid, "factor": factor, "flips": flips, "thickness": thickness}
 
@@ -253,11 +264,13 @@ class RandSliceBlocksd(RandApplyToKeys, MultiSampleTrait):
         any_axis: bool = True,
         min_contrast: float = 0.01,
         max_tries: int = 10,
+        axis: int | None = None,
+        flip_prob: float = 0.5,
+        least_slices: int = 0,
         allow_missing_keys: bool = False,
     ) -> None:
-        sampler = RandSliceBlocks(
-            num_samples, patch_size, num_slices, factors, max_spacing, max_thickness, any_axis, min_contrast, max_tries
-        )
+        settings = (num_samples, patch_size, num_slices, factors, max_spacing, max_thickness, any_axis, min_contrast)
+        sampler = RandSliceBlocks(*settings, max_tries, axis, flip_prob, least_slices)
         super().__init__(keys, sampler, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.losses import PatchAdversarialLoss
+from scipy.ndimage import map_coordinates
 from torch import nn
 
 from monai_sliceinterp.losses import EncoderFeatureLoss
@@ -28,9 +29,12 @@ def part_of(bundle, name, *overlays, **options):
         return parser_of(bundle, "train", *overlays, **options).get_parsed_content(name)
 
 
-def merged(bundle):
-    """The settings of the paper."""
-    return {**content(bundle, "train"), **content(bundle, "paper")}
+def merged(bundle, *overlays):
+    """The settings of the paper, or of other overlays."""
+    result = {}
+    for name in ("train", *(overlays or ["paper"])):
+        result |= content(bundle, name)
+    return result
 
 
 @pytest.mark.parametrize("bundle", [name for name in CASES if "training_subjects" in content(name, "train")])
@@ -71,8 +75,42 @@ def test_saint_paper():
     settings, network = merged("saint"), part_of("saint", "network_def", "paper")
     assert settings["factors"] == [4, 6] and settings["max_spacing"] == 5
     assert parameters(network.ami) == 2_787_712 and network.edge == "zero" and network.ami.residual is False
-    assert len(part_of("saint", "network_def", "four_views").directions) == 4
-    assert part_of("saint", "network_def", "rfn_3d").rfn.spatial_dims == 3
+
+
+@pytest.mark.parametrize("paper", [(), ("paper",)])
+def test_networks_of_comparison_overlays(paper):
+    """They keep the form and the widths of what they are combined with, in any order."""
+    for name in ("four_views", "rfn_3d"):
+        network = part_of("saint", "network_def", *paper, name)
+        assert network.ami.residual is not bool(paper) and parameters(network.ami) == 2_787_712
+        assert network.edge == ("zero" if paper else "replicate")
+        assert len(network.directions) == (4 if name == "four_views" else 2)
+        assert network.rfn.spatial_dims == (3 if name == "rfn_3d" else 2)
+    width = 64 if paper else 16
+    for overlays in ((*paper, "srcnn"), ("srcnn", *paper)):
+        layers = part_of("vts", "network_def", *overlays).layers
+        assert [layer.out_channels for layer in layers[::2]] == [width, width // 2, 1]
+    network = part_of("vts", "network_def", *paper, "pix2pix")
+    assert network.encoder[0](torch.zeros(1, 1, 4, 4, 4)).shape[1] == width
+    assert merged("vts", "pix2pix", *paper)["patch_size"] % network.multiple == 0  # no padding
+
+
+@pytest.mark.parametrize(
+    ("bundle", "loss", "trainer", "argument"),
+    [
+        ("asi", "loss", "train#trainer", "loss_function"),
+        ("saint", "loss", "train#trainer", "loss_function"),
+        ("saint", "loss", "fusion#trainer", "loss_function"),
+        ("vts", "loss", "train#trainer", "reconstruction_loss"),
+        ("hrinet", "loss", "train#trainer", "content_loss"),
+        ("hrinet", "stage2_loss", "refine#trainer", "content_loss"),
+    ],
+)
+def test_losses_are_moved_to_the_device(bundle, loss, trainer, argument):
+    """Some have weights, as LPIPS does."""
+    weighted = {"_target_": "torch.nn.BCEWithLogitsLoss", "pos_weight": "$torch.ones(1)"}
+    parser = parser_of(bundle, "train", device=torch.device("meta"), **{loss: weighted})
+    assert parser.get_parsed_content(f"{trainer}#{argument}").pos_weight.device.type == "meta"
 
 
 def test_small_saint_costs_a_tenth():
@@ -200,7 +238,7 @@ def test_vts_phantoms_are_thin_along_their_slices(tmp_path):
     assert pair["label"].shape == (1, 72, 72, 9)
 
 
-@pytest.mark.parametrize("wanted", [4.0, 16.0])
+@pytest.mark.parametrize("wanted", [6.4, 16.0])
 @pytest.mark.parametrize("only", ["both", "validation"])
 def test_vts_volumes_are_resampled(wanted, only, thin_volumes, tmp_path):
     """``pixdim`` is for all volumes, unless ``training_pixdim`` says otherwise of those that are trained on."""
@@ -214,14 +252,17 @@ def test_vts_volumes_are_resampled(wanted, only, thin_volumes, tmp_path):
     if only == "both" and wanted > 8:
         expected = unit[..., ::2]
     elif only == "both":
-        expected = np.repeat(unit, 2, axis=2)[..., :-1]
-        expected[..., 1::2] = (unit[..., 1:] + unit[..., :-1]) / 2
+        expected = map_coordinates(unit, np.mgrid[:40, :40, :31] * np.reshape([1, 1, 0.8], (3, 1, 1, 1)), order=1)
     np.testing.assert_allclose(image[0].numpy(), expected, atol=2e-5)
     np.testing.assert_allclose(image.pixdim, (8, 8, 8 if only == "validation" else wanted))
     pair = vts_part(tmp_path, "validate#dataset", thin_volumes, **options)[0]
     np.testing.assert_allclose(pair["label"].pixdim, (8, 8, wanted))
     np.testing.assert_allclose(pair["image"].pixdim, (8, 8, 4 * wanted))
-    assert pair["label"].shape == (1, 40, 40, 49 if wanted < 8 else 13)
+    assert pair["label"].shape == (1, 40, 40, 29 if wanted < 8 else 13)
+    if only == "both":  # thick slices cannot teach thin ones
+        with pytest.raises(RuntimeError) as caught:
+            vts_part(tmp_path, "training_volumes", thin_volumes, pixdim=[0.0, 0.0, 6.3])
+        assert "torso_00" in str(caught.value.__cause__.__cause__) and "8 mm" in str(caught.value.__cause__.__cause__)
 
 
 def test_vts_pairs(thin_volumes, tmp_path):

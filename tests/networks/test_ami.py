@@ -147,6 +147,14 @@ class TestAMI:
             torch.testing.assert_close(found[0][k, None], alone, **EXACT)
             torch.testing.assert_close(found[1][k, None], network(image[k, None], 3, *one), **EXACT)
 
+    @pytest.mark.parametrize("batch", [1, 2])
+    @pytest.mark.parametrize("factor", [2, 3])
+    def test_gradients_of_few_filters(self, batch, factor):
+        """One image and one filter are a case of their own for PyTorch on a CPU."""
+        network = AnisotropicMetaInterpolation(32, 4, 6, 16)
+        network(torch.rand(batch, 3, 6, 40), factor=factor).square().mean().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
     def test_position_beside_a_row(self):
         """An offset may be below 1 in float64 but not in the float32 of the distances: it is on the row."""
         network = build_ami()

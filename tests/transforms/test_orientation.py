@@ -196,3 +196,13 @@ def test_wrong_arguments():
         RandThinAxisLast(max_ratio=0.5)
     with pytest.raises(ValueError, match=r"expected a volume \(C, X, Y, Z\)"):
         RandThinAxisLast()(torch.zeros(3, 3, 3))
+
+
+def test_too_thick_to_teach():
+    scan = MetaTensor(torch.zeros(1, 4, 5, 6), affine=torch.diag(torch.tensor([1.0, 1.0, 1.3, 1.0])))
+    ThroughPlaneLast(2, max_spacing=1.3001)(scan), ThroughPlaneLast(0, max_spacing=1.25)(scan)
+    with pytest.raises(ValueError, match=r"^a volume: slices 1.3 mm apart are too thick to teach .* at most 1.25 mm"):
+        ThroughPlaneLast(2, max_spacing=1.25)(scan)
+    scan.meta["filename_or_obj"] = "scans/a.nii.gz"
+    with pytest.raises(ValueError, match="^scans/a.nii.gz: slices 1.3 mm"):
+        ThroughPlaneLastd("image", 2, 1.25)({"image": scan})

@@ -144,6 +144,27 @@ class TestBlocks:
         drawn = draw(sampler, scan(spacing=spacing), 5, (3, 10), 3, spacing=spacing)
         assert {(d["axis"], d["stride"]) for d in drawn} == {(axis, stride) for stride in strides}
 
+    def test_configured_axis(self):
+        """It holds where slices are finer than pixels, too (SAINT trains on slices from 0.7 mm)."""
+        volume = scan(spacing=(0.9, 0.9, 0.7))
+        for axis in range(3):
+            sampler = RandSliceBlocks(8, (3, 8), 3, [2], any_axis=False, axis=axis).set_random_state(0)
+            assert {block["axis"] for block in draw(sampler, volume, 2, (3, 8), 3, spacing=(0.9, 0.9, 0.7))} == {axis}
+
+    def test_least_slices(self):
+        """Section 4 of SAINT: dense volumes are thinned out as long as enough slices remain."""
+        volume = scan((20, 24, 30), spacing=(1.0, 1.0, 1.0))
+        for least, strides in ((0, {1, 2, 3}), (10, {1, 2, 3}), (11, {1, 2}), (16, {1}), (60, {1})):
+            sampler = RandSliceBlocks(30, (3, 8), 3, [2], any_axis=False, least_slices=least).set_random_state(0)
+            found = draw(sampler, volume, 1, (3, 8), 3, spacing=(1.0, 1.0, 1.0))
+            assert {block["stride"] for block in found} == strides
+
+    @pytest.mark.parametrize(("flip_prob", "expected"), [(0.0, {False}), (1.0, {True})])
+    def test_flips(self, flip_prob, expected):
+        sampler = RandSliceBlocks(8, (3, 8), 3, [2], flip_prob=flip_prob).set_random_state(0)
+        flips = [flip for block in draw(sampler, scan(), 2, (3, 8), 3) for flip in block["flips"]]
+        assert set(flips) == expected
+
     def test_sheared_stack(self):
         """The slices of a tilted gantry are as far apart as their planes, not as the step from one to the next."""
         affine = scan().affine

@@ -147,6 +147,8 @@ def apply_generated_filters(features: Tensor, filters: Tensor) -> Tensor:
         raise ValueError(f"{filters.shape[0]} filter banks for {len(features)} samples; expected one, or one for each.")
     padding = (0, filters.shape[-1] // 2)
     if filters.shape[0] == 1:
+        if filters.shape[1] == 1:  # PyTorch cannot derive a single filter's gradient with channels innermost
+            features = features.contiguous()
         return F.conv2d(features, filters[0], padding=padding)
     batch, channels, _, columns = features.shape
     grouped = F.conv2d(
