@@ -31,3 +31,11 @@ def pytest_collection_modifyitems(items):
         )
         item.add_marker(pytest.mark.xdist_group(f"{file} {bundle}".replace("/", ".").strip()))
     items.sort(key=lambda item: not item.nodeid.split("::")[0].endswith(BY_BUNDLE))
+
+
+def pytest_collection_finish(session):
+    """Tests that are not grouped would be set up by every process again, for minutes."""
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError(
+            "this pytest-xdist cannot group tests under this pytest; expected those of constraints.txt."
+        )

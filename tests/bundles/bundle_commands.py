@@ -112,8 +112,9 @@ def run(command):
 
 # Imports what commands import, then becomes a process of its own for each command and runs it as ``python -m`` does.
 _FORKING = """
-import gc, json, os, runpy, signal, sys
+import gc, inspect, json, os, runpy, signal, sys
 import fire, monai.bundle, monai_sliceinterp.evaluation, torch._dynamo, torch.onnx, torch.utils.tensorboard
+inspect.stack()  # Fire asks for it, and the first answer takes a second
 gc.freeze()  # else every child copies all of it when it collects garbage
 child = None
 for line in sys.stdin:
