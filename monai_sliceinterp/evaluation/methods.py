@@ -23,6 +23,7 @@ from typing import cast
 
 import torch
 from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
 
 from monai_sliceinterp.checks import closest
 from monai_sliceinterp.evaluation.bundles import INFERENCE, BundlePipeline, config_folder, unpacked
@@ -31,8 +32,11 @@ from monai_sliceinterp.inferers import MotionSliceInferer, SplineSliceInferer
 
 __all__ = ["CLASSICAL", "Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
 
-CLASSICAL = (*BASELINES, "motion")
-"""Methods without a network."""
+CLASSICAL = (*BASELINES, "motion", "blurred")
+"""Methods without a network. "blurred" is linear interpolation whose synthesized slices are blurred in-plane. It is a
+yardstick: it gains PSNR for nothing, and shows it in its sharpness and flicker."""
+
+_BLUR = 0.7  # standard deviation in pixels
 
 _BUNDLES = Path("bundles")  # where bundles that are called by their name are looked for
 _RESERVED = ("truth", "input")  # names of what pictures show beside methods
@@ -205,8 +209,14 @@ def _classical(name: str) -> Callable[[MetaTensor, int], MetaTensor]:
     """Make a classical method."""
 
     def interpolate(thick: MetaTensor, factor: int) -> MetaTensor:
-        inferer = MotionSliceInferer(factor) if name == "motion" else SplineSliceInferer(factor, mode=name)
-        return cast(MetaTensor, inferer(thick[None])[0])
+        mode = "linear" if name == "blurred" else name
+        inferer = MotionSliceInferer(factor) if name == "motion" else SplineSliceInferer(factor, mode=mode)
+        result = cast(MetaTensor, inferer(thick[None])[0])
+        if name == "blurred":
+            smooth = torch.as_tensor(gaussian_filter(result.numpy(), (0, _BLUR, _BLUR, 0), mode="nearest"))
+            synthesized = torch.arange(result.shape[-1]) % factor != 0
+            result[..., synthesized] = smooth[..., synthesized]
+        return result
 
     return interpolate
 

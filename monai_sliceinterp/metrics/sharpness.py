@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["gradient_magnitude", "relative_sharpness"]
+__all__ = ["flicker", "gradient_magnitude", "relative_sharpness"]
 
 
 def gradient_magnitude(images: Tensor) -> Tensor:
@@ -60,3 +61,40 @@ def relative_sharpness(pred: Tensor, truth: Tensor) -> Tensor:
     """
     true = gradient_magnitude(truth)
     return gradient_magnitude(pred) / true if true > 0 else torch.full_like(true, float("nan"))
+
+
+def flicker(pred: Tensor, truth: Tensor) -> Tensor:
+    """Compute how unevenly the fine detail of the true slices is kept from slice to slice.
+
+    Fine detail, texture and noise alike, is the root mean square of the in-plane Laplacian. The score is the standard
+    deviation over all slices of a volume, observed ones included, of the logarithm of their detail relative to the true
+    slices': 0 where every slice has the same share of it; about 0.25 where every second slice lost 40 %, which a reader
+    who scrolls sees as flicker, and in a cut across the slices as stripes.
+
+    Args:
+        pred: all slices of a volume ``(K, C, H, W)``, at least 3 x 3 pixels, any value range.
+        truth: the true slices, of the same shape. Slices in which one of both has no detail do not count.
+
+    Returns:
+        A float64 scalar; NaN where fewer than two slices count.
+
+    Raises:
+        ValueError: if the images are smaller.
+
+    Example:
+        >>> truth = torch.rand(4, 1, 16, 16)
+        >>> round(flicker(torch.cat([truth[:2], 0.5 * truth[2:]]), truth).item(), 4)
+        0.3466
+    """
+    if min(truth.shape[-2:]) < 3:
+        raise ValueError(f"fine detail needs images of at least 3 x 3 pixels, got {tuple(truth.shape[-2:])}.")
+    shares = (_detail(pred) / _detail(truth)).log()
+    shares = shares[shares.isfinite()]
+    return shares.std(correction=0) if len(shares) > 1 else shares.new_full((), float("nan"))
+
+
+def _detail(images: Tensor) -> Tensor:
+    """Compute the root mean square of the Laplacian of each slice."""
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    slices = images.flatten(0, 1)[:, None].double()
+    return F.conv2d(slices, kernel.to(slices.device)[None, None]).square().mean(dim=(1, 2, 3)).sqrt()

@@ -23,7 +23,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_sliceinterp.metrics.sharpness import relative_sharpness
+from monai_sliceinterp.metrics.sharpness import flicker, relative_sharpness
 from monai_sliceinterp.metrics.slices import SMALLEST_SLICE, slice_score, synthesized_pairs
 
 __all__ = ["METRICS", "REGIONS", "Metric", "Region", "score_volume"]
@@ -131,6 +131,10 @@ def _sharpness(pred: Tensor, truth: Tensor, data_range: float, mask: Tensor | No
     return relative_sharpness(pred, truth)
 
 
+def _flicker(pred: Tensor, truth: Tensor, data_range: float, mask: Tensor | None) -> Tensor:
+    return flicker(pred, truth)
+
+
 _PSNR = Metric(
     "PSNR",
     "PSNR: from the mean squared error over all synthesized slices of a volume together, not averaged slice by slice; "
@@ -182,6 +186,15 @@ METRICS: dict[str, Metric] = {
         _sharpness,
         better="closer to 1",
         style=".3f",
+    ),
+    "flicker": Metric(
+        "Flicker",
+        "Flicker: how unevenly the slices keep the fine detail of the true ones, the standard deviation of its "
+        "logarithm; 0 is none, smaller is better.",
+        _flicker,
+        better="smaller",
+        style=".3f",
+        region="volume",
     ),
     "rmse_body": _RMSE.of("body"),
     "ssim_volume": _SSIM.of("volume", detailed=True),

@@ -12,6 +12,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.networks.layers import GaussianFilter
+from torch.nn import functional as F
 
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.evaluation import BASELINES
@@ -108,6 +110,14 @@ class TestClassical:
     def test_motion(self, thick):
         found = find_method("motion").interpolate(thick, 3)
         assert torch.equal(found.as_tensor(), MotionSliceInferer(3)(thick[None])[0].as_tensor())
+
+    def test_blurred(self, thick):
+        """Linear interpolation, whose synthesized slices alone are blurred, each by itself."""
+        found, linear = (find_method(name).interpolate(thick, 3).numpy() for name in ("blurred", "linear"))
+        expected = F.pad(torch.as_tensor(linear).movedim(-1, 0), (5, 5, 5, 5), mode="replicate")
+        expected = GaussianFilter(2, 0.7, approx="sampled")(expected)[..., 5:-5, 5:-5].movedim(0, -1).numpy()
+        expected[..., ::3] = linear[..., ::3]
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(linear))
 
     def test_alias(self):
         methods = find_methods(["linear", "lin=linear"])
@@ -322,7 +332,7 @@ class TestErrors:
         ("text", "message"),
         [
             ("tiney", r"./bundles \(tiny\), or the folder or zip file of a bundle; did you mean 'tiny'\?$"),
-            ("xyz", r"unknown method 'xyz': expected linear, cubic, lanczos, motion, a bundle in .* of a bundle\.$"),
+            ("xyz", r"unknown method 'xyz': expected linear, cubic, .*, blurred, a bundle in .* of a bundle\.$"),
             ("bundles/empty", "is not a bundle; expected a folder with inference.json or configs/"),
             ("new", "new: its weights .*model.pt are missing; train it, or give others: ckpt=FILE"),
             ("tiny,ckpt=no.pt", "tiny: its weights no.pt are missing"),

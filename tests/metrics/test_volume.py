@@ -16,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from monai_sliceinterp.metrics import LEAVE_ONE_OUT, METRICS, REGIONS, score_volume, slice_score
 from tests.engines.helpers import rand
 
-PLAIN = {"psnr", "ssim", "rmse", "mse", "sharpness", "psnr_volume"}
+PLAIN = {"psnr", "ssim", "rmse", "mse", "sharpness", "flicker", "psnr_volume"}
 INSIDE = {"psnr_body", "ssim_body", "rmse_body"}
 DETAILS = {"vif"} | {f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")}
 
@@ -146,10 +146,10 @@ class TestMisuse:
 class TestEntries:
     def test_columns(self):
         names = ["psnr", "ssim", "psnr_volume", "psnr_body", "ssim_body", "rmse", "mse", "vif", "sharpness"]
-        names += ["rmse_body"]
+        names += ["flicker", "rmse_body"]
         names += [f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")]
         assert list(METRICS) == [*names, "lpips", "niqe", "seconds", "memory"]
-        smaller = {"rmse", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"}
+        smaller = {"rmse", "flicker", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"}
         assert {name for name, metric in METRICS.items() if metric.better == "smaller"} == smaller
         assert {metric.region for metric in METRICS.values()} == set(REGIONS)
         computed = {name for name, metric in METRICS.items() if metric.score}
