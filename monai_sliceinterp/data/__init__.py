@@ -14,10 +14,10 @@
 from __future__ import annotations
 
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, make_phantom, phantom_intensity, write_phantoms
+from monai_sliceinterp.data.splits import split_volumes, subjects_of, tested_volumes
 from monai_sliceinterp.data.volumes import (
     BODY_PARTS,
     find_volumes,
-    split_volumes,
     training_volumes,
     volumes_per_batch,
     with_body_parts,

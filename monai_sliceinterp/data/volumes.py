@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
 from monai_sliceinterp.dicom.series import has_dicom
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
 
-__all__ = ["BODY_PARTS", "find_volumes", "split_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
+__all__ = ["BODY_PARTS", "find_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
 
 BODY_PARTS = ("head", "chest", "abdomen", "leg")
 """Parts of the body that a volume can show, in the order of Virtual Thin Slice's condition."""
@@ -97,67 +96,6 @@ def _listed_volumes(path: Path, recursive: bool) -> list[str]:
         except ValueError:  # the reader reports what is wrong with it
             volumes.append(item)
     return list(dict.fromkeys(volumes))  # each scan once
-
-
-def split_volumes(
-    files: Sequence[str],
-    validation_subjects: Iterable[str] = (),
-    test_subjects: Iterable[str] = (),
-    validation_fraction: float = 0.2,
-    seed: int = 0,
-    training_subjects: Iterable[str] = (),
-) -> dict[str, list[dict[str, str]]]:
-    """Split volumes into training, validation and test by subject.
-
-    Args:
-        files: paths of volumes.
-        validation_subjects: one or several beginnings of file names. Every file whose name starts with one of them is
-            for validation, so that all scans of a subject stay together.
-        test_subjects: likewise for testing. These are used neither for training nor for choosing a checkpoint.
-        validation_fraction: where no validation subjects are named, this fraction of the files (at least one) is drawn.
-        seed: seed of that draw.
-        training_subjects: where given, only these subjects are trained on; one named several times is that many times
-            in the list.
-
-    Returns:
-        ``{"training": [{"image": path}, ...], "validation": [...], "test": [...]}``; without test subjects, "test" is
-        the validation set.
-
-    Raises:
-        ValueError: if nothing is left for training or validation, or a file is named for both.
-
-    Example:
-        >>> split = split_volumes(["a_1.nii", "a_2.nii", "b_1.nii"], validation_subjects=["a_"])
-        >>> [item["image"] for item in split["training"]]
-        ['b_1.nii']
-    """
-    validation_subjects, test_subjects, training_subjects = (
-        (subjects,) if isinstance(subjects, str) else tuple(map(str, subjects))
-        for subjects in (validation_subjects, test_subjects, training_subjects)
-    )
-    test = [file for file in files if Path(file).name.startswith(test_subjects)] if test_subjects else []
-    if validation_subjects:
-        validation = [file for file in files if Path(file).name.startswith(validation_subjects)]
-    else:
-        rest = sorted(set(files) - set(test))
-        if not 0 < validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be between 0 and 1, got {validation_fraction!r}.")
-        count = max(1, round(validation_fraction * len(rest)))
-        validation = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
-    overlap = sorted(set(validation) & set(test))
-    if overlap:
-        raise ValueError(f"{overlap[0]}: named for validation and for testing; expected one of them.")
-    training = [file for file in files if file not in set(validation) | set(test)]
-    if training_subjects:
-        training = [file for subject in training_subjects for file in training if Path(file).name.startswith(subject)]
-    for name, part in (("training", training), ("validation", validation)):
-        if not part:
-            raise ValueError(f"no volume is left for {name} of {len(files)}; expected at least one for each.")
-    return {
-        "training": [{"image": file} for file in training],
-        "validation": [{"image": file} for file in validation],
-        "test": [{"image": file} for file in (test or validation)],
-    }
 
 
 def training_volumes(

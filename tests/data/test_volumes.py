@@ -13,6 +13,7 @@ from monai_sliceinterp.data import (
     BODY_PARTS,
     find_volumes,
     split_volumes,
+    subjects_of,
     training_volumes,
     volumes_per_batch,
     with_body_parts,
@@ -162,6 +163,34 @@ class TestSplit:
         split = split_volumes(["s1/x.nii", "t/s1.nii", "v.nii"], ["v"], training_subjects=["s1"])
         assert names(split, "training") == ["t/s1.nii"]
 
+    def test_numbers_are_not_cut(self):
+        split = split_volumes(["p_1.nii", "p_1_b.nii", "p_10.nii", "p_11.nii"], ["p_1"], ["p_11"])
+        assert [names(split, part) for part in split] == [["p_10.nii"], ["p_1.nii", "p_1_b.nii"], ["p_11.nii"]]
+
+    @pytest.mark.parametrize(
+        ("files", "subjects"),
+        [
+            (["d/sub-01/anat/sub-01_T1w.nii.gz", "d/sub-01/anat/sub-01_T2w.nii.gz", "d/sub-02/a.nii"], [[0, 1], [2]]),
+            (["sub-a1_x.nii", "sub-a10_x.nii", "sub-a1_y.nii"], [[0, 2], [1]]),
+            (["p1_T1.nii", "p1_T2.nii", "p10_T1.nii"], [[0, 1], [2]]),
+            (["study7_01_a.nii", "study7_01_b.nii", "study7_02_a.nii"], [[0, 1], [2]]),
+            (["a/T1.nii", "a/T2.nii", "b/T1.nii"], [[0, 1], [2]]),
+            (["a/flair.nii", "a/pd.nii", "b/flair.nii"], [[0, 1], [2]]),
+            (["anna.nii", "berta.nii"], [[0], [1]]),
+            (["scan1.nii"], [[0]]),
+        ],
+    )
+    def test_subjects_of_names(self, files, subjects):
+        assert list(subjects_of(files).values()) == [[files[k] for k in group] for group in subjects]
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_subject_is_never_divided(self, seed):
+        files = [f"p_{subject}_{scan}.nii" for subject in range(10) for scan in "ab"]
+        split = split_volumes(files, seed=seed)
+        assert len(split["validation"]) == 4
+        subjects = [{name[:4] for name in names(split, part)} for part in ("training", "validation")]
+        assert not subjects[0] & subjects[1]
+
     def test_without_test_subjects(self):
         split = split_volumes(FILES, validation_subjects=["s3"])
         assert split["test"] == split["validation"] and len(split["training"]) == 4
@@ -183,7 +212,7 @@ class TestSplit:
     def test_fraction_beside_test_subjects(self):
         split = split_volumes(FILES, test_subjects=["s1", "s2"], validation_fraction=0.34)
         assert names(split, "test") == FILES[:3]
-        assert len(split["validation"]) == 1 and len(split["training"]) == 2
+        assert names(split, "validation") in (FILES[3:5], FILES[5:])  # all volumes of a subject
         assert set(names(split, "validation") + names(split, "training")) == set(FILES[3:])
 
     def test_errors(self):
