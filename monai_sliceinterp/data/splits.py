@@ -99,9 +99,9 @@ def _is_of(file: str, subjects: Sequence[str]) -> bool:
 def subjects_of(files: Sequence[str]) -> dict[str, list[str]]:
     """Group volumes by subject, as their names tell.
 
-    The subject is BIDS's ``sub-<label>`` in the path; else the file's folder, where several folders have files of the same
-    name; else the beginning of the file name up to a number, the first one that not all files share; else, where names
-    have no numbers, the file's folder, if there are several, or the name itself. Where this is wrong, name the
+    The subject is BIDS's ``sub-<label>`` in the path; else the file's folder, where several folders have files of one
+    name; else the beginning of the file name up to a number, the first one that not all files share; else, where
+    names have no numbers, the file's folder, if there are several, or the name itself. Where this is wrong, name the
     subjects, see :func:`split_volumes`.
 
     Returns:
