@@ -71,6 +71,27 @@ def test_asi_paper(names, epochs, pairs, patch, weight, percentiles, tmp_path):
     assert (batch["alpha"] == 0.5).all()  # the slice in the middle of three
 
 
+def test_epochs_of_asis_paper(tmp_path):
+    """Section IV: every slice between two others is provided once per epoch, of every frame."""
+    for seed, shape in enumerate([(130, 128, 4, 3), (130, 128, 12), (130, 128, 9)]):
+        save_scan(tmp_path / "scans" / f"{seed}.nii.gz", shape, seed=seed)
+    own = {"loss__synthesis": "mse", "dataset_dir": str(tmp_path / "scans"), "validation_subjects": ["2"]}
+    parser = parser_of("asi", "train", "paper", **own)
+    assert parser.get_parsed_content("triples") == [2 * 3, 10]
+    batches = list(parser.get_parsed_content("train#dataloader"))
+    assert sum(len(batch["image"]) for batch in batches) == 2 * 3 + 10
+    assert parser.get_parsed_content("train#trainer").state.epoch_length == len(batches)
+
+
+def test_iterations_of_hrinets_paper(thin_volumes, tmp_path):
+    """Section 4.2: 50,000 in each stage, whatever the number of volumes."""
+    own = {"dataset_dir": str(thin_volumes), "output_dir": str(tmp_path), "patch_size": 24}
+    parser = parser_of("hrinet", "train", "paper", **own)
+    for stage in ("train", "refine"):
+        state = parser.get_parsed_content(f"{stage}#trainer").state
+        assert state.epoch_length * state.max_epochs == 50_000
+
+
 def test_saint_paper():
     settings, network = merged("saint"), part_of("saint", "network_def", "paper")
     assert settings["factors"] == [4, 6] and settings["max_spacing"] == 5
