@@ -151,7 +151,7 @@ def attended_by_hand(x, state, name, narrow):
         projected = weight @ voxels[b] + bias[:, None]
         query, key, value = projected[:narrow], projected[narrow : 2 * narrow], projected[2 * narrow :]
         for n in range(voxels.shape[2]):
-            likeness = torch.exp((query[:, n, None] * key).sum(0) / math.sqrt(narrow))
+            likeness = torch.exp((query[:, n, None] * key).sum(0))
             result[b, :, n] = (value * likeness / likeness.sum()).sum(1)
     return x + state[f"{name}.weight"] * result.reshape(x.shape)
 

@@ -129,5 +129,5 @@ class SelfAttentionBlock(nn.Module):
         sizes = (self.narrow, self.narrow, x.shape[1])
         tokens = self.projection(x).flatten(2).transpose(1, 2)
         query, key, value = tokens.split(sizes, dim=-1)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # not divided by a root, as there
         return x + self.weight * attended.transpose(1, 2).reshape(x.shape)
