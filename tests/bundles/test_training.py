@@ -210,7 +210,8 @@ def test_same_seed_gives_identical_weights(training):
 RESUMED = [(name, stage.folder) for name, case in CASES.items() for stage in case.stages]
 
 
-@pytest.mark.parametrize(("training", "folder"), RESUMED, indirect=["training"])
+# without their scope, parameters beside a fixture's would have it set up for every test
+@pytest.mark.parametrize(("training", "folder"), RESUMED, indirect=["training"], scope="session")
 def test_resumed_training_ends_with_the_same_weights(training, folder):
     """Bit for bit: the networks, the optimizers' states, and the scores."""
     stages = [stage.folder for stage in training.case.stages]
@@ -339,7 +340,7 @@ def overlays(request, thin_volumes, tmp_path_factory):
 EVERY_OVERLAY = [(bundle, name) for bundle, case in CASES.items() for name in case.trained_overlays]
 
 
-@pytest.mark.parametrize(("overlays", "name"), EVERY_OVERLAY, indirect=["overlays"])
+@pytest.mark.parametrize(("overlays", "name"), EVERY_OVERLAY, indirect=["overlays"], scope="module")
 def test_overlays_train_and_interpolate(overlays, name):
     """The same overlay on ``inference.json`` runs what was trained."""
     overlays.results[name].check_success()
@@ -454,7 +455,7 @@ def wrong(training, thin_volumes, tmp_path_factory):
     return Training(bundle, case, root, run_forked(commands))
 
 
-@pytest.mark.parametrize(("training", "text"), EVERY_WRONG, indirect=["training"])
+@pytest.mark.parametrize(("training", "text"), EVERY_WRONG, indirect=["training"], scope="session")
 def test_wrong_commands(training, text, wrong):
     message = {**WRONG, **training.case.wrong}[text].format(root=wrong.root, done=training.done)
     wrong.results[text].check_error(*message.split(" ... "))
