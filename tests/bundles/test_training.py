@@ -358,7 +358,7 @@ def test_overlays_train_and_interpolate(overlays, name):
     if overlays.case.body:
         check_scores(overlays.root / name, result, overlays.columns(name), overlays.case.protocols)
     else:
-        assert result.stdout.count("which also chose the checkpoint") == 1
+        assert result.stdout.count("volumes of the ") == 1
 
 
 @pytest.mark.parametrize("overlays", ["asi"], indirect=True)
