@@ -246,8 +246,11 @@ CASES = {
             "fine": (("small",), options("--input {root}/fine.nii.gz")),
         },
         narrow=options("--channels [4,8,16,32]"),
-        trained_overlays={"paper": {}, "no_hf": {}, "no_condition": {}, "srcnn": {}, "pix2pix": {"patch_size": 32}},
-        inferred=dict.fromkeys(["paper", "no_hf", "no_condition"], options("--channels [4,8,16,32]")),
+        trained_overlays={"paper": options("--training_pixdim [0,0,0]"), "pix2pix": {"patch_size": 32}}
+        | dict.fromkeys(["no_hf", "no_condition", "srcnn"], {}),
+        inferred=dict.fromkeys(
+            ["paper", "no_hf", "no_condition", "srcnn", "pix2pix"], options("--channels [4,8,16,32]")
+        ),
         methods={name: name for name in ("no_hf", "no_condition", "srcnn", "pix2pix")},
         wrong={
             "--max_epochs 2 --val_interval 3": "val_interval 3 ... max_epochs 2 ... expected 1 to 2",
