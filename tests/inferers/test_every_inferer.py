@@ -21,6 +21,7 @@ from torch import nn
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.inferers import (
     LatentSliceInferer,
+    MotionSliceInferer,
     MultiViewSliceInferer,
     SplineSliceInferer,
     VolumetricSliceInferer,
@@ -39,6 +40,7 @@ CASES = {
     "linear": (SplineSliceInferer, {"mode": "linear"}, lambda: None),
     "cubic": (SplineSliceInferer, {}, lambda: None),
     "lanczos": (SplineSliceInferer, {"mode": "lanczos"}, lambda: None),
+    "motion": (MotionSliceInferer, {}, lambda: None),
     "latent": (LatentSliceInferer, {"value_range": (0.2, 0.8)}, lambda: ASIAutoencoder(1, (2,), 3)),
     "multi_view": (MultiViewSliceInferer, {}, make_saint),
     "volumetric": (VolumetricSliceInferer, {"roi_size": (64, 64, 64), "value_range": (0.2, 0.8)}, make_generator),
