@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from monai_sliceinterp.checks import positive, positive_integer
 
-__all__ = ["box_smoothed", "motion_compensated", "symmetric_flow", "warp_confidence", "warp_images"]
+__all__ = ["gap_motion", "motion_compensated", "symmetric_flow", "warp_confidence", "warp_images"]
 
 _SMALLEST = 16  # pixels: no level is smaller
 
@@ -67,7 +67,8 @@ def symmetric_flow(
 
     The TV-L1 method (Zach, Pock and Bischof 2007), coarse to fine: the absolute difference of both slices, each
     displaced half of the way, plus the total variation of the displacement is minimized. Exchanging the slices changes
-    the sign of the flow and nothing else.
+    the sign of the flow and nothing else. The finest level has half the resolution: a finer one takes four times as
+    long and gains nothing.
 
     Args:
         earlier: ``(B, 1, H, W)`` floating point, with contrasts of about 1, slightly smoothed.
@@ -94,15 +95,12 @@ def symmetric_flow(
     positive("tightness", tightness)
     positive_integer("num_warps", num_warps)
     positive_integer("num_iterations", num_iterations)
-    pyramid = [(earlier, later)]
+    pyramid = [(_halved(earlier), _halved(later))]
     while min(pyramid[-1][0].shape[-2:]) >= 2 * _SMALLEST:
         pyramid.append((_halved(pyramid[-1][0]), _halved(pyramid[-1][1])))
     flow = earlier.new_zeros(len(earlier), 2, *pyramid[-1][0].shape[-2:])
     for pair in reversed(pyramid):
-        size = pair[0].shape[-2:]
-        if flow.shape[-2:] != size:
-            scale = flow.new_tensor([size[axis] / flow.shape[axis + 2] for axis in (0, 1)])
-            flow = F.interpolate(flow, size=size, mode="bilinear") * scale[:, None, None]
+        flow = _resized(flow, pair[0].shape[-2:])
         dual = flow.new_zeros(2, *flow.shape)  # of the differences along rows and along columns
         for _ in range(num_warps):
             slope, rest = _linearized(*pair, flow)
@@ -111,7 +109,15 @@ def symmetric_flow(
                 difference = (slope * flow).sum(dim=1, keepdim=True).add_(rest)
                 step = difference.mul_(inverse).clamp_(-attachment * tightness, attachment * tightness)
                 flow = _denoised(flow - slope * step, dual, tightness)
-    return flow
+    return _resized(flow, earlier.shape[-2:])
+
+
+def _resized(flow: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Resize a flow, its pixels with it."""
+    if flow.shape[-2:] == size:
+        return flow
+    scale = flow.new_tensor([size[axis] / flow.shape[axis + 2] for axis in (0, 1)])
+    return F.interpolate(flow, size=tuple(size), mode="bilinear") * scale[:, None, None]
 
 
 def _linearized(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,36 +148,59 @@ def _denoised(target: Tensor, dual: Tensor, tightness: float) -> Tensor:
 def _halved(images: Tensor) -> Tensor:
     """Halve height and width, rounded up."""
     size = [-(-length // 2) for length in images.shape[-2:]]
-    return F.interpolate(box_smoothed(images, 3), size=size, mode="bilinear")
+    return F.interpolate(_box_smoothed(images, 3), size=size, mode="bilinear")
 
 
-def box_smoothed(images: Tensor, width: int) -> Tensor:
+def _box_smoothed(images: Tensor, width: int) -> Tensor:
     """Average images ``(B, C, H, W)`` over squares of an odd width in pixels, with replicated borders."""
     reach = width // 2
     return F.avg_pool2d(F.pad(images, (reach,) * 4, mode="replicate"), width, stride=1)
 
 
-def warp_confidence(earlier: Tensor, later: Tensor, flow: Tensor, tolerance: float = 0.3) -> Tensor:
+def warp_confidence(earlier: Tensor, later: Tensor, flow: Tensor, tolerance: float = 0.05) -> Tensor:
     """Compute how far a flow is to be trusted: by how much it brings the slices closer to each other.
 
     Args:
         earlier: ``(B, 1, H, W)``, as the flow was computed from.
         later: likewise.
         flow: see :func:`symmetric_flow`.
-        tolerance: change of the slices' mean difference, in a square of seven pixels, that means full certainty.
+        tolerance: decrease of the mean difference of the slices, in a square of seven pixels, that means certainty.
 
     Returns:
-        ``(B, 1, H, W)`` in [0, 1]: 1 where the displaced slices agree better by the tolerance, 1/2 where displacing
-        them changes nothing, 0 where they agree worse by the tolerance.
+        ``(B, 1, H, W)`` in [0, 1]: 0 where the displaced slices differ as much as the slices themselves or more, 1 where
+        they differ less by the tolerance.
 
     Example:
         >>> image = torch.rand(1, 1, 8, 8)
         >>> warp_confidence(image, image, torch.zeros(1, 2, 8, 8)).unique().tolist()
-        [0.5]
+        [0.0]
     """
     displaced = (warp_images(earlier, -flow / 2) - warp_images(later, flow / 2)).abs()
-    gain = box_smoothed((earlier - later).abs() - displaced, 7)
-    return (0.5 + gain / (2 * tolerance)).clamp_(0.0, 1.0)
+    return (_box_smoothed((earlier - later).abs() - displaced, 7) / tolerance).clamp_(0.0, 1.0)
+
+
+def gap_motion(
+    earlier: Tensor, later: Tensor, attachment: float = 5.0, tolerance: float = 0.05
+) -> tuple[Tensor, Tensor]:
+    """Compute the flow between slices, from slightly smoothed ones, and how far it is to be trusted.
+
+    Args:
+        earlier: ``(B, 1, H, W)``, with contrasts of about 1.
+        later: likewise.
+        attachment: see :func:`symmetric_flow`.
+        tolerance: see :func:`warp_confidence`.
+
+    Returns:
+        The flow ``(B, 2, H, W)`` in pixels and its confidence ``(B, 1, H, W)``, see :func:`motion_compensated`.
+
+    Example:
+        >>> [tuple(part.shape) for part in gap_motion(torch.rand(3, 1, 16, 16), torch.rand(3, 1, 16, 16))]
+        [(3, 2, 16, 16), (3, 1, 16, 16)]
+    """
+    # a standard deviation of about a pixel
+    earlier, later = (_box_smoothed(_box_smoothed(images, 3), 3) for images in (earlier, later))
+    flow = symmetric_flow(earlier, later, attachment)
+    return flow, warp_confidence(earlier, later, flow, tolerance)
 
 
 def motion_compensated(earlier: Tensor, later: Tensor, flow: Tensor, confidence: Tensor, alpha: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from monai_sliceinterp.checks import positive
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size, images_per_batch
-from monai_sliceinterp.optical_flow import box_smoothed, motion_compensated, symmetric_flow, warp_confidence
+from monai_sliceinterp.optical_flow import gap_motion, motion_compensated
 
 __all__ = ["MotionSliceInferer"]
 
@@ -44,7 +44,7 @@ class MotionSliceInferer(SliceInterpolationInferer):
         spacing: output slice spacing in mm. With neither the output is isotropic.
         attachment: weight of the difference of the slices against the smoothness of the flow, for intensities scaled
             by the 1st to 99th percentile of the volume.
-        tolerance: gain in the agreement of the slices that means full certainty, in units of that range.
+        tolerance: decrease of the difference of the slices that means certainty, in units of that range.
         batch_size: gaps that are computed at once; 0 chooses by the slices' size.
         keep_observed: copy the observed slices. The method reproduces them to rounding anyway.
         progress: show a progress bar.
@@ -65,7 +65,7 @@ class MotionSliceInferer(SliceInterpolationInferer):
         factor: int | None = None,
         spacing: float | None = None,
         attachment: float = 5.0,
-        tolerance: float = 0.3,
+        tolerance: float = 0.05,
         batch_size: int = 0,
         keep_observed: bool = True,
         progress: bool = False,
@@ -86,9 +86,7 @@ class MotionSliceInferer(SliceInterpolationInferer):
             block = slices[begin : begin + count + 1, None].contiguous()
             scaled = block.to(torch.promote_types(block.dtype, torch.float32)) / contrast
             block = block.to(scaled)
-            scaled = box_smoothed(box_smoothed(scaled, 3), 3)  # a standard deviation of about a pixel
-            flow = symmetric_flow(scaled[:-1], scaled[1:], self.attachment)
-            confidence = warp_confidence(scaled[:-1], scaled[1:], flow, self.tolerance)
+            flow, confidence = gap_motion(scaled[:-1], scaled[1:], self.attachment, self.tolerance)
             within = torch.nonzero((lower >= begin) & (lower < begin + len(flow)))[:, 0]
             for batch in within.split(count):
                 gap = (lower[batch] - begin).to(slices.device)
