@@ -167,8 +167,8 @@ def warp_confidence(earlier: Tensor, later: Tensor, flow: Tensor, tolerance: flo
         tolerance: decrease of the mean difference of the slices, in a square of seven pixels, that means certainty.
 
     Returns:
-        ``(B, 1, H, W)`` in [0, 1]: 0 where the displaced slices differ as much as the slices themselves or more, 1 where
-        they differ less by the tolerance.
+        ``(B, 1, H, W)`` in [0, 1]: 0 where the displaced slices differ as much as the slices themselves or more, 1
+        where they differ less by the tolerance.
 
     Example:
         >>> image = torch.rand(1, 1, 8, 8)

@@ -30,8 +30,9 @@ class MixedDistance(nn.Module):
 
     Args:
         weights: weight of each distance by name, or one name. "mse": mean squared error; "l1": mean absolute error;
-            "rmse": root mean squared error of each sample, which weighs samples of small and of large errors alike; "ssim": one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features
-            (needs the packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
+            "rmse": root mean squared error of each sample, so that samples with small errors count like others; "ssim":
+            one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features (needs the
+            packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
         spatial_dims: 2 for slices ``(B, C, H, W)``, 3 for volumes.
         data_range: largest possible intensity difference, for "ssim" and "lpips".
 

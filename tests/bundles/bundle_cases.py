@@ -27,7 +27,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from monai_sliceinterp.inferers import MultiViewSliceInferer, VolumetricSliceInferer
+from monai_sliceinterp.inferers import MixtureSliceInferer, MultiViewSliceInferer, VolumetricSliceInferer
 from tests.bundles.bundle_commands import parser_of
 
 Options = Mapping[str, object]
@@ -93,7 +93,7 @@ class Case:
         wrong: options that a training refuses, and parts of its message, with " ... " between them; {root} and {done}
             are folders.
         wrong_inference: likewise of inference.
-        rates: of the paper, learning rate and moments by optimizer.
+        rates: of the paper, learning rate and moments by optimizer; empty where there is no paper.
     """
 
     reference: Callable[..., Tensor]
@@ -148,6 +148,15 @@ def by_windows(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
     return VolumetricSliceInferer(**grid, value_range=(0.0, 1.0))(scan, network)
 
 
+def by_mixture(network: nn.Module, scan: MetaTensor, **grid: Any) -> Tensor:
+    return MixtureSliceInferer(**grid, keep_observed=False)(scan, network)
+
+
+def prepare_mixture(network: Any) -> None:
+    """Weights of what is mixed differ, and a residual is added."""
+    nn.init.normal_(network.last.weight, std=0.02)
+
+
 def prepare_hrinet(network: Any) -> None:
     """Slices of some 600 HU, well inside the window."""
     last = [layer for layer in network.decoder if isinstance(layer, nn.Conv2d)][-1]
@@ -185,6 +194,7 @@ WRONG = {
     "--amp maybe": "amp must be true or false, got 'maybe'",
     "--max_epoch 3": "unknown option --max_epoch; did you mean --max_epochs",
 }
+MIXTURE_TINY = options("--network_def#channels 8 --network_def#num_blocks 1")
 SAINT_TINY = {f"network_def#{part}#{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
 HRINET_OVERLAYS = ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
 HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
@@ -271,6 +281,39 @@ CASES: dict[str, Case] = {
             "--window [100,100]": "window ... 100",
         },
         rates={"optimizer": (0.0001, (0.5, 0.999)), "rfn_optimizer": (0.0001, (0.5, 0.999))},
+    ),
+    "mixture": Case(
+        reference=by_mixture,
+        window=None,
+        body=False,
+        prepare=prepare_mixture,
+        stages=[
+            Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}),
+        ],
+        short=options(
+            "--max_epochs 1 --val_interval 1 --batch_size 2 --patch_size 16 --num_slices 3 --max_spacing 8 "
+            "--factors [2,4]"
+        ),
+        two_epochs=options("--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1"),
+        protocols=["subsample x4"],
+        evaluated=["subsample x2", "subsample x4", "subsample x6"],
+        own_commands={
+            "constant": ((), options("--input {root}/constant.nii --factor 3")),
+            "thickness": ((), options("--input {root}/scans/axial.nii.gz --factor 2 --slice_thickness 4")),
+        },
+        narrow_network=MIXTURE_TINY,
+        narrow=MIXTURE_TINY,
+        trained_overlays={"ct_mr": options("--dataset_dir {root}/mr --training_subjects []")},
+        inferred={"ct_mr": MIXTURE_TINY},
+        wrong={
+            "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
+            "--patch_size 41": "torso_ ... 40x40x25 voxels is too small ... 41x41 pixels",
+            "--thickness_prob 2": "thickness_prob ... 2",
+        },
+        wrong_inference={
+            "--batch_size -1": "batch_size ... got -1",
+            "--slice_thickness -1": "slice_thickness ... got -1",
+        },
     ),
     "vts": Case(
         reference=by_windows,

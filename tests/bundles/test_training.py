@@ -451,6 +451,7 @@ def test_no_adversarial_loss_leaves_the_discriminator_alone(overlays: Training) 
     assert moments(alone["optimizer"])
 
 
+@pytest.mark.parametrize("overlays", [name for name, case in CASES.items() if case.rates], indirect=True)
 def test_rates_of_the_paper(overlays: Training) -> None:
     """Adam with its moments, at a constant rate."""
     found = {}

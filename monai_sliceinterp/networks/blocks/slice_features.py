@@ -72,8 +72,8 @@ class SliceBlock(nn.Module):
 class PositionFilters(nn.Module):
     """Network that generates, for a position in a gap, the weights of the features of the four slices around it.
 
-    SAINT's idea, filters that depend on position and spacings, at the end of the network instead of all over it: one set
-    of features serves every position, every factor and every voxel size.
+    SAINT's idea, filters that depend on position and spacings, at the end of the network: one set of features serves
+    every position, every factor and every voxel size.
 
     Args:
         channels: channels of the features.
