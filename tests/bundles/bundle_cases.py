@@ -55,6 +55,7 @@ class Stage:
         networks: networks in its checkpoints, and the names of their optimizers.
         best_model: name of the best score in its checkpoints.
         losses: what TensorBoard shows of its iterations, and how many of them there are in an epoch.
+        kept: name in its checkpoints of the weights that it chooses among.
     """
 
     folder: str
@@ -62,6 +63,7 @@ class Stage:
     networks: Mapping[str, str]
     best_model: str
     losses: Mapping[str, int]
+    kept: str = "network"
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ CASES: dict[str, Case] = {
         body=False,
         prepare=prepare_mixture,
         stages=[
-            Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}),
+            Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}, "averaged"),
         ],
         short=options(
             "--max_epochs 1 --val_interval 1 --batch_size 2 --patch_size 16 --num_slices 3 --max_spacing 8 "

@@ -133,7 +133,7 @@ class TestBlocks:
     @pytest.mark.parametrize("count", [1, 2, 5])
     def test_stream_equals_the_whole_stack(self, count):
         block, features = trained(SliceBlock, 4), rand(1, 4, count, 6, 7)
-        streamed = torch.cat(list(block.stream(features.split(1, dim=2))), dim=2)
+        streamed = torch.stack(list(block.stream(features.unbind(dim=2))), dim=2)
         torch.testing.assert_close(streamed, block(features), **EXACT)
 
     @torch.no_grad()

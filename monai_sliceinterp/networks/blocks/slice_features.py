@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PositionFilters", "SliceBlock"]
+__all__ = ["PositionFilters", "SliceBlock", "convolve_plane"]
 
 
 class SliceBlock(nn.Module):
@@ -53,20 +53,31 @@ class SliceBlock(nn.Module):
         return features + self.last(F.relu(self.across(padded)))
 
     def stream(self, features: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Compute the same slice by slice: from features ``(B, C, 1, h, w)`` of one slice after another.
+        """Compute the same slice by slice: from features ``(B, C, h, w)`` of one slice after another.
 
         Only three slices are in memory, whatever the length of the stack.
         """
+        weight = self.across.weight.transpose(1, 2).flatten(1, 2)  # of three slices' channels
         window: list[Tensor] = []
         center: Tensor | None = None
+
+        def output(image: Tensor, around: list[Tensor]) -> Tensor:
+            hidden = F.conv2d(torch.cat(around, dim=1), weight, self.across.bias)
+            return image + convolve_plane(self.last, F.relu(hidden))
+
         for following in features:
-            within = F.relu(self.first(following))
+            within = F.relu(convolve_plane(self.first, following))
             window = [*window[-2:], within] if window else [within, within]
             if center is not None:
-                yield center + self.last(F.relu(self.across(torch.cat(window, dim=2))))
+                yield output(center, window)
             center = following
         if center is not None:
-            yield center + self.last(F.relu(self.across(torch.cat([*window[-2:], window[-1]], dim=2))))
+            yield output(center, [*window[-2:], window[-1]])
+
+
+def convolve_plane(layer: nn.Conv3d, image: Tensor) -> Tensor:
+    """Apply an in-plane convolution to single slices ``(B, C, h, w)``, which is faster in two dimensions."""
+    return F.conv2d(image, layer.weight[:, :, 0], layer.bias, padding=1)
 
 
 class PositionFilters(nn.Module):

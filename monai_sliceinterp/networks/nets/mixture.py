@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_sliceinterp import checks
-from monai_sliceinterp.networks.blocks.slice_features import PositionFilters, SliceBlock
+from monai_sliceinterp.networks.blocks.slice_features import PositionFilters, SliceBlock, convolve_plane
 from monai_sliceinterp.optical_flow import gap_motion, motion_compensated
 from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 
@@ -146,11 +146,13 @@ class MixtureNetwork(nn.Module):
 
     def stream(self, slices: Iterator[Tensor]) -> Iterator[Tensor]:
         """Compute features ``(C, h, w)`` of one slice ``(H, W)`` after another, with those of few slices in memory."""
-        features: Iterator[Tensor] = (self.stem(_unshuffled(slice_[None, None, None])) for slice_ in slices)
+        features: Iterator[Tensor] = (
+            convolve_plane(self.stem, _unshuffled(slice_[None, None, None])[:, :, 0]) for slice_ in slices
+        )
         for block in self.blocks:
             features = block.stream(features)  # type: ignore[operator]
         for result in features:
-            yield result[0, :, 0]
+            yield result[0]
 
     def interpolations(
         self, earlier: Tensor, later: Tensor, cubic: Tensor, flow: Tensor, confidence: Tensor, alpha: Tensor
