@@ -47,7 +47,7 @@ def warp_images(images: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
         >>> warp_images(image, flow)[0, 0, 0].tolist()
         [1.5, 3.0, 4.0]
     """
-    height, width = images.shape[-2:]
+    height, width = (int(length) for length in images.shape[-2:])
     rows = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None] + flow[:, 0]
     columns = torch.arange(width, dtype=flow.dtype, device=flow.device) + flow[:, 1]
     # the centers of the first and the last pixel lie at -1 and 1
@@ -114,10 +114,11 @@ def symmetric_flow(
 
 def _resized(flow: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize a flow, its pixels with it."""
-    if flow.shape[-2:] == size:
+    before, after = [int(length) for length in flow.shape[-2:]], [int(length) for length in size]
+    if before == after:
         return flow
-    scale = flow.new_tensor([size[axis] / flow.shape[axis + 2] for axis in (0, 1)])
-    return F.interpolate(flow, size=tuple(size), mode="bilinear") * scale[:, None, None]
+    scale = flow.new_tensor([new / old for new, old in zip(after, before, strict=True)])
+    return F.interpolate(flow, size=after, mode="bilinear") * scale[:, None, None]
 
 
 def _linearized(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +138,7 @@ def _denoised(target: Tensor, dual: Tensor, tightness: float) -> Tensor:
         slope = torch.zeros_like(dual)
         torch.sub(flow[:, :, 1:], flow[:, :, :-1], out=slope[0, :, :, :-1])
         torch.sub(flow[..., 1:], flow[..., :-1], out=slope[1, ..., :-1])
-        norm = torch.hypot(slope[0], slope[1]).mul_(_STEP / tightness).add_(1.0)
+        norm = slope.square().sum(dim=0).sqrt_().mul_(_STEP / tightness).add_(1.0)
         dual.add_(slope, alpha=-_STEP).div_(norm)
         flow = target - dual[0] - dual[1]
         flow[:, :, 1:] += dual[0, :, :, :-1]
@@ -147,7 +148,7 @@ def _denoised(target: Tensor, dual: Tensor, tightness: float) -> Tensor:
 
 def _halved(images: Tensor) -> Tensor:
     """Halve height and width, rounded up."""
-    size = [-(-length // 2) for length in images.shape[-2:]]
+    size = [(int(length) + 1) // 2 for length in images.shape[-2:]]
     return F.interpolate(_box_smoothed(images, 3), size=size, mode="bilinear")
 
 

@@ -86,6 +86,7 @@ class Case:
         spacing_options: more options of a run of inference.
         own_commands: overlays and options of more runs of inference.
         body: whether scores inside the body are told.
+        onnx: whether its network can be exported to ONNX.
         narrow_network: options of a quick network, where no overlay has one.
         narrow: options of a narrow network for a training with an overlay.
         trained_overlays: overlays that a training is run with, and their further options.
@@ -113,6 +114,7 @@ class Case:
     spacing_options: Options = field(default_factory=dict)
     own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = field(default_factory=dict)
     body: bool = True
+    onnx: bool = True
     narrow_network: Options = field(default_factory=dict)
     narrow: Options = field(default_factory=dict)
     trained_overlays: Mapping[str, Options] = field(default_factory=dict)
@@ -288,6 +290,7 @@ CASES: dict[str, Case] = {
         reference=by_mixture,
         window=None,
         body=False,
+        onnx=False,
         prepare=prepare_mixture,
         stages=[
             Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}, "averaged"),

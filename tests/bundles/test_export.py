@@ -74,6 +74,7 @@ EXPORTS = {
     "hrinet": Export("hrinet", "", (1, 2, 48, 56)),
     "saint": Export("saint", "small", (1, 1, 12, 16, 4)),
     "vts": Export("vts", "small", (1, 1, 16, 32, 48)),
+    "mixture": Export("mixture", "", (1, 1, 18, 16, 4)),
 }
 SIZES = [
     ("asi", (1, 2, 32, 40)),
@@ -87,6 +88,7 @@ SIZES = [
     ("saint", (1, 1, 19, 9, 7)),
     ("vts", (2, 1, 32, 16, 48)),
     ("vts", (1, 1, 17, 19, 21)),
+    ("mixture", (1, 1, 18, 16, 4)),
 ]
 LATENT = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": {0: "b", 2: "h", 3: "w"}}}
 VOLUME = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": {2: "h", 3: "w", 4: "n"}}}

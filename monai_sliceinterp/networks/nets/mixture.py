@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.slice_features import PositionFilters, SliceBlock, convolve_plane
 from monai_sliceinterp.optical_flow import gap_motion, motion_compensated
-from monai_sliceinterp.resampling import apply_weights, interpolation_weights
+from monai_sliceinterp.resampling import interpolation_weights
 
 __all__ = ["MIXED", "MixtureNetwork"]
 
@@ -108,22 +108,24 @@ class MixtureNetwork(nn.Module):
             raise ValueError(f"expected volumes (B, 1, H, W, N), got shape {tuple(image.shape)}.")
         if image.shape[-1] < 2:
             raise ValueError(f"interpolation needs at least 2 slices, got {image.shape[-1]}.")
-        checks.positive_integer("factor", factor)
-        batch, _, _, _, count = image.shape
+        # exporters make tensors of defaults
+        factor = checks.positive_integer("factor", int(factor) if isinstance(factor, Tensor) else factor)
+        batch, count = int(image.shape[0]), int(image.shape[-1])  # constants of an export
         gaps, inner = count - 1, factor - 1
-        observed = image.movedim(-1, 1)  # (B, N, 1, H, W)
+        observed = image.permute(0, 4, 1, 2, 3)  # (B, N, 1, H, W)
         if not inner:
             return image.clone()
         alpha = torch.arange(1, factor, dtype=image.dtype, device=image.device) / factor
         positions = [gap + step / factor for gap in range(gaps) for step in range(1, factor)]
-        cubic = apply_weights(image, interpolation_weights(count, positions, "cubic")).movedim(-1, 1).flatten(0, 1)
+        spline = torch.as_tensor(interpolation_weights(count, positions, "cubic")).to(image)
+        cubic = (image @ spline).permute(0, 4, 1, 2, 3).flatten(0, 1)
         pair = observed[:, :-1].flatten(0, 1), observed[:, 1:].flatten(0, 1)
         with torch.no_grad():
             motion = gap_motion(pair[0], pair[1])
         earlier, later, flow, confidence = (part.repeat_interleave(inner, dim=0) for part in (*pair, *motion))
         fractions = alpha.repeat(batch * gaps)
         mixed = self.interpolations(earlier, later, cubic, flow, confidence, fractions)
-        features = self.encode(observed.movedim(2, 1))
+        features = self.encode(observed.transpose(1, 2))
         near = torch.arange(gaps, device=image.device)[:, None] + torch.arange(-1, 3, device=image.device)
         around = features[:, :, near.clamp(0, count - 1)]  # (B, C, gaps, 4, h, w)
         across, rows, columns, thickness = (
@@ -134,7 +136,7 @@ class MixtureNetwork(nn.Module):
         joined = torch.einsum("bcgshw,bgkrcs->bgkrchw", around, weights.to(around)).flatten(0, 2).flatten(1, 2)
         result = self.decode(joined, mixed, fractions).unflatten(0, (batch, gaps, inner))
         whole = torch.cat([observed[:, :-1, None], result], dim=2).flatten(1, 2)
-        return torch.cat([whole, observed[:, -1:]], dim=1).movedim(1, -1)
+        return torch.cat([whole, observed[:, -1:]], dim=1).permute(0, 2, 3, 4, 1)
 
     def encode(self, slices: Tensor) -> Tensor:
         """Compute the features ``(B, C, N, h, w)`` of slices ``(B, 1, N, H, W)``; h and w are half, rounded up."""
@@ -201,7 +203,7 @@ class MixtureNetwork(nn.Module):
 
 def _unshuffled(slices: Tensor) -> Tensor:
     """Move 2 x 2 pixels of ``(B, C, N, H, W)`` into channels ``(B, 4 C, N, h, w)``; odd borders are repeated."""
-    batch, _, count, height, width = slices.shape
+    batch, _, count, height, width = map(int, slices.shape)
     planes = slices.transpose(1, 2).flatten(0, 1)
     if height % 2 or width % 2:
         planes = F.pad(planes, (0, width % 2, 0, height % 2), mode="replicate")
