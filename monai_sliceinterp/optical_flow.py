@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from monai_sliceinterp.checks import positive, positive_integer
 
-__all__ = ["gap_motion", "motion_compensated", "symmetric_flow", "warp_confidence", "warp_images"]
+__all__ = ["box_smoothed", "gap_motion", "motion_compensated", "symmetric_flow", "warp_confidence", "warp_images"]
 
 _SMALLEST = 16  # pixels: no level is smaller
 
@@ -149,11 +149,16 @@ def _denoised(target: Tensor, dual: Tensor, tightness: float) -> Tensor:
 def _halved(images: Tensor) -> Tensor:
     """Halve height and width, rounded up."""
     size = [(int(length) + 1) // 2 for length in images.shape[-2:]]
-    return F.interpolate(_box_smoothed(images, 3), size=size, mode="bilinear")
+    return F.interpolate(box_smoothed(images, 3), size=size, mode="bilinear")
 
 
-def _box_smoothed(images: Tensor, width: int) -> Tensor:
-    """Average images ``(B, C, H, W)`` over squares of an odd width in pixels, with replicated borders."""
+def box_smoothed(images: Tensor, width: int) -> Tensor:
+    """Average images ``(B, C, H, W)`` over squares of an odd width in pixels, with replicated borders.
+
+    Example:
+        >>> box_smoothed(torch.tensor([[0.0, 3.0, 6.0]]).expand(1, 1, 1, 3), 3).flatten().tolist()
+        [1.0, 3.0, 5.0]
+    """
     reach = width // 2
     return F.avg_pool2d(F.pad(images, (reach,) * 4, mode="replicate"), width, stride=1)
 
@@ -177,7 +182,7 @@ def warp_confidence(earlier: Tensor, later: Tensor, flow: Tensor, tolerance: flo
         [0.0]
     """
     displaced = (warp_images(earlier, -flow / 2) - warp_images(later, flow / 2)).abs()
-    return (_box_smoothed((earlier - later).abs() - displaced, 7) / tolerance).clamp_(0.0, 1.0)
+    return (box_smoothed((earlier - later).abs() - displaced, 7) / tolerance).clamp_(0.0, 1.0)
 
 
 def gap_motion(
@@ -199,7 +204,7 @@ def gap_motion(
         [(3, 2, 16, 16), (3, 1, 16, 16)]
     """
     # a standard deviation of about a pixel
-    earlier, later = (_box_smoothed(_box_smoothed(images, 3), 3) for images in (earlier, later))
+    earlier, later = (box_smoothed(box_smoothed(images, 3), 3) for images in (earlier, later))
     flow = symmetric_flow(earlier, later, attachment)
     return flow, warp_confidence(earlier, later, flow, tolerance)
 

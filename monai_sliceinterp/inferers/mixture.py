@@ -93,6 +93,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
                 continue
             pair = slices[gap : gap + 2, None].contiguous()
             flow, confidence = gap_motion(pair[:1], pair[1:])
+            contrast = mixture.contrast(pair[:1], pair[1:])
             for batch in chosen.split(count):
                 cubic = apply_to_slices(slices, weights[:, batch.numpy()])[:, None]
                 shape = (len(batch), -1, -1, -1)
@@ -106,7 +107,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
                     fractions,
                 )
                 joined = mixture.join_features(around, filters[batch.to(filters.device)])
-                yield wanted[batch], mixture.decode(joined, mixed, fractions)[:, 0]
+                yield wanted[batch], mixture.decode(joined, mixed, contrast.expand(shape), fractions)[:, 0]
 
     def _filters(self, network: MixtureNetwork, geometry: SliceGeometry, widths: Tensor, alpha: Tensor) -> Tensor:
         """Generate the weights of the features at all positions."""

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.slice_features import PositionFilters, SliceBlock, convolve_plane
-from monai_sliceinterp.optical_flow import gap_motion, motion_compensated
+from monai_sliceinterp.optical_flow import box_smoothed, gap_motion, motion_compensated
 from monai_sliceinterp.resampling import interpolation_weights
 
 __all__ = ["MIXED", "MixtureNetwork"]
@@ -30,13 +30,19 @@ __all__ = ["MIXED", "MixtureNetwork"]
 MIXED = ("linear", "cubic", "motion")
 """The interpolations that are mixed, in this order."""
 
+_LEAST_CONTRAST = 1e-3  # of the intensity range: below it, differences are noise
+
+_GAIN = 0.1  # relative differences of the interpolations, as the network sees them
+
 
 class MixtureNetwork(nn.Module):
     """Network that mixes linear, cubic B-spline and motion-compensated interpolation, and adds what they miss.
 
-    The synthesized slice at the fraction ``a`` of a gap is ``sum_k w_k c_k + 4 a (1 - a) r``: at every voxel a mixture
-    of the interpolations c_k, with weights w_k >= 0 that sum to one (softmax), and a residual r that vanishes at the
-    observed slices. The untrained network gives the mean of the interpolations.
+    The synthesized slice at the fraction ``a`` of a gap is ``sum_k w_k c_k + 4 a (1 - a) d r``: at every voxel a
+    mixture of the interpolations c_k, with weights w_k >= 0 that sum to one (softmax), and a residual r that vanishes
+    at the observed slices. It is in units of d, the difference of the neighboring slices around the voxel, so that soft
+    tissue in CT and a beating heart in MR need numbers of the same size. The untrained network gives the mean of the
+    interpolations.
 
     Weights and residual come from features of the observed slices, which are computed once for each slice, at half the
     in-plane resolution, by residual blocks over the neighboring slices. Position, slice spacing, slice thickness and
@@ -122,7 +128,8 @@ class MixtureNetwork(nn.Module):
         pair = observed[:, :-1].flatten(0, 1), observed[:, 1:].flatten(0, 1)
         with torch.no_grad():
             motion = gap_motion(pair[0], pair[1])
-        earlier, later, flow, confidence = (part.repeat_interleave(inner, dim=0) for part in (*pair, *motion))
+        parts = (*pair, *motion, self.contrast(*pair))
+        earlier, later, flow, confidence, contrast = (part.repeat_interleave(inner, dim=0) for part in parts)
         fractions = alpha.repeat(batch * gaps)
         mixed = self.interpolations(earlier, later, cubic, flow, confidence, fractions)
         features = self.encode(observed.transpose(1, 2))
@@ -134,7 +141,7 @@ class MixtureNetwork(nn.Module):
         weights = self.filters(fractions, across, (rows * columns).sqrt(), thickness)
         weights = weights.unflatten(0, (batch, gaps, inner))
         joined = torch.einsum("bcgshw,bgkrcs->bgkrchw", around, weights.to(around)).flatten(0, 2).flatten(1, 2)
-        result = self.decode(joined, mixed, fractions).unflatten(0, (batch, gaps, inner))
+        result = self.decode(joined, mixed, contrast, fractions).unflatten(0, (batch, gaps, inner))
         whole = torch.cat([observed[:, :-1, None], result], dim=2).flatten(1, 2)
         return torch.cat([whole, observed[:, -1:]], dim=1).permute(0, 2, 3, 4, 1)
 
@@ -176,12 +183,17 @@ class MixtureNetwork(nn.Module):
         """Sum features of four slices ``(C, 4, h, w)`` by weights ``(P, R, C, 4)``, to ``(P, R C, h, w)``."""
         return torch.einsum("cshw,prcs->prchw", around, weights.to(around)).flatten(1, 2)
 
-    def decode(self, joined: Tensor, mixed: Tensor, alpha: Tensor) -> Tensor:
+    def contrast(self, earlier: Tensor, later: Tensor) -> Tensor:
+        """Compute the mean difference of slices ``(B, 1, H, W)`` in a square of seven pixels, ``(B, 1, H, W)``."""
+        return box_smoothed((later - earlier).abs(), 7)
+
+    def decode(self, joined: Tensor, mixed: Tensor, contrast: Tensor, alpha: Tensor) -> Tensor:
         """Compute the synthesized slices.
 
         Args:
             joined: weighted features ``(P, R C, h, w)``.
             mixed: the interpolations ``(P, 3, H, W)``.
+            contrast: the difference of the neighboring slices ``(P, 1, H, W)``, see :meth:`contrast`.
             alpha: fractions of the gaps ``(P,)``.
 
         Returns:
@@ -189,12 +201,13 @@ class MixtureNetwork(nn.Module):
         """
         height, width = mixed.shape[-2:]
         with self._autocast(joined):
-            differences = _unshuffled((mixed[:, 1:] - mixed[:, :1])[:, :, None])[:, :, 0]
+            relative = (mixed[:, 1:] - mixed[:, :1]) / (contrast + _LEAST_CONTRAST)
+            differences = _unshuffled(_GAIN * relative[:, :, None])[:, :, 0]
             hidden = torch.cat([self.join(joined), differences.to(joined)], dim=1)
             found = self.last(F.relu(self.head(hidden)))
         found = F.pixel_shuffle(found.to(mixed), 2)[..., :height, :width]
         weights, residual = found[:, :-1].softmax(dim=1), found[:, -1:]
-        strength = (4 * alpha * (1 - alpha)).reshape(-1, 1, 1, 1)
+        strength = (4 * alpha * (1 - alpha)).reshape(-1, 1, 1, 1) * contrast
         return (weights * mixed).sum(dim=1, keepdim=True) + strength * residual
 
     def _autocast(self, tensor: Tensor) -> torch.autocast:
