@@ -154,15 +154,13 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         by_factor: dict[int, tuple[int, list[tuple[int, int]]]] = {}
         for factor in set(self.factors):
             fitting = ((count, self.choices(data, factor, count)) for count in counts)
-            found = next(((count, choices) for count, choices in fitting if choices), None)
-            if found:
+            if found := next((pair for pair in fitting if pair[1]), None):
                 by_factor[factor] = found
         factors = [factor for factor in self.factors if factor in by_factor]
         if not factors:
             raise ValueError(
                 f"a volume of {'x'.join(str(size) for size in data.shape[1:])} voxels is too small for blocks of "
-                f"{counts[-1]} slices at factor {min(self.factors)} and {self.patch_size[0]}x{self.patch_size[1]} "
-                "pixels."
+                f"{counts[-1]} slices at factor {min(self.factors)} and {self.patch_size[0]}x{self.patch_size[1]} pixels."
             )
         factor = factors[int(self.R.randint(len(factors)))]
         count, choices = by_factor[factor]
@@ -183,7 +181,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         shape = (*size, count)
         lengths = list(size)
         lengths.insert(axis, (count - 1) * stride + 1)
-        channels = [int(self.R.randint(data.shape[0]))] if self.draw_channel else list(range(data.shape[0]))
+        channels = [int(self.R.randint(len(data)))] if self.draw_channel else list(range(len(data)))
         data = data[channels]
         cuboid: dict[str, Any] = {}
         for _ in range(self.max_tries):
@@ -283,20 +281,8 @@ class RandSliceBlocksd(RandApplyToKeys, MultiSampleTrait):
         draw_channel: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        sampler = RandSliceBlocks(
-            num_samples,
-            patch_size,
-            num_slices,
-            factors,
-            max_spacing,
-            max_thickness,
-            any_axis,
-            min_contrast,
-            max_tries,
-            min_slices,
-            thickness_prob,
-            draw_channel,
-        )
+        settings = (num_samples, patch_size, num_slices, factors, max_spacing, max_thickness, any_axis, min_contrast)
+        sampler = RandSliceBlocks(*settings, max_tries, min_slices, thickness_prob, draw_channel)
         super().__init__(keys, sampler, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")

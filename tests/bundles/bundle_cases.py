@@ -87,6 +87,7 @@ class Case:
         own_commands: overlays and options of more runs of inference.
         body: whether scores inside the body are told.
         onnx: whether its network can be exported to ONNX.
+        exact: whether it computes observed slices as they are.
         narrow_network: options of a quick network, where no overlay has one.
         narrow: options of a narrow network for a training with an overlay.
         trained_overlays: overlays that a training is run with, and their further options.
@@ -115,6 +116,7 @@ class Case:
     own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = field(default_factory=dict)
     body: bool = True
     onnx: bool = True
+    exact: bool = False
     narrow_network: Options = field(default_factory=dict)
     narrow: Options = field(default_factory=dict)
     trained_overlays: Mapping[str, Options] = field(default_factory=dict)
@@ -291,6 +293,7 @@ CASES: dict[str, Case] = {
         window=None,
         body=False,
         onnx=False,
+        exact=True,
         prepare=prepare_mixture,
         stages=[
             Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}, "averaged"),
