@@ -160,7 +160,7 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         if not factors:
             raise ValueError(
                 f"a volume of {'x'.join(str(size) for size in data.shape[1:])} voxels is too small for blocks of "
-                f"{counts[-1]} slices at factor {min(self.factors)} and {self.patch_size[0]}x{self.patch_size[1]} pixels."
+                f"{counts[-1]} slices at factor {min(self.factors)} and {'x'.join(map(str, self.patch_size))} pixels."
             )
         factor = factors[int(self.R.randint(len(factors)))]
         count, choices = by_factor[factor]
