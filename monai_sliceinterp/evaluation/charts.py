@@ -45,7 +45,7 @@ _STYLE: dict[str, Any] = {
 }
 _DPI = 130
 
-_BASELINE_COLORS = {"linear": "#d9d9d9", "cubic": "#a6a6a6", "lanczos": "#595959"}
+_BASELINE_COLORS = {"linear": "#d9d9d9", "cubic": "#a6a6a6", "lanczos": "#595959", "motion": "#8c6d31"}
 # the first ones stay apart for color-blind readers, too
 _COLORS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#332288", "#cc79a7", "#661100"]
 _COLORS += ["#999933", "#44aa99", "#882255", "#f0e442"]

@@ -27,9 +27,12 @@ from monai.data import MetaTensor
 from monai_sliceinterp.checks import closest
 from monai_sliceinterp.evaluation.bundles import INFERENCE, BundlePipeline, config_folder, unpacked
 from monai_sliceinterp.evaluation.comparison import BASELINES
-from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.inferers import MotionSliceInferer, SplineSliceInferer
 
-__all__ = ["Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
+__all__ = ["CLASSICAL", "Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
+
+CLASSICAL = (*BASELINES, "motion")
+"""Methods without a network."""
 
 _BUNDLES = Path("bundles")  # where bundles that are called by their name are looked for
 _RESERVED = ("truth", "input")  # names of what pictures show beside methods
@@ -133,7 +136,7 @@ def parse_method(text: str) -> MethodText:
             raise ValueError(
                 f"method {text!r}: cannot read {option!r}; expected config=FILE, one ckpt=FILE, or a name."
             )
-    if not name and source not in BASELINES and not source.lower().endswith(".zip"):
+    if not name and source not in CLASSICAL and not source.lower().endswith(".zip"):
         name = _joined(Path(source).resolve().name, overlays)
     return MethodText(name, source, tuple(overlays), ckpt)
 
@@ -160,10 +163,12 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
         ValueError: unknown method 'cubik': ... did you mean 'cubic'?
     """
     parts, device = parse_method(text), torch.device(device)
-    if parts.source in BASELINES:
+    if parts.source in CLASSICAL:
         if parts.overlays or parts.ckpt:
             raise ValueError(f"method {text!r}: {parts.source} takes neither configs nor weights.")
-        return _named(parts.name or parts.source, f"spline {parts.source}", torch.device("cpu"), _spline(parts.source))
+        return _named(
+            parts.name or parts.source, f"classical {parts.source}", torch.device("cpu"), _classical(parts.source)
+        )
     with ExitStack() as stack:
         folder = _bundle_folder(parts.source)
         if folder.is_file():
@@ -196,11 +201,12 @@ def _joined(name: str, overlays: Sequence[str]) -> str:
     return "_".join([name, *(Path(overlay).stem for overlay in overlays)])
 
 
-def _spline(mode: str) -> Callable[[MetaTensor, int], MetaTensor]:
+def _classical(name: str) -> Callable[[MetaTensor, int], MetaTensor]:
     """Make a classical method."""
 
     def interpolate(thick: MetaTensor, factor: int) -> MetaTensor:
-        return cast(MetaTensor, SplineSliceInferer(factor=factor, mode=mode)(thick[None])[0])
+        inferer = MotionSliceInferer(factor) if name == "motion" else SplineSliceInferer(factor, mode=name)
+        return cast(MetaTensor, inferer(thick[None])[0])
 
     return interpolate
 
@@ -220,6 +226,6 @@ def _bundle_folder(source: str) -> Path:
     known = sorted(entry.name for entry in _BUNDLES.glob("*") if config_folder(entry)) if _BUNDLES.is_dir() else []
     here = f"a bundle in ./{_BUNDLES} ({', '.join(known) or 'there is none'})"
     raise ValueError(
-        f"unknown method {source!r}: expected {', '.join(BASELINES)}, {here}, or the folder or zip file of a bundle"
-        f"{closest(source, [*BASELINES, *known]) or '.'}"
+        f"unknown method {source!r}: expected {', '.join(CLASSICAL)}, {here}, or the folder or zip file of a bundle"
+        f"{closest(source, [*CLASSICAL, *known]) or '.'}"
     )

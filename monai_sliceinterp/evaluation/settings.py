@@ -75,9 +75,9 @@ class EvaluationSettings:
     data: Sequence[str] = _setting(MISSING, "volumes, folders of volumes, or DICOM folders", "PATH")
     methods: Sequence[str] = _setting(
         MISSING,
-        "linear, cubic, lanczos; the name of a bundle in ./bundles; the folder or the zip file of one. NAME=METHOD "
-        "names it; METHOD,OVERLAY lays a config of the bundle over its inference.json, METHOD,config=FILE any config; "
-        "METHOD,ckpt=FILE takes other weights: small=saint,small or mine=bundles/asi,ckpt=runs/model.pt",
+        "linear, cubic, lanczos, motion; the name of a bundle in ./bundles; the folder or the zip file of one. "
+        "NAME=METHOD names it; METHOD,OVERLAY lays a config of the bundle over its inference.json, METHOD,config=FILE "
+        "any config; METHOD,ckpt=FILE takes other weights: small=saint,small or mine=bundles/asi,ckpt=runs/model.pt",
         "METHOD",
     )
     output_dir: str | Path = _setting("evaluation", "folder for all results", "DIR")

@@ -24,7 +24,7 @@ from monai_sliceinterp.evaluation.methods import (
     find_methods,
     parse_method,
 )
-from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.inferers import MotionSliceInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LoadVolume, cast_to, save_nifti
 
@@ -104,6 +104,10 @@ class TestClassical:
         assert (method.name, method.device) == (mode, torch.device("cpu"))
         assert torch.equal(result.as_tensor(), SplineSliceInferer(factor=factor, mode=mode)(thick[None])[0].as_tensor())
         assert result.affine[2, 2] == 9.0 / factor
+
+    def test_motion(self, thick):
+        found = find_method("motion").interpolate(thick, 3)
+        assert torch.equal(found.as_tensor(), MotionSliceInferer(3)(thick[None])[0].as_tensor())
 
     def test_alias(self):
         methods = find_methods(["linear", "lin=linear"])
@@ -318,7 +322,7 @@ class TestErrors:
         ("text", "message"),
         [
             ("tiney", r"./bundles \(tiny\), or the folder or zip file of a bundle; did you mean 'tiny'\?$"),
-            ("xyz", r"unknown method 'xyz': expected linear, cubic, lanczos, a bundle in .* of a bundle\.$"),
+            ("xyz", r"unknown method 'xyz': expected linear, cubic, lanczos, motion, a bundle in .* of a bundle\.$"),
             ("bundles/empty", "is not a bundle; expected a folder with inference.json or configs/"),
             ("new", "new: its weights .*model.pt are missing; train it, or give others: ckpt=FILE"),
             ("tiny,ckpt=no.pt", "tiny: its weights no.pt are missing"),
