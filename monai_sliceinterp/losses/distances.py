@@ -22,7 +22,7 @@ from monai_sliceinterp import checks
 
 __all__ = ["DISTANCES", "MixedDistance"]
 
-DISTANCES = ("mse", "l1", "ssim", "lpips")
+DISTANCES = ("mse", "l1", "rmse", "ssim", "lpips")
 
 
 class MixedDistance(nn.Module):
@@ -30,8 +30,9 @@ class MixedDistance(nn.Module):
 
     Args:
         weights: weight of each distance by name, or one name. "mse": mean squared error; "l1": mean absolute error;
-            "ssim": one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features
-            (needs the packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
+            "rmse": root mean squared error of each sample, so that samples with small errors count like others; "ssim":
+            one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features (needs the
+            packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
         spatial_dims: 2 for slices ``(B, C, H, W)``, 3 for volumes.
         data_range: largest possible intensity difference, for "ssim" and "lpips".
 
@@ -77,11 +78,20 @@ class MixedDistance(nn.Module):
         return total
 
 
+class _SampleRMSE(nn.Module):
+    """Root mean squared error of each sample, mean over the samples."""
+
+    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+        return (image - target).square().flatten(1).mean(dim=1).add(1e-12).sqrt().mean()
+
+
 def _term(name: str, spatial_dims: int, data_range: float) -> nn.Module:
     if name == "mse":
         return nn.MSELoss()
     if name == "l1":
         return nn.L1Loss()
+    if name == "rmse":
+        return _SampleRMSE()
     if name == "ssim":
         return SSIMLoss(spatial_dims, data_range=data_range)
     try:
