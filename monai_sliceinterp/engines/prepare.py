@@ -20,6 +20,8 @@ from monai.data import MetaTensor
 from monai.engines import PrepareBatchExtraInput
 from torch import Tensor
 
+from monai_sliceinterp.checks import switch
+
 __all__ = ["PrepareConditionalPairs", "PrepareSliceBlocks", "PrepareSlicePairs", "PrepareViewImages"]
 
 Batch = tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Any]]
@@ -91,6 +93,10 @@ class PrepareSliceBlocks(PrepareBatchExtraInput):
 
     For batches as :class:`monai_sliceinterp.transforms.RandSliceBlocksd` draws them, all blocks with one factor.
 
+    Args:
+        thickness: also give the slice thickness, and that of every second block only: 0 means that it is not known, as
+            it is for most scans.
+
     Example:
         >>> batch = {
         ...     "image": torch.rand(2, 1, 8, 6, 3),
@@ -103,8 +109,9 @@ class PrepareSliceBlocks(PrepareBatchExtraInput):
         ((2, 1, 8, 6, 3), (2, 1, 8, 6, 5), 2)
     """
 
-    def __init__(self) -> None:
-        super().__init__({name: name for name in ("slice_spacing", "in_plane_spacing")})
+    def __init__(self, thickness: bool = False) -> None:
+        names = ("slice_spacing", "in_plane_spacing", "slice_thickness")
+        super().__init__({name: name for name in names[: 3 if switch("thickness", thickness) else 2]})
 
     def __call__(
         self,
@@ -124,6 +131,9 @@ class PrepareSliceBlocks(PrepareBatchExtraInput):
         image, label, _, keywords = super().__call__(batchdata, device, non_blocking, **kwargs)
         keywords["factor"] = int(factors.pop())
         keywords["in_plane_spacing"] = tuple(keywords["in_plane_spacing"].unbind(dim=1))
+        if "slice_thickness" in keywords:
+            known = torch.arange(len(image), device=image.device) % 2
+            keywords["slice_thickness"] = keywords["slice_thickness"] * known
         return image, label, (), keywords
 
 

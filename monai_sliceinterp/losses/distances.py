@@ -22,7 +22,7 @@ from monai_sliceinterp import checks
 
 __all__ = ["DISTANCES", "MixedDistance"]
 
-DISTANCES = ("mse", "l1", "ssim", "lpips")
+DISTANCES = ("mse", "l1", "log_rmse", "ssim", "lpips")
 
 
 class MixedDistance(nn.Module):
@@ -30,8 +30,10 @@ class MixedDistance(nn.Module):
 
     Args:
         weights: weight of each distance by name, or one name. "mse": mean squared error; "l1": mean absolute error;
-            "ssim": one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features
-            (needs the packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
+            "log_rmse": natural logarithm of each sample's root mean squared error, which is its PSNR but for a factor:
+            samples with small errors have as much weight as those with large ones; "ssim":
+            one minus the structural similarity; "lpips": learned perceptual similarity with VGG-16 features (needs the
+            packages ``lpips`` and ``torchvision`` and their pretrained weights; imported only if named).
         spatial_dims: 2 for slices ``(B, C, H, W)``, 3 for volumes.
         data_range: largest possible intensity difference, for "ssim" and "lpips".
 
@@ -77,11 +79,23 @@ class MixedDistance(nn.Module):
         return total
 
 
+_LEAST_SQUARE = 1e-7  # squared errors below this count as equal
+
+
+class _LogRMSE(nn.Module):
+    """Logarithm of the root mean squared error of each sample, mean over the samples."""
+
+    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+        return (image - target).square().flatten(1).mean(dim=1).add(_LEAST_SQUARE).log().mean() / 2
+
+
 def _term(name: str, spatial_dims: int, data_range: float) -> nn.Module:
     if name == "mse":
         return nn.MSELoss()
     if name == "l1":
         return nn.L1Loss()
+    if name == "log_rmse":
+        return _LogRMSE()
     if name == "ssim":
         return SSIMLoss(spatial_dims, data_range=data_range)
     try:

@@ -77,18 +77,22 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         num_samples: number of blocks.
         patch_size: height and width of the blocks. Where they differ, which in-plane axis is which is drawn too.
         num_slices: number of slices that are kept in each block.
+        min_slices: of a volume that is too short for blocks of ``num_slices``, they have as many as there are, but not
+            fewer than this. None: such a volume is refused.
         factors: upsampling factors, of which one is drawn; write one several times to draw it more often.
         max_spacing: extra thinning keeps the slice spacing at or below this, in mm. Its phase is random.
         max_thickness: slices are averaged over Gaussian slabs of a width drawn from 0 to this, in units of the block's
             slice spacing. Above 1 neighboring slabs overlap, as in many reconstructions, and slices vary more slowly
             than their spacing suggests. 0 leaves them as they are.
+        thickness_prob: probability that slices are averaged over slabs at all.
         any_axis: also take in-plane axes as the slice axis, where no voxel spacing exceeds ``max_spacing``.
+        draw_channel: draw one channel (one frame of a time series) for every block.
         min_contrast: standard deviation that a block's intensities need.
         max_tries: a block is drawn at most this often.
         axis: axis of the volume's slices; None: as the volume tells, see
             :func:`monai_sliceinterp.geometry.slice_geometry`.
         flip_prob: probability of a flip along each axis.
-        least_slices: extra thinning leaves a volume at least as many slices (SAINT, section 4: 60).
+        min_remaining_slices: extra thinning leaves a volume at least as many slices (SAINT, section 4: 60).
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -115,7 +119,10 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         max_tries: int = 10,
         axis: int | None = None,
         flip_prob: float = 0.5,
-        least_slices: int = 0,
+        min_remaining_slices: int = 0,
+        min_slices: int | None = None,
+        thickness_prob: float = 1.0,
+        draw_channel: bool = False,
     ) -> None:
         self.num_samples = positive_integer("num_samples", num_samples)
         self.patch_size = positive_integers("patch_size", patch_size, count=2)
@@ -126,11 +133,15 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         self.any_axis, self.min_contrast = switch("any_axis", any_axis), min_contrast
         self.max_tries = positive_integer("max_tries", max_tries)
         self.axis, self.flip_prob = axis, fraction("flip_prob", flip_prob)
-        self.least_slices = positive_integer("least_slices", least_slices, least=0)
+        self.min_remaining_slices = positive_integer("min_remaining_slices", min_remaining_slices, least=0)
+        self.min_slices = positive_integer("min_slices", min_slices or self.num_slices, least=2)
+        self.draw_channel = switch("draw_channel", draw_channel)
+        self.thickness_prob = fraction("thickness_prob", thickness_prob)
         self.draws: list[dict[str, Any]] = []
 
-    def choices(self, img: Tensor, factor: int) -> list[tuple[int, int]]:
+    def choices(self, img: Tensor, factor: int, num_slices: int | None = None) -> list[tuple[int, int]]:
         """List the slice axes and strides (extra thinning) that a volume is large and fine enough for."""
+        num_slices = num_slices or self.num_slices
         spacings = [slice_geometry(img, axis=axis).slice_spacing for axis in range(3)]
         through_plane = slice_geometry(img, axis=self.axis).axis
         fine = max(spacings) <= self.max_spacing
@@ -143,27 +154,33 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
                 continue
             for stride in range(1, max(int(self.max_spacing / spacings[axis] + 1e-6), 1) + 1):
                 remaining = (img.shape[axis + 1] - 1) // stride + 1
-                enough = stride == 1 or remaining >= self.least_slices
-                if enough and factor * (self.num_slices - 1) + 1 <= remaining:
+                enough = stride == 1 or remaining >= self.min_remaining_slices
+                if enough and factor * (num_slices - 1) + 1 <= remaining:
                     result.append((axis, stride))
         return result
 
     def randomize(self, data: Tensor) -> None:
         """Draw factor and positions of the blocks of the volume ``data`` ``(C, X, Y, Z)``."""
-        by_factor = {factor: self.choices(data, factor) for factor in set(self.factors)}
-        factors = [factor for factor in self.factors if by_factor[factor]]
+        counts = range(self.num_slices, min(self.min_slices, self.num_slices) - 1, -1)
+        by_factor: dict[int, tuple[int, list[tuple[int, int]]]] = {}
+        for factor in set(self.factors):
+            fitting = ((count, self.choices(data, factor, count)) for count in counts)
+            if found := next((pair for pair in fitting if pair[1]), None):
+                by_factor[factor] = found
+        factors = [factor for factor in self.factors if factor in by_factor]
         if not factors:
             raise ValueError(
                 f"a volume of {'x'.join(str(size) for size in data.shape[1:])} voxels is too small for blocks of "
-                f"{self.num_slices} slices at factor {min(self.factors)} and {self.patch_size[0]}x{self.patch_size[1]} "
-                "pixels."
+                f"{counts[-1]} slices at factor {min(self.factors)} and {'x'.join(map(str, self.patch_size))} pixels."
             )
         factor = factors[int(self.R.randint(len(factors)))]
-        choices = by_factor[factor]
+        count, choices = by_factor[factor]
         axes = sorted({axis for axis, _ in choices})
-        self.draws = [self._draw(data, factor, axes, choices) for _ in range(self.num_samples)]
+        self.draws = [self._draw(data, factor, count, axes, choices) for _ in range(self.num_samples)]
 
-    def _draw(self, data: Tensor, factor: int, axes: list[int], choices: list[tuple[int, int]]) -> dict[str, Any]:
+    def _draw(
+        self, data: Tensor, factor: int, num_slices: int, axes: list[int], choices: list[tuple[int, int]]
+    ) -> dict[str, Any]:
         axis = axes[int(self.R.randint(len(axes)))]
         strides = [stride for candidate, stride in choices if candidate == axis]
         stride = strides[int(self.R.randint(len(strides)))]
@@ -171,10 +188,12 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
         sizes = [self.patch_size, self.patch_size[::-1]]
         oriented = [size for size in sizes if size[0] <= height and size[1] <= width]
         size = oriented[int(self.R.randint(len(oriented)))]
-        count = factor * (self.num_slices - 1) + 1
+        count = factor * (num_slices - 1) + 1
         shape = (*size, count)
         lengths = list(size)
         lengths.insert(axis, (count - 1) * stride + 1)
+        channels = [int(self.R.randint(len(data)))] if self.draw_channel else list(range(len(data)))
+        data = data[channels]
         cuboid: dict[str, Any] = {}
         for _ in range(self.max_tries):
             corner = [
@@ -185,32 +204,36 @@ class RandSliceBlocks(Randomizable, Transform, MultiSampleTrait):
                 break
         flips = [k + 1 for k in range(3) if self.R.random_sample() < self.flip_prob]
         thickness = float(self.R.uniform(0, self.max_thickness)) if self.max_thickness else 0.0
-        return {**cuboid, "factor": factor, "flips": flips, "thickness": thickness}
+        if self.thickness_prob < 1 and self.R.random_sample() >= self.thickness_prob:
+            thickness = 0.0
+        return {**cuboid, "channels": channels, "factor": factor, "flips": flips, "thickness": thickness}
 
     def __call__(self, img: Tensor, randomize: bool = True) -> list[dict[str, Any]]:
         """Draw blocks from ``img`` ``(C, X, Y, Z)``, which needs its affine.
 
         Returns:
             For every block: ``label`` ``(C, h, w, K (n - 1) + 1)``, slices last; ``image`` ``(C, h, w, n)``, every
-            K-th slice of it; ``factor`` K; ``slice_spacing`` of the image in mm; ``in_plane_spacing`` ``(2,)`` in mm.
+            K-th slice of it; ``factor`` K; ``slice_spacing`` of the image in mm; ``slice_thickness`` in mm, that of the
+            slabs, 0 where nothing was averaged; ``in_plane_spacing`` ``(2,)`` in mm.
         """
         if randomize:
             self.randomize(img)
         plain = img.as_tensor() if isinstance(img, MetaTensor) else img
         blocks = []
         for draw in self.draws:
-            label = _thick_block(plain, draw).flip(draw["flips"])
+            label = _thick_block(plain[draw["channels"]], draw).flip(draw["flips"])
             geometry = slice_geometry(img, axis=draw["axis"])
             spacing = list(geometry.in_plane_spacing)
             if tuple(label.shape[1:3]) != self.patch_size:
                 label, spacing = label.transpose(1, 2), spacing[::-1]
-            step = geometry.slice_spacing * draw["stride"] * draw["factor"]
+            fine = geometry.slice_spacing * draw["stride"]
             blocks.append(
                 {
                     CommonKeys.IMAGE.value: label[..., :: draw["factor"]].contiguous(),
                     CommonKeys.LABEL.value: label.contiguous(),
                     "factor": draw["factor"],
-                    "slice_spacing": torch.tensor(step, dtype=torch.float32),
+                    "slice_spacing": torch.tensor(fine * draw["factor"], dtype=torch.float32),
+                    "slice_thickness": torch.tensor(fine * draw["thickness"], dtype=torch.float32),
                     "in_plane_spacing": torch.tensor(spacing, dtype=torch.float32),
                 }
             )
@@ -266,11 +289,15 @@ class RandSliceBlocksd(RandApplyToKeys, MultiSampleTrait):
         max_tries: int = 10,
         axis: int | None = None,
         flip_prob: float = 0.5,
-        least_slices: int = 0,
+        min_remaining_slices: int = 0,
+        min_slices: int | None = None,
+        thickness_prob: float = 1.0,
+        draw_channel: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         settings = (num_samples, patch_size, num_slices, factors, max_spacing, max_thickness, any_axis, min_contrast)
-        sampler = RandSliceBlocks(*settings, max_tries, axis, flip_prob, least_slices)
+        more = (axis, flip_prob, min_remaining_slices, min_slices, thickness_prob, draw_channel)
+        sampler = RandSliceBlocks(*settings, max_tries, *more)
         super().__init__(keys, sampler, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from monai_sliceinterp.inferers import MultiViewSliceInferer, VolumetricSliceInferer
+from monai_sliceinterp.inferers import MixtureSliceInferer, MultiViewSliceInferer, VolumetricSliceInferer
 from tests.bundles.bundle_commands import parser_of
 
 Options = Mapping[str, object]
@@ -41,6 +41,7 @@ class Stage:
     networks: Mapping[str, str]  # networks in its checkpoints, and the names of their optimizers
     best_model: str  # name of the best score in its checkpoints
     losses: Mapping[str, int]  # what TensorBoard shows of its iterations, and how many of them there are in an epoch
+    kept: str = "network"  # name in its checkpoints of the weights that it chooses among
 
 
 def none():
@@ -67,6 +68,8 @@ class Case:
     spacing_options: Options = none()  # more options of a run of inference
     own_commands: Mapping[str, tuple[tuple[str, ...], Options]] = none()  # overlays and options of more such runs
     body: bool = True  # whether scores inside the body are told
+    onnx: bool = True  # whether its network can be exported to ONNX
+    exact: bool = False  # whether it computes observed slices as they are
     narrow_network: Options = none()  # of a quick network, where no overlay has one
     narrow: Options = none()  # of a narrow network for a training with an overlay
     trained_overlays: Mapping[str, Options] = none()  # what trainings are run with, and their further options
@@ -76,7 +79,8 @@ class Case:
     # options that a training refuses, and parts of its message, " ... " between them; {root} and {done} are folders
     wrong: Mapping[str, str] = none()
     wrong_inference: Mapping[str, str] = none()  # likewise of inference
-    rates: Mapping[str, tuple[float, tuple[float, float]]] = none()  # of the paper, with moments, by optimizer
+    # of the paper, with moments, by optimizer; none where there is no paper
+    rates: Mapping[str, tuple[float, tuple[float, float]]] = none()
 
 
 def by_pairs(network, scan, factor=0, spacing=0.0):
@@ -103,6 +107,15 @@ def by_views(network, scan, **grid):
 
 def by_windows(network, scan, **grid):
     return VolumetricSliceInferer(**grid, value_range=(0.0, 1.0))(scan, network)
+
+
+def by_mixture(network, scan, **grid):
+    return MixtureSliceInferer(**grid, keep_observed=False)(scan, network)
+
+
+def prepare_mixture(network):
+    """Weights of what is mixed differ, and a residual is added."""
+    nn.init.normal_(network.last.weight, std=0.02)
 
 
 def prepare_hrinet(network):
@@ -142,6 +155,7 @@ WRONG = {
     "--amp maybe": "amp must be true or false, got 'maybe'",
     "--max_epoch 3": "unknown option --max_epoch; did you mean --max_epochs",
 }
+MIXTURE_TINY = options("--network_def#channels 8 --network_def#num_blocks 1")
 SAINT_TINY = {f"network_def#{part}#{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
 HRINET_OVERLAYS = ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
 HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
@@ -218,6 +232,41 @@ CASES = {
             "--window [100,100]": "window ... 100",
         },
         rates={"optimizer": (0.0001, (0.5, 0.999)), "rfn_optimizer": (0.0001, (0.5, 0.999))},
+    ),
+    "mixture": Case(
+        reference=by_mixture,
+        window=None,
+        body=False,
+        onnx=False,
+        exact=True,
+        prepare=prepare_mixture,
+        stages=[
+            Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2}, "averaged"),
+        ],
+        short=options(
+            "--max_epochs 1 --val_interval 1 --batch_size 2 --patch_size 16 --num_slices 3 --max_spacing 8 "
+            "--factors [2,4]"
+        ),
+        two_epochs=options("--max_epochs 2 --val_interval 2 --train#checkpoint_saver#save_interval 1"),
+        protocols=["subsample x4"],
+        evaluated=["subsample x2", "subsample x4", "subsample x6"],
+        own_commands={
+            "constant": ((), options("--input {root}/constant.nii --factor 3")),
+            "thickness": ((), options("--input {root}/scans/axial.nii.gz --factor 2 --slice_thickness 4")),
+        },
+        narrow_network=MIXTURE_TINY,
+        narrow=MIXTURE_TINY,
+        trained_overlays={"ct_mr": options("--dataset_dir {root}/mr --training_subjects []")},
+        inferred={"ct_mr": MIXTURE_TINY},
+        wrong={
+            "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
+            "--patch_size 41": "torso_ ... 40x40x25 voxels is too small ... 41x41 pixels",
+            "--thickness_prob 2": "thickness_prob ... 2",
+        },
+        wrong_inference={
+            "--batch_size -1": "batch_size ... got -1",
+            "--slice_thickness -1": "slice_thickness ... got -1",
+        },
     ),
     "vts": Case(
         reference=by_windows,

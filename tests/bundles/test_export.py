@@ -57,12 +57,14 @@ EXPORTS = {
     "hrinet": Export("hrinet", "", (1, 2, 48, 56)),
     "saint": Export("saint", "small", (1, 1, 12, 16, 4)),
     "vts": Export("vts", "small", (1, 1, 16, 32, 48)),
+    "mixture": Export("mixture", "", (1, 1, 18, 16, 4)),
 }
 SHAPES = {
     "asi": [(1, 2, 32, 40), (1, 2, 24, 44), (2, 2, 37, 29)],
     "residual": [(1, 2, 24, 44), (2, 2, 37, 29)],
     "hrinet": [(1, 2, 48, 56), (2, 2, 37, 53)],
     "saint": [(1, 1, 12, 16, 4), (1, 1, 19, 9, 7)],
+    "mixture": [(1, 1, 18, 16, 4)],
     "vts": [(2, 1, 32, 16, 48), (1, 1, 17, 19, 21)],
 }
 SIZES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]

@@ -206,7 +206,7 @@ def test_observed_slices_are_kept_or_not(name, inference):
     observed = np.arange(found_voxels.shape[2]) % FACTOR == 0
     different = usual_voxels != found_voxels
     assert np.abs(usual_voxels - found_voxels)[..., ~observed].max() <= 1 and different[..., ~observed].mean() < 0.01
-    assert different[..., observed].mean() > 0.3
+    assert inference.case.exact or different[..., observed].mean() > 0.3
     if inference.case.keeps_observed:
         assert np.abs(found_voxels - inference.expected(values, affine, 2, factor=FACTOR)).max() <= 1.01
 

@@ -17,7 +17,7 @@ from monai_sliceinterp.losses import EncoderFeatureLoss
 from monai_sliceinterp.networks import nets
 from monai_sliceinterp.transforms.conditioning import BODY_PARTS
 from tests.bundles.bundle_cases import CASES
-from tests.bundles.bundle_commands import content, diagonal, parameters, parser_of, save, save_scan
+from tests.bundles.bundle_commands import BUNDLES, content, diagonal, parameters, parser_of, save, save_scan
 
 ALONE = ("ae", "acai", "vae")  # overlays of hrinet that have the first stage alone
 
@@ -37,7 +37,7 @@ def merged(bundle, *overlays):
     return result
 
 
-@pytest.mark.parametrize("bundle", [name for name in CASES if "training_subjects" in content(name, "train")])
+@pytest.mark.parametrize("bundle", [name for name in CASES if (BUNDLES / name / "ct.json").is_file()])
 def test_subjects_of_ct_are_apart(bundle):
     """No subject of ``ct.json`` is in two of training, validation and test."""
     groups = {name: set(content(bundle, "ct")[f"{name}_subjects"]) for name in ("training", "validation", "test")}
@@ -125,6 +125,7 @@ def test_networks_of_comparison_overlays(paper):
         ("vts", "loss", "train#trainer", "reconstruction_loss"),
         ("hrinet", "loss", "train#trainer", "content_loss"),
         ("hrinet", "stage2_loss", "refine#trainer", "content_loss"),
+        ("mixture", "loss", "train#trainer", "loss_function"),
     ],
 )
 def test_losses_are_moved_to_the_device(bundle, loss, trainer, argument):

@@ -91,6 +91,11 @@ class TestPrepareSliceBlocks:
         assert torch.equal(second, batch["in_plane_spacing"][:, 1].double())
         assert not torch.equal(first, second) and len(kwargs["slice_spacing"].unique()) > 1
 
+    def test_thickness_of_every_second_block(self):
+        batch = {**draw_blocks((5, 8)), "slice_thickness": torch.arange(1.0, 7.0)}
+        found = PrepareSliceBlocks(thickness=True)(batch)[3]
+        assert found["slice_thickness"].tolist() == [0, 2, 0, 4, 0, 6]
+
     def test_network_sees_each_block_with_its_spacings(self):
         """A batch gives what each block gives on its own, with the spacings that are in its affine."""
         batch, network = draw_blocks((6, 9)), make_saint()

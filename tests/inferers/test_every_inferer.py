@@ -13,12 +13,13 @@ from torch import nn
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.inferers import (
     LatentSliceInferer,
+    MixtureSliceInferer,
     MotionSliceInferer,
     MultiViewSliceInferer,
     SplineSliceInferer,
     VolumetricSliceInferer,
 )
-from monai_sliceinterp.networks.nets import ASIAutoencoder, VTSGenerator
+from monai_sliceinterp.networks.nets import ASIAutoencoder, MixtureNetwork, VTSGenerator
 from tests.inferers.common import Wrapper, check_error, close, make_saint, make_scan, oblique, plain, rand, record_bars
 
 
@@ -28,16 +29,23 @@ def make_generator():
     return network
 
 
+def make_mixture():
+    network = MixtureNetwork(channels=8, num_blocks=2)
+    nn.init.normal_(network.last.weight, std=0.1)
+    return network
+
+
 CASES = {
     "linear": (SplineSliceInferer, {"mode": "linear"}, lambda: None),
     "cubic": (SplineSliceInferer, {}, lambda: None),
     "lanczos": (SplineSliceInferer, {"mode": "lanczos"}, lambda: None),
     "motion": (MotionSliceInferer, {}, lambda: None),
     "latent": (LatentSliceInferer, {"value_range": (0.2, 0.8)}, lambda: ASIAutoencoder(1, (2,), 3)),
+    "mixture": (MixtureSliceInferer, {"value_range": (0.2, 0.8)}, make_mixture),
     "multi_view": (MultiViewSliceInferer, {}, make_saint),
     "volumetric": (VolumetricSliceInferer, {"roi_size": (64, 64, 64), "value_range": (0.2, 0.8)}, make_generator),
 }
-WITH_NETWORK = ["latent", "multi_view", "volumetric"]
+WITH_NETWORK = ["latent", "mixture", "multi_view", "volumetric"]
 NETWORKS: dict[str, nn.Module | None] = {}
 
 

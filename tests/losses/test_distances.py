@@ -21,10 +21,12 @@ def similarity(first, second, data_range=1.0):
 
 
 class TestFormulas:
-    def test_mse_and_l1(self):
+    def test_mse_l1_and_log_rmse(self):
         first, second = rand(3, 2, 8, 9), rand(3, 2, 8, 9, seed=1)
         for name, expected in (("mse", ((first - second) ** 2).mean()), ("l1", abs(first - second).mean())):
             assert MixedDistance(name)(first, second).item() == pytest.approx(expected.item(), rel=1e-5)
+        each = ((first - second) ** 2).flatten(1).mean(dim=1).sqrt().log()
+        assert MixedDistance("log_rmse")(first, second).item() == pytest.approx(each.mean().item(), rel=1e-4)
         assert MixedDistance()(first, second) == MixedDistance("mse")(first, second)
 
     @pytest.mark.parametrize("data_range", [1.0, 3.0])
@@ -116,7 +118,9 @@ class TestPerceptual:
 class TestErrors:
     @pytest.mark.parametrize("weights", ["huber", {"mse": 1.0, "huber": 0.1}, ""])
     def test_unknown_name(self, weights):
-        with pytest.raises(ValueError, match="unknown distance .*; expected one of mse, l1, ssim, lpips") as caught:
+        with pytest.raises(
+            ValueError, match="unknown distance .*; expected one of mse, l1, log_rmse, ssim, lpips"
+        ) as caught:
             MixedDistance(weights)
         assert "\n" not in str(caught.value)
 

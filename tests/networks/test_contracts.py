@@ -44,6 +44,7 @@ CASES = {  # network, its settings, the shape of its input, what it is called wi
         (3, 1, 4, 5, 3),
         {"factor": 2},
     ),
+    "mixture": (nets.MixtureNetwork, {"channels": 8, "num_blocks": 1}, (3, 1, 6, 7, 4), {"factor": 3}),
     "vts": (nets.VTSGenerator, {"channels": (2, 3)}, VOLUMES, {}),
     "vts, stem": (nets.VTSGenerator, {"channels": (2, 3), "stem_channels": 2, "high_frequency": False}, VOLUMES, {}),
     "vts critic": (nets.VTSDiscriminator, {"channels": (2, 16)}, (3, 2, 8, 8, 8), {"condition": torch.eye(8)[:3]}),

@@ -18,7 +18,7 @@ from tests.transforms.volumes import check_error, coded, decode
 from tests.volumes import oblique
 
 SPACING = (0.7, 0.9, 1.3)
-KEYS = {"image", "label", "factor", "slice_spacing", "in_plane_spacing"}
+KEYS = {"image", "label", "factor", "slice_spacing", "slice_thickness", "in_plane_spacing"}
 
 
 def scan(shape=(20, 24, 30), channels=1, spacing=SPACING, rotated=False, dtype=torch.float32):
@@ -151,11 +151,12 @@ class TestBlocks:
             sampler = RandSliceBlocks(8, (3, 8), 3, [2], any_axis=False, axis=axis).set_random_state(0)
             assert {block["axis"] for block in draw(sampler, volume, 2, (3, 8), 3, spacing=(0.9, 0.9, 0.7))} == {axis}
 
-    def test_least_slices(self):
+    def test_remaining_slices(self):
         """Section 4 of SAINT: dense volumes are thinned out as long as enough slices remain."""
         volume = scan((20, 24, 30), spacing=(1.0, 1.0, 1.0))
         for least, strides in ((0, {1, 2, 3}), (10, {1, 2, 3}), (11, {1, 2}), (16, {1}), (60, {1})):
-            sampler = RandSliceBlocks(30, (3, 8), 3, [2], any_axis=False, least_slices=least).set_random_state(0)
+            sampler = RandSliceBlocks(30, (3, 8), 3, [2], any_axis=False, min_remaining_slices=least)
+            sampler.set_random_state(0)
             found = draw(sampler, volume, 1, (3, 8), 3, spacing=(1.0, 1.0, 1.0))
             assert {block["stride"] for block in found} == strides
 
@@ -454,3 +455,44 @@ class TestDictionary:
         assert len(drawn) == 12 and len(set(drawn)) > 9
         if dataset is CacheDataset:  # the volumes are cached, the blocks are not
             assert len(calls) == 2
+
+
+class TestShortVolumes:
+    def test_as_many_slices_as_there_are(self):
+        volume = scan((20, 24, 7), spacing=(1, 1, 8))
+        sampler = RandSliceBlocks(2, (8, 8), num_slices=6, factors=[2, 3, 6, 7], max_spacing=3, min_slices=2)
+        found = {
+            (block["factor"], block["image"].shape[-1])
+            for seed in range(40)
+            for block in sampler.set_random_state(seed)(volume)
+        }
+        assert found == {(2, 4), (3, 3), (6, 2)}
+        with pytest.raises(ValueError, match="too small for blocks of 6 slices at factor 2"):
+            RandSliceBlocks(2, (8, 8), num_slices=6, factors=[2])(volume)
+        with pytest.raises(ValueError, match="too small for blocks of 2 slices at factor 7"):
+            RandSliceBlocks(2, (8, 8), num_slices=6, factors=[7], min_slices=2)(volume)
+
+    def test_enough_slices_change_nothing(self):
+        with_least, without = (
+            RandSliceBlocks(4, (8, 8), 3, [2, 3], 3.0, 1.0, min_slices=least).set_random_state(0)(scan())
+            for least in (2, None)
+        )
+        assert all(torch.equal(a["label"], b["label"]) for a, b in zip(with_least, without, strict=True))
+
+
+class TestDraws:
+    def test_probability_of_slabs(self):
+        sampler = RandSliceBlocks(200, (8, 8), 3, [2], max_thickness=2.0, thickness_prob=0.3).set_random_state(0)
+        told = torch.stack([block["slice_thickness"] for block in sampler(scan())])
+        assert 0.2 < (told > 0).float().mean() < 0.4
+
+    def test_thickness_is_told_in_mm(self):
+        sampler = RandSliceBlocks(20, (8, 8), 3, [2], max_thickness=2.0, any_axis=False).set_random_state(0)
+        for draw, block in zip(sampler.draws, blocks := sampler(scan()), strict=False):
+            assert float(block["slice_thickness"]) == pytest.approx(draw["thickness"] * draw["stride"] * 1.3)
+        assert len(blocks) == 20
+
+    def test_one_channel(self):
+        blocks = RandSliceBlocks(30, (8, 8), 3, [2], draw_channel=True).set_random_state(0)(scan(channels=3))
+        assert {int(decode(block["label"])[0].unique()) for block in blocks} == {0, 1, 2}
+        assert all(block["label"].shape[0] == 1 for block in blocks)
