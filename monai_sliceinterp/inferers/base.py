@@ -37,6 +37,7 @@ from monai_sliceinterp.geometry import (
     write_grid,
 )
 from monai_sliceinterp.memory import free_memory
+from monai_sliceinterp.precision import amp_setting, autocast_to, network_dtype
 
 __all__ = ["SliceInterpolationInferer", "SliceStack", "check_batch_size", "images_per_batch"]
 
@@ -80,6 +81,8 @@ class SliceInterpolationInferer(Inferer):
             it, the excess is interpolated linearly and added to the method's result, so that nothing is cut off.
             None: no limit.
         progress: show a progress bar that counts synthesized slices.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`. All else (splines,
+            blending, sums) stays as precise as the input, and observed slices are copies in any case.
 
     Attributes:
         maps: names of voxelwise maps that :meth:`synthesize` fills in ``stack.maps``; the output's metadata has each of
@@ -99,6 +102,7 @@ class SliceInterpolationInferer(Inferer):
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
         super().__init__()
         if factor is not None and spacing is not None:
@@ -111,7 +115,12 @@ class SliceInterpolationInferer(Inferer):
             raise ValueError(f"value_range must be ascending, got {value_range!r}.")
         self.factor, self.spacing, self.value_range = factor, spacing, value_range
         self.keep_observed, self.progress = switch("keep_observed", keep_observed), switch("progress", progress)
+        self.amp = amp_setting(amp)
         self.maps: tuple[str, ...] = ()
+
+    def network_precision(self, device: torch.device) -> torch.autocast:
+        """Make the context for calls of the network. Nothing may be yielded within it: it would go on outside."""
+        return autocast_to(network_dtype(self.amp, device), device)
 
     def output_grid(self, inputs: Tensor) -> OutputGrid:
         """Compute the output grid of a volume ``(B, C, H, W, N)`` with slices last."""

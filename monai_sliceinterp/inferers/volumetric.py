@@ -48,6 +48,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         value_range: intensities the network was trained on, see
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         progress: show a progress bar.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -73,8 +74,9 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         keep_observed: bool = False,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
-        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         if len(roi_size) != 3 or any(size < 64 or size % 64 for size in roi_size):
             raise ValueError(f"roi_size must be three multiples of 64, got {tuple(roi_size)!r}.")
         self.roi_size, self.batch_size = tuple(int(size) for size in roi_size), check_batch_size(batch_size)
@@ -119,7 +121,8 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
 
         def predict(windows: Tensor) -> Tensor:
             # a copy: a network may return its input, and MONAI multiplies what it returns in place
-            output = network(windows.to(fine.dtype, copy=True))
+            with self.network_precision(fine.device):
+                output = network(windows.to(fine.dtype, copy=True))
             if not isinstance(output, Tensor) or output.shape != windows.shape:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(f"the network made {shape} of windows {tuple(windows.shape)}; expected their shape.")
