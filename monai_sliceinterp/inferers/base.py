@@ -172,16 +172,16 @@ class SliceInterpolationInferer(Inferer):
         ) as bar:
             for sample in range(batch):
                 for channel in range(channels):
-                    slices = plain[sample, channel].permute(2, 0, 1)
+                    slices = _slices_first(plain[sample, channel])
                     inside = slices if self.value_range is None else _limited(slices, *self.value_range)
                     part = {name: values[sample, channel] for name, values in maps.items()}
                     stack = SliceStack(inside, grid, geometry, wanted, part)
                     self._fill(output[sample, channel], stack, network, bar)
                     if inside is not slices:
                         _add_excess(output[sample, channel], slices, inside, grid, wanted)
+                    if self.keep_observed:
+                        paste_observed(output[sample, channel].movedim(0, -1), slices.movedim(0, -1), grid)
         result = output.permute(0, 1, 3, 4, 2)
-        if self.keep_observed:
-            paste_observed(result, plain, grid)
         if not isinstance(inputs, MetaTensor) or geometry is None:
             return result
         record = GridMetadata(grid, self.keep_observed, geometry.slice_spacing, 2, self.factor, self.spacing)
@@ -196,9 +196,16 @@ class SliceInterpolationInferer(Inferer):
         for indices, images in self.synthesize(stack, network):
             if self.value_range is not None:  # a network may overshoot: below air, or above the densest bone
                 images = images.clamp(*self.value_range)
-            output[indices.to(output.device)] = images.to(output.dtype)
+            output.index_copy_(0, indices.to(output.device), images.to(output))
             bar.update(len(indices))
             del indices, images  # not kept in memory while the next ones are computed
+
+
+def _slices_first(volume: Tensor) -> Tensor:
+    """Copy a channel ``(H, W, N)`` to ``(N, H, W)``, once for all that reads its slices."""
+    height, width, count = volume.shape
+    # as a matrix it is transposed block by block, many times as fast as axis by axis
+    return volume.reshape(height * width, count).t().contiguous().view(count, height, width)
 
 
 def _check_memory(grid: OutputGrid, volume: Tensor, copies: int) -> None:
