@@ -147,6 +147,7 @@ def describe_output(
     output_affine: ArrayLike | Tensor,
     weights_sha256: str | None = None,
     bundle: dict[str, str] | None = None,
+    precision: str | None = None,
     time: datetime | None = None,
 ) -> dict[str, Any]:
     """Describe how an output was made, with BIDS keys where BIDS has them.
@@ -161,6 +162,7 @@ def describe_output(
         output_affine: 4x4 matrix of the output, in mm.
         weights_sha256: hash of the weights; None for a method that has none.
         bundle: name and version of the bundle, see :func:`bundle_version`.
+        precision: type in which the network computed; None where that is not known.
         time: when the output was made, with its time zone; None: now.
 
     Returns:
@@ -200,6 +202,7 @@ def describe_output(
             "Method": method,
             "WeightsSHA256": weights_sha256,
             "SourceSHA256": source_sha256,
+            "Precision": precision,
             "Axis": axis,
             "Factor": record.factor,
             "Spacing": record.spacing,

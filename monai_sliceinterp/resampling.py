@@ -81,12 +81,17 @@ def apply_weights(volume: Tensor, weights: ArrayLike) -> Tensor:
     # slices first: a view for either order in memory, and the products are wide instead of narrow
     planes = volume.movedim(-1, 0).reshape(matrix.shape[0], -1)
     parts = []
+    # written where they belong, unless gradients have to find their way back
+    result = None if planes.requires_grad else planes.new_empty((matrix.shape[1], planes.shape[1]))
     for begin in range(0, matrix.shape[1], _SLICES_AT_ONCE):
         columns = slice(begin, begin + _SLICES_AT_ONCE)
         rows = slice(int(first[columns].min()), int(last[columns].max()))
         part = torch.as_tensor(matrix[rows, columns].T.copy(), dtype=volume.dtype, device=volume.device)
-        parts.append(part @ planes[rows])
-    return torch.cat(parts).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
+        if result is None:
+            parts.append(part @ planes[rows])
+        else:
+            torch.mm(part, planes[rows], out=result[columns])
+    return (torch.cat(parts) if result is None else result).reshape(-1, *volume.shape[:-1]).movedim(0, -1)
 
 
 def apply_to_slices(slices: Tensor, weights: ArrayLike) -> Tensor:

@@ -175,6 +175,7 @@ class TestDescription:
                 "Method": "asi",
                 "WeightsSHA256": EMPTY,
                 "SourceSHA256": ABC,
+                "Precision": None,
                 "Axis": 1,
                 "Factor": 4,
                 "Spacing": None,

@@ -19,12 +19,14 @@ from collections.abc import Sequence
 from typing import cast
 
 import ignite.distributed as idist
+import torch
 from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, printable, report
 from monai_sliceinterp.geometry import read_grid
+from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
 __all__ = ["interpolate_volumes"]
@@ -60,6 +62,9 @@ def interpolate_volumes(
     # ignite logs an exception before it raises it; here every failure is reported once, in one line
     evaluator.logger.setLevel(logging.CRITICAL)
     rank, processes = idist.get_rank(), idist.get_world_size()
+    dtype = network_dtype(getattr(evaluator.inferer, "amp", False), evaluator.state.device)
+    if rank == 0 and dtype != torch.float32:
+        _print(f"the network computes in {dtype_name(dtype)}; --amp false: in float32")
     names = [str(item[CommonKeys.IMAGE]) for item in dataset.data]
     written: list[str] = []
     failures: dict[int, str] = {}

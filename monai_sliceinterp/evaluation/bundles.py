@@ -27,7 +27,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.checks import closest, switch
+from monai_sliceinterp.checks import closest
 from monai_sliceinterp.engines import load_weights
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
@@ -101,7 +101,6 @@ class BundlePipeline:
             raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
         network = load_weights(self._parsed(parser, "network_def"), weights, self.device)
         self.network = self._parsed(parser, "network").eval()
-        self.amp = switch("amp", self._parsed(parser, "amp")) if "amp" in parser else False
         steps = self._parsed(parser, "preprocessing").transforms
         self.preprocessing = Compose([step for step in steps if not isinstance(step, LoadVolumed)])
         if len(self.preprocessing.transforms) == len(steps):
@@ -120,8 +119,7 @@ class BundlePipeline:
         image = thick.clone()
         image.meta.pop("stored_dtype", None)  # to which the way back would limit the intensities
         data = self._tell("", self.preprocessing, {"image": image})
-        with torch.autocast(self.device.type, enabled=self.amp):
-            data["pred"] = inferer(data["image"][None].to(self.device), self.network)[0].cpu()
+        data["pred"] = inferer(data["image"][None].to(self.device), self.network)[0].cpu()
         return cast(MetaTensor, RestoreVolumed("pred", self.preprocessing)(data)["pred"])
 
     def _overlay(self, configs: Path, name: str) -> Path:

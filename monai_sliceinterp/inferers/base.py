@@ -37,6 +37,7 @@ from monai_sliceinterp.geometry import (
     write_grid,
 )
 from monai_sliceinterp.memory import free_memory
+from monai_sliceinterp.precision import amp_setting, autocast_to, network_dtype
 
 __all__ = ["SliceInterpolationInferer", "SliceStack", "check_batch_size", "images_per_batch"]
 
@@ -80,6 +81,8 @@ class SliceInterpolationInferer(Inferer):
             it, the excess is interpolated linearly and added to the method's result, so that nothing is cut off.
             None: no limit.
         progress: show a progress bar that counts synthesized slices.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`. All else (splines,
+            blending, sums) stays as precise as the input, and observed slices are copies in any case.
 
     Attributes:
         maps: names of voxelwise maps that :meth:`synthesize` fills in ``stack.maps``; the output's metadata has each of
@@ -99,6 +102,7 @@ class SliceInterpolationInferer(Inferer):
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
         super().__init__()
         if factor is not None and spacing is not None:
@@ -111,7 +115,12 @@ class SliceInterpolationInferer(Inferer):
             raise ValueError(f"value_range must be ascending, got {value_range!r}.")
         self.factor, self.spacing, self.value_range = factor, spacing, value_range
         self.keep_observed, self.progress = switch("keep_observed", keep_observed), switch("progress", progress)
+        self.amp = amp_setting(amp)
         self.maps: tuple[str, ...] = ()
+
+    def network_precision(self, device: torch.device) -> torch.autocast:
+        """Make the context for calls of the network. Nothing may be yielded within it: it would go on outside."""
+        return autocast_to(network_dtype(self.amp, device), device)
 
     def output_grid(self, inputs: Tensor) -> OutputGrid:
         """Compute the output grid of a volume ``(B, C, H, W, N)`` with slices last."""
@@ -163,16 +172,16 @@ class SliceInterpolationInferer(Inferer):
         ) as bar:
             for sample in range(batch):
                 for channel in range(channels):
-                    slices = plain[sample, channel].permute(2, 0, 1)
+                    slices = _slices_first(plain[sample, channel])
                     inside = slices if self.value_range is None else _limited(slices, *self.value_range)
                     part = {name: values[sample, channel] for name, values in maps.items()}
                     stack = SliceStack(inside, grid, geometry, wanted, part)
                     self._fill(output[sample, channel], stack, network, bar)
                     if inside is not slices:
                         _add_excess(output[sample, channel], slices, inside, grid, wanted)
+                    if self.keep_observed:
+                        paste_observed(output[sample, channel].movedim(0, -1), slices.movedim(0, -1), grid)
         result = output.permute(0, 1, 3, 4, 2)
-        if self.keep_observed:
-            paste_observed(result, plain, grid)
         if not isinstance(inputs, MetaTensor) or geometry is None:
             return result
         record = GridMetadata(grid, self.keep_observed, geometry.slice_spacing, 2, self.factor, self.spacing)
@@ -187,9 +196,16 @@ class SliceInterpolationInferer(Inferer):
         for indices, images in self.synthesize(stack, network):
             if self.value_range is not None:  # a network may overshoot: below air, or above the densest bone
                 images = images.clamp(*self.value_range)
-            output[indices.to(output.device)] = images.to(output.dtype)
+            output.index_copy_(0, indices.to(output.device), images.to(output))
             bar.update(len(indices))
             del indices, images  # not kept in memory while the next ones are computed
+
+
+def _slices_first(volume: Tensor) -> Tensor:
+    """Copy a channel ``(H, W, N)`` to ``(N, H, W)``, once for all that reads its slices."""
+    height, width, count = volume.shape
+    # as a matrix it is transposed block by block, many times as fast as axis by axis
+    return volume.reshape(height * width, count).t().contiguous().view(count, height, width)
 
 
 def _check_memory(grid: OutputGrid, volume: Tensor, copies: int) -> None:

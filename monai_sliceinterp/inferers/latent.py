@@ -47,6 +47,7 @@ class LatentSliceInferer(SliceInterpolationInferer):
         value_range: intensities the network was trained on, see
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         progress: show a progress bar.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -68,8 +69,9 @@ class LatentSliceInferer(SliceInterpolationInferer):
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
-        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         self.batch_size = check_batch_size(batch_size)
 
     @torch.no_grad()
@@ -84,7 +86,9 @@ class LatentSliceInferer(SliceInterpolationInferer):
         lower, alpha = stack.grid.lower[wanted], stack.grid.alpha[wanted].to(slices)
         codes: Codes | None = None
         for begin in range(0, len(slices), count):
-            encoded = latent.encode(slices[begin : begin + count, None].contiguous())
+            with self.network_precision(slices.device):
+                encoded = latent.encode(slices[begin : begin + count, None].contiguous())
+            encoded = tuple(code.to(slices) for code in encoded)
             # the last code of the batch before is the earlier end of the gap between the two batches
             codes = encoded if codes is None else tuple(torch.cat(pair) for pair in zip(codes, encoded, strict=True))
             offset = begin + len(encoded[0]) - len(codes[0])
@@ -94,5 +98,7 @@ class LatentSliceInferer(SliceInterpolationInferer):
                 earlier = tuple(code[gaps] for code in codes)
                 later = tuple(code[gaps + 1] for code in codes)
                 mixed = latent.mix(earlier, later, alpha[batch.to(alpha.device)])
-                yield wanted[batch], latent.decode(mixed, size)[:, 0]
+                with self.network_precision(slices.device):
+                    images = latent.decode(mixed, size)[:, 0]
+                yield wanted[batch], images
             codes = tuple(code[-1:] for code in codes)

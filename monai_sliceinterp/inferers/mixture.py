@@ -46,6 +46,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         keep_observed: copy the observed slices. The method reproduces them to rounding anyway.
         value_range: see :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         progress: show a progress bar.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -67,8 +68,9 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
-        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         self.slice_thickness = not_negative("slice_thickness", slice_thickness)
         self.batch_size = check_batch_size(batch_size)
 
@@ -87,7 +89,10 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         )
         filters = self._filters(mixture, stack.geometry, grid.gap_width[wanted], alpha.to(slices.device))
         count = images_per_batch(self.batch_size, slices[0].numel(), _PIXELS_PER_BATCH, slices.device)
-        for gap, around in enumerate(_windows(mixture.stream(iter(slices)))):
+        windows = _windows(mixture.stream(iter(slices)))
+        for gap in range(len(slices) - 1):
+            with self.network_precision(slices.device):
+                around = next(windows)
             chosen = torch.nonzero(lower == gap)[:, 0]
             if not len(chosen):
                 continue
@@ -106,8 +111,10 @@ class MixtureSliceInferer(SliceInterpolationInferer):
                     confidence.expand(shape),
                     fractions,
                 )
-                joined = mixture.join_features(around, filters[batch.to(filters.device)])
-                yield wanted[batch], mixture.decode(joined, mixed, contrast.expand(shape), fractions)[:, 0]
+                with self.network_precision(slices.device):
+                    joined = mixture.join_features(around, filters[batch.to(filters.device)])
+                    images = mixture.decode(joined, mixed, contrast.expand(shape), fractions)[:, 0]
+                yield wanted[batch], images
 
     def _filters(self, network: MixtureNetwork, geometry: SliceGeometry, widths: Tensor, alpha: Tensor) -> Tensor:
         """Generate the weights of the features at all positions."""

@@ -59,6 +59,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             deviation of the views at every voxel, of the output's shape, on its intensity scale; 0 on observed slices
             that are kept. Large values show where the result is uncertain.
         progress: show a progress bar for every view and for the fusion.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -84,8 +85,9 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         views: Sequence[str] | None = None,
         disagreement: bool = False,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
-        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         self.fuse, self.disagreement = switch("fuse", fuse), switch("disagreement", disagreement)
         if self.fuse and views is not None:
             raise ValueError("the fusion network needs all views: give views only together with fuse=False.")
@@ -101,7 +103,8 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         if not isinstance(saint, SAINT):
             raise TypeError(f"expected a SAINT network, got {type(network).__name__}.")
         for indices, views in self.interpolate_views(stack, saint):
-            result = saint.fuse(views[None])[0] if self.fuse else views.mean(dim=0)
+            with self.network_precision(views.device):
+                result = saint.fuse(views[None])[0] if self.fuse else views.mean(dim=0)
             if len(indices) > len(stack.wanted):  # observed slices, which were needed for the fusion in 3D
                 indices, views, result = stack.wanted, views[:, stack.wanted], result[stack.wanted]
             if self.disagreement:
@@ -153,9 +156,11 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             end = min(begin + count, len(images))
             triples = neighbor_triples(images, begin, end, saint.edge)
             for width, chosen in groups:
-                output[begin:end, chosen] = saint.ami.interpolate(
-                    triples, lower[chosen], alpha[chosen], width * geometry.slice_spacing, along
-                )
+                with self.network_precision(slices.device):
+                    rows = saint.ami.interpolate(
+                        triples, lower[chosen], alpha[chosen], width * geometry.slice_spacing, along
+                    )
+                output[begin:end, chosen] = rows
         return from_view(output, direction, slices.shape[-2:])
 
 

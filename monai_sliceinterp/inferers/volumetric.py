@@ -29,12 +29,15 @@ __all__ = ["VolumetricSliceInferer"]
 _STRIDE = 16
 """Windows begin at multiples of this: a network that halves the resolution four times treats them all alike."""
 
+_OVERLAP = 32
+"""Voxels that neighboring windows share at most: all that is shared is computed twice."""
+
 
 class VolumetricSliceInferer(SliceInterpolationInferer):
     """Inferer that interpolates by a cubic B-spline, then restores the volume by a 3D network in overlapping windows.
 
-    The windows overlap by a quarter and are blended, so that no seam shows. Along the slices they are finished one
-    after another: memory is bounded by one row of windows beside the input and the output.
+    The windows divide the volume evenly, overlap by 32 voxels and are blended, so that no seam shows. Along the slices
+    they are finished one after another: memory is bounded by one row of windows beside the input and the output.
 
     By default all output slices are the network's. It is made to undo the blur of thick slabs too, from which the
     observed slices suffer like the others: a stack that kept them would alternate between blurred and sharp slices.
@@ -42,12 +45,13 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
     Args:
         factor: upsampling factor; or
         spacing: output slice spacing in mm. With neither it is 1 mm, as in the paper; a finer stack keeps its own.
-        roi_size: height, width and slices of the windows, multiples of 64.
+        roi_size: largest height, width and slices of the windows, multiples of 64 (of which a quarter overlaps).
         batch_size: windows that are computed at once; 0 chooses it (one on a CPU, four on a GPU).
         keep_observed: copy the observed slices from the input.
         value_range: intensities the network was trained on, see
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         progress: show a progress bar.
+        amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -68,13 +72,14 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         self,
         factor: int | None = None,
         spacing: float | None = None,
-        roi_size: Sequence[int] = (128, 128, 128),
+        roi_size: Sequence[int] = (192, 192, 128),
         batch_size: int = 0,
         keep_observed: bool = False,
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
+        amp: bool | str = False,
     ) -> None:
-        super().__init__(factor, spacing, keep_observed, value_range, progress)
+        super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         if len(roi_size) != 3 or any(size < 64 or size % 64 for size in roi_size):
             raise ValueError(f"roi_size must be three multiples of 64, got {tuple(roi_size)!r}.")
         self.roi_size, self.batch_size = tuple(int(size) for size in roi_size), check_batch_size(batch_size)
@@ -85,8 +90,8 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         if network is None:
             raise ValueError("a volumetric inferer needs a network.")
         slices, grid = stack.slices, stack.grid
-        count, length = len(grid), self.roi_size[2]
-        overlap = length // 4
+        count, overlap = len(grid), _overlap(self.roi_size[2])
+        length = _window(count, self.roi_size[2])
         is_wanted = torch.zeros(count, dtype=torch.bool)
         is_wanted[stack.wanted] = True
         weights = interpolation_weights(len(slices), grid.positions, "cubic", grid.slice_positions)
@@ -113,13 +118,15 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         height, width, count = fine.shape
         padded = F.pad(fine[None, None], (0, 0, 0, -width % _STRIDE, 0, -height % _STRIDE), mode="replicate")
         padded = padded.to(torch.promote_types(fine.dtype, torch.float32))  # half precision cannot hold the weights
-        sizes = [min(size, window) for size, window in zip(padded.shape[2:4], self.roi_size[:2], strict=True)]
+        sizes = [_window(size, most) for size, most in zip(padded.shape[2:4], self.roi_size[:2], strict=True)]
+        overlaps = [min(_overlap(most), size // 2) for size, most in zip(sizes, self.roi_size[:2], strict=True)]
         # MONAI's own Gaussian weights have a floor that makes them a plain mean near the faces of a window: seams there
-        weights = torch.outer(*(_side_weights(size) for size in sizes))
+        weights = torch.outer(*map(_side_weights, sizes, overlaps))
 
         def predict(windows: Tensor) -> Tensor:
             # a copy: a network may return its input, and MONAI multiplies what it returns in place
-            output = network(windows.to(fine.dtype, copy=True))
+            with self.network_precision(fine.device):
+                output = network(windows.to(fine.dtype, copy=True))
             if not isinstance(output, Tensor) or output.shape != windows.shape:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(f"the network made {shape} of windows {tuple(windows.shape)}; expected their shape.")
@@ -130,10 +137,25 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
             roi_size=(*sizes, count),
             sw_batch_size=self.batch_size or (4 if fine.device.type == "cuda" else 1),
             predictor=predict,
-            overlap=0.25,
+            # half a voxel less: MONAI rounds the distance of windows down
+            overlap=[*((shared - 0.5) / size for shared, size in zip(overlaps, sizes, strict=True)), 0.0],
             roi_weight_map=weights[..., None].expand(-1, -1, count).to(padded),
         )
         return torch.as_tensor(result)[0, 0, :height, :width].to(fine.dtype)
+
+
+def _overlap(most: int) -> int:
+    """Voxels that windows of at most this size share."""
+    return min(most // 4, _OVERLAP)
+
+
+def _window(length: int, most: int) -> int:
+    """Size of windows that divide a length evenly, a multiple of the stride; the length itself if one holds it."""
+    if length <= most:
+        return length
+    shared = _overlap(most)
+    count = -(-(length - shared) // (most - shared))
+    return -(-(length + (count - 1) * shared) // (count * _STRIDE)) * _STRIDE
 
 
 def _ramp(length: int) -> Tensor:
@@ -144,7 +166,7 @@ def _ramp(length: int) -> Tensor:
     return torch.linspace(-0.5, 1.5, length + 2, dtype=torch.float64)[1:-1].clamp(0.0, 1.0)
 
 
-def _side_weights(size: int) -> Tensor:
-    """Weights of a window along one side, with overlaps of a quarter; not 0, as at the volume's sides it is alone."""
-    ramp = _ramp(size // 4)
+def _side_weights(size: int, overlap: int) -> Tensor:
+    """Weights of a window along one side; not 0, as at the volume's sides it is alone."""
+    ramp = _ramp(overlap)
     return torch.cat([ramp, ramp.new_ones(size - 2 * len(ramp)), ramp.flip(0)]).clamp(min=1e-3)

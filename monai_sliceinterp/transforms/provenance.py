@@ -75,6 +75,7 @@ class SaveProvenanced(MapTransform):
         method: name of the method, for the file.
         weights: file of the network's weights; empty for a method that has none.
         bundle_root: folder of the bundle; empty where there is none.
+        precision: type in which the network computes.
         allow_missing_keys: do not raise for keys that are not there.
 
     Raises:
@@ -101,10 +102,11 @@ class SaveProvenanced(MapTransform):
         method: str,
         weights: str | Path = "",
         bundle_root: str | Path = "",
+        precision: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.method = method
+        self.method, self.precision = method, precision
         self.weights, self.bundle_root = str(weights), str(bundle_root)
 
     @cached_property
@@ -113,6 +115,7 @@ class SaveProvenanced(MapTransform):
         return {
             "weights_sha256": file_sha256(self.weights) if self.weights else None,
             "bundle": bundle_version(self.bundle_root) if self.bundle_root else None,
+            "precision": self.precision,
         }
 
     def output_files(self, source: str | Path, before: Sequence[Path] = ()) -> list[Path]:

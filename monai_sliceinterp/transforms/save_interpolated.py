@@ -20,9 +20,11 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.inferers import Inferer
 from monai.transforms import Compose, InvertibleTransform, MapTransform, Transform
+from torch import nn
 
 from monai_sliceinterp.checks import some_of, switch
 from monai_sliceinterp.files import check_free, typed_path
+from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
 from monai_sliceinterp.transforms.labels import InterpolateLabeld
 from monai_sliceinterp.transforms.provenance import SaveProvenanced
@@ -119,7 +121,7 @@ class SaveInterpolatedd(MapTransform):
         if label:
             steps.append(save("segmentation", postfix="interp_label"))
         if switch("provenance", provenance):
-            steps.append(SaveProvenanced(keys, method, weights, bundle_root))
+            steps.append(SaveProvenanced(keys, method, weights, bundle_root, _precision(inferer, network)))
         if disagreement:
             steps.append(save("disagreement", postfix="disagreement"))
         if switch("quality", quality):
@@ -160,6 +162,12 @@ class SaveInterpolatedd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore and save every key; ``saved_to`` in its metadata contains the path."""
         return self.steps(dict(data))
+
+
+def _precision(inferer: Inferer, network: Callable[..., Any] | None) -> str | None:
+    """Name of the type in which a network computes; None where there is none, or none with weights."""
+    weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    return None if weight is None else dtype_name(network_dtype(getattr(inferer, "amp", False), weight.device))
 
 
 SaveInterpolatedD = SaveInterpolatedDict = SaveInterpolatedd

@@ -135,7 +135,7 @@ def inference(request, tmp_path_factory):
         path = weights
         if "untrained" in name or overlays != case.overlays:
             path = save_weights(bundle, root / f"{name}.pt", *overlays, trained="untrained" not in name)[0]
-        own = {"ckpt": path, "output_dir": root / name, **filled(own, root=root, files=files)}
+        own = {"ckpt": path, "output_dir": root / name, "amp": "false", **filled(own, root=root, files=files)}
         commands[name] = bundle_command(bundle, "inference", overlays, own)
     return Inference(bundle, case, network, root, run_forked(commands))
 

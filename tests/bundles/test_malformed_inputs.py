@@ -343,7 +343,7 @@ OPTIONS = {
     "axis_text": ({"axis": "z"}, ("axis 'z' is not a spatial axis",)),
     "batch_size": ({"batch_size": -1}, ("batch_size", "got -1")),
     "keep_observed": ({"keep_observed": "maybe"}, ("keep_observed must be true or false, got 'maybe'",)),
-    "amp": ({"amp": "maybe"}, ("amp must be true or false, got 'maybe'",)),
+    "amp": ({"amp": "maybe"}, ("amp must be auto, true or false, got 'maybe'",)),
     "progress": ({"progress": 2}, ("progress must be true or false, got 2",)),
     "quality": ({"quality": "good"}, ("quality must be true or false, got 'good'",)),
     "input_missing": ({"input": "{root}/nowhere.nii.gz"}, ("{root}/nowhere.nii.gz: no such file",)),

@@ -216,7 +216,8 @@ class TestBundle:
     @pytest.mark.parametrize("amp", [True, "true", False])
     def test_amp(self, tiny_bundle, thick, tmp_path, amp):
         (tmp_path / "amp.json").write_text(json.dumps({"amp": amp}))
-        plain = find_method(str(tiny_bundle)).interpolate(thick, 2)
+        (tmp_path / "plain.json").write_text(json.dumps({"amp": False}))
+        plain = find_method(f"{tiny_bundle},config={tmp_path / 'plain.json'}").interpolate(thick, 2)
         result = find_method(f"{tiny_bundle},config={tmp_path / 'amp.json'}").interpolate(thick, 2)
         assert result.dtype == torch.float32
         assert torch.equal(result.as_tensor(), plain.as_tensor()) != bool(amp)

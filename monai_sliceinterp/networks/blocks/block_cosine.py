@@ -20,6 +20,8 @@ from scipy import fft
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_sliceinterp.precision import PreciseConv2d
+
 __all__ = ["BlockCosineShortcut", "block_cosine_basis"]
 
 
@@ -74,8 +76,8 @@ class BlockCosineShortcut(nn.Module):
     def __init__(self, in_channels: int, size: int, count: int) -> None:
         super().__init__()
         self.size = size
-        self.analysis = nn.Conv2d(in_channels * size**2, count, 1)
-        self.synthesis = nn.Conv2d(count, in_channels * size**2, 1)
+        self.analysis = PreciseConv2d(in_channels * size**2, count, 1)
+        self.synthesis = PreciseConv2d(count, in_channels * size**2, 1)
         basis = torch.from_numpy(block_cosine_basis(size, -(-count // in_channels))).flatten(1)
         weight = torch.zeros(count, in_channels, size**2)
         for row in range(count):

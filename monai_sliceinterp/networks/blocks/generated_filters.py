@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_sliceinterp import checks
+from monai_sliceinterp.precision import PreciseConv2d
 
 __all__ = ["FilterGenerator", "apply_generated_filters", "filter_distance_matrix", "odd_kernel_size"]
 
@@ -112,7 +113,7 @@ class FilterGenerator(nn.Module):
         sizes = (1, *hidden_channels, out_channels)
         layers: list[nn.Module] = []
         for before, after in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+            layers += [PreciseConv2d(before, after, 3, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
         with torch.no_grad():
             for parameter in layers[-2].parameters():

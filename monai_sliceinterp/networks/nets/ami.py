@@ -200,7 +200,7 @@ class AnisotropicMetaInterpolation(nn.Module):
     ) -> Tensor:
         """Generate the filters of R offsets in a gap, ``(B or 1, R, channels, k, k)``."""
         distances = filter_distance_matrix(offsets, slice_spacing, in_plane_spacing, self.kernel_size)
-        return self.filter_generation(distances.to(features))
+        return self.filter_generation(distances.to(next(self.filter_generation.parameters())))
 
 
 def _groups(lower: Tensor, alpha: Tensor) -> list[tuple[list[int], list[float], list[int]]]:

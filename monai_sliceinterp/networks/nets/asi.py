@@ -25,6 +25,7 @@ from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.autoencoder import DecoderBlock, EncoderBlock, fan_in_normal_, pad_to_multiple
 from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
+from monai_sliceinterp.precision import PreciseConv2d
 
 __all__ = ["ASIAutoencoder", "ResidualASIAutoencoder"]
 
@@ -82,7 +83,7 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
             *(DecoderBlock(before, after, negative_slope) for before, after in zip(sizes, sizes[1:], strict=False)),
             nn.Conv2d(channels[0], channels[0], 3, padding=1),
             nn.LeakyReLU(negative_slope, inplace=True),
-            nn.Conv2d(channels[0], in_channels, 3, padding=1),
+            PreciseConv2d(channels[0], in_channels, 3, padding=1),
         )
         fan_in_normal_(self, negative_slope)
         # convolutions of few channels on large planes are much faster with channels innermost, on CPU and GPU

@@ -31,6 +31,7 @@ from monai_sliceinterp.networks.blocks.autoencoder import (
 )
 from monai_sliceinterp.networks.blocks.block_cosine import BlockCosineShortcut
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
+from monai_sliceinterp.precision import PreciseConv2d
 
 __all__ = ["HRINetAutoencoder"]
 
@@ -119,7 +120,7 @@ class HRINetAutoencoder(LatentInterpolator):
                 self.decoder.append(nn.Upsample(scale_factor=2))
             self.decoder.extend(convolution_pair(before, width, negative_slope))
             before = width
-        last = nn.Conv2d(channels[0], in_channels * stem**2, 3, padding=1)
+        last = PreciseConv2d(channels[0], in_channels * stem**2, 3, padding=1)
         self.decoder.extend([last, *shuffle(stem)])
         fan_in_normal_(self, negative_slope, gain=init_gain)
         self.shortcut: BlockCosineShortcut | None = None

@@ -15,6 +15,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 from monai_sliceinterp import checks
 from monai_sliceinterp.networks.blocks.slice_features import PositionFilters, SliceBlock, convolve_plane
 from monai_sliceinterp.optical_flow import box_smoothed, gap_motion, motion_compensated
+from monai_sliceinterp.precision import autocast_to
 from monai_sliceinterp.resampling import interpolation_weights
 
 __all__ = ["MIXED", "MixtureNetwork"]
@@ -212,8 +215,9 @@ class MixtureNetwork(nn.Module):
         strength = (4 * alpha * (1 - alpha)).reshape(-1, 1, 1, 1) * contrast
         return (weights * mixed).sum(dim=1, keepdim=True) + strength * residual
 
-    def _autocast(self, tensor: Tensor) -> torch.autocast:
-        return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.in_bfloat16)
+    def _autocast(self, tensor: Tensor) -> AbstractContextManager[Any]:
+        """Make the context of what may be computed in bfloat16: that of the caller, where it is not asked for."""
+        return autocast_to(torch.bfloat16, tensor.device) if self.in_bfloat16 else nullcontext()
 
 
 def _unshuffled(slices: Tensor) -> Tensor:
