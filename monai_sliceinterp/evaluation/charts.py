@@ -9,41 +9,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Charts of an evaluation, and the style that all its pictures share."""
+"""Charts of an evaluation."""
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.metrics import METRICS
+from monai_sliceinterp.preview.drawing import drawing, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["box_plots", "cost_plot", "drawing", "method_colors", "parameter_curve", "wrap"]
-
-# The user's own settings of matplotlib stay out; names are shown as they are, also those with a dollar.
-_STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "text.parse_math": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "#e0e0e0",
-    "image.cmap": "gray",
-}
-_DPI = 130
+__all__ = ["box_plots", "cost_plot", "method_colors", "parameter_curve"]
 
 _BASELINE_COLORS = {
     "linear": "#d9d9d9",
@@ -58,44 +43,9 @@ _COLORS += ["#999933", "#44aa99", "#882255", "#f0e442"]
 _BOXES_PER_ROW = 42
 
 
-@contextmanager
-def drawing(
-    path: str | Path, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
-) -> Iterator[Figure]:
-    """Make a figure of a width and height in inches, and write it to a file when it is drawn.
-
-    The suffix of the file says the format (png, svg, pdf); ``layout`` is matplotlib's, None places nothing.
-    """
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "monai_sliceinterp[evaluation]"') from error
-    with style.context(["default", _STYLE]):
-        figure = Figure(figsize=(width, height), layout=layout)
-        yield figure
-        with atomic_path(path) as part:
-            figure.savefig(part, dpi=_DPI, format=Path(path).suffix[1:].lower())
-
-
 def _add_caption(figure: Figure, text: str, width: float) -> None:
     """Add small text below a figure of a width in inches."""
     figure.supxlabel(textwrap.fill(text, int(width / 0.068)), fontsize=7.5, color="#404040")
-
-
-def wrap(name: str, width: int) -> str:
-    r"""Break a name into lines, where possible after a separator.
-
-    Example:
-        >>> wrap("asi_finetuned on ours", 9)
-        'asi_\nfinetuned\non ours'
-    """
-    lines = [""]
-    for piece in re.findall(rf"[^\s_/.,-]{{0,{width}}}[\s_/.,-]*", name):
-        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line.strip() for line in lines)
 
 
 def method_colors(names: Sequence[str]) -> dict[str, str]:

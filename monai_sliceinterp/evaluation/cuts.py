@@ -16,19 +16,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.geometry import plane_names
+from monai_sliceinterp.preview.planes import View, plane_view
 
 __all__ = [
-    "PLANES",
-    "View",
     "add_views",
     "holds_views",
     "panel_cuts",
@@ -38,26 +37,12 @@ __all__ = [
     "volume_cuts",
 ]
 
-PLANES = ("axial", "coronal", "sagittal")
-"""Planes of a panel: the slices' own, and the two that cut across the slices."""
-
-
-class View(NamedTuple):
-    """Image ``(H, W)`` of a volume, and the height of its pixels over their width."""
-
-    image: NDArray[Any]
-    aspect: float = 1.0
+_FORMAT = 2  # counts up whenever files of older versions must not be used any more
 
 
 def slice_view(image: Tensor, affine: Tensor) -> View:
-    """Turn a slice ``(H, W)`` of a volume with slices last and this affine (RAS, mm) as readers know it.
-
-    Rows run from anterior or superior, columns from the patient's right or anterior.
-    """
-    world = [int(affine[:3, axis].abs().argmax()) for axis in (0, 1)]
-    if world[0] <= world[1]:
-        return _turned(image.T, affine, rows=1, columns=0)
-    return _turned(image, affine, rows=0, columns=1)
+    """Turn a slice ``(H, W)`` of a volume with slices last and this affine (RAS, mm) as readers know it."""
+    return plane_view(image[..., None], affine, axis=2, index=0)
 
 
 def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, View]:
@@ -69,18 +54,13 @@ def volume_cuts(volume: Tensor, affine: Tensor, factor: int) -> dict[str, View]:
         factor: upsampling factor by which it was or will be interpolated: the slice shown is one that is synthesized.
 
     Returns:
-        Views by plane: "axial", the synthesized slice nearest to the center, see :func:`slice_view`; "coronal" and
-        "sagittal", central cuts along the first and the second axis in the plane. Their rows are the slices, from
-        inferior or posterior on.
+        Views by the anatomical name of their plane, see :func:`monai_sliceinterp.geometry.plane_names`: the synthesized
+        slice nearest to the center first, then central cuts across the second and the first axis.
     """
-    image = volume[0]
-    height, width, count = image.shape
+    height, width, count = volume.shape[1:]
     middle = min((k for k in range(count) if k % factor), key=lambda k: abs(2 * k - count + 1))
-    return {
-        "axial": slice_view(image[..., middle], affine),
-        "coronal": _turned(image[:, width // 2].T, affine, rows=2, columns=0, upward=True),
-        "sagittal": _turned(image[height // 2].T, affine, rows=2, columns=1, upward=True),
-    }
+    names, places = plane_names(affine), (height // 2, width // 2, middle)
+    return {names[axis]: plane_view(volume[0], affine, axis, places[axis]) for axis in (2, 1, 0)}
 
 
 def panel_cuts(pred: Tensor, thick: Tensor, truth: MetaTensor, factor: int) -> dict[str, dict[str, View]]:
@@ -123,6 +103,7 @@ def add_views(path: Path, views: Mapping[str, Mapping[str, View]], method: str, 
     content = others | {method if name == "pred" else name: dict(part) for name, part in views.items()}
     listed = [(name, plane, view) for name, part in content.items() for plane, view in part.items()]
     index = {
+        "format": _FORMAT,
         "keys": {**keys, method: key},
         "views": [[name, plane, float(view.aspect)] for name, plane, view in listed],
     }
@@ -142,8 +123,9 @@ def _index(path: Path) -> dict[str, Any]:
     """Read which images a file holds, in order, and the keys of its methods."""
     if path.is_file():
         with np.load(path) as arrays:
-            if "index" in arrays:  # else it was written by an older version
-                return json.loads(str(arrays["index"]))
+            index = json.loads(str(arrays["index"])) if "index" in arrays else {}
+            if index.get("format") == _FORMAT:  # else it was written by an older version
+                return index
     return {"keys": {}, "views": []}
 
 
@@ -164,14 +146,3 @@ def _same(first: Mapping[str, View], second: Mapping[str, View]) -> bool:
         first[plane].aspect == second[plane].aspect and np.array_equal(first[plane].image, second[plane].image)
         for plane in first
     )
-
-
-def _turned(image: Tensor, affine: Tensor, rows: int, columns: int, upward: bool = False) -> View:
-    """Flip an image so that its axes run to the left, posterior or inferior, its rows on request the other way."""
-    flipped = []
-    for dimension, axis in enumerate((rows, columns)):
-        direction = affine[:3, axis]
-        if (direction[direction.abs().argmax()] > 0) != (upward and dimension == 0):
-            flipped.append(dimension)
-    spacing = affine[:3, :3].norm(dim=0)
-    return View(image.flip(flipped).float().numpy(), float(spacing[rows] / spacing[columns]))

@@ -16,24 +16,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
-from monai_sliceinterp.checks import one_of, positive
+from monai_sliceinterp.checks import positive
 from monai_sliceinterp.command_line import INPUT_ERRORS
-from monai_sliceinterp.evaluation.charts import drawing, wrap
-from monai_sliceinterp.evaluation.cuts import PLANES, View, add_views, holds_views, read_views, slice_view
+from monai_sliceinterp.evaluation.cuts import add_views, holds_views, read_views, slice_view
 from monai_sliceinterp.evaluation.methods import Method
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
 from monai_sliceinterp.evaluation.volume import describe_failure, interpolate_unit, load_thin, state_of
 from monai_sliceinterp.geometry import scaled_affine
+from monai_sliceinterp.preview.drawing import Sheet, drawing, wrap
+from monai_sliceinterp.preview.planes import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Image = NDArray[np.float64]
 
@@ -45,11 +45,10 @@ def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str 
 
     Rows are planes, columns the input, the methods and the truth, in physical proportions. All images share one gray
     scale, from the 0.5th to the 99.5th percentile of the truth, all differences one diverging scale, up to the 99.5th
-    percentile of the methods' absolute differences. "axial" is the plane of the slices, whichever that is in the body;
-    the first row of an axial image is on top. "coronal" and "sagittal" images have the first slice at the bottom.
+    percentile of the methods' absolute differences.
 
     Args:
-        views: of "truth", "input" and methods, by plane ("axial", "coronal", "sagittal"); intensities in [0, 1].
+        views: of "truth", "input" and methods, by plane, in the order of the truth's; intensities in [0, 1].
         path: the file.
         title: shown on top.
     """
@@ -71,7 +70,7 @@ def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str 
     band = sum(heights.values()) + gap * (len(heights) - 1)
     height = top + band + between + band + 0.1
     with drawing(path, width, height, layout=None) as figure:
-        sheet = _Sheet(figure, width, height)
+        sheet = Sheet(figure, width, height)
         sheet.write(left, 0.1, heading, va="top", fontsize=11)
         sheet.write(left, top + band + 0.36, "minus truth, all on one scale (1 is the data range)", va="bottom")
         for names, scale, label, extend, start in (
@@ -83,7 +82,7 @@ def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str 
                 sheet.write(left - 0.1, y + row / 2, plane, ha="right", va="center")
                 for k, name in enumerate(names):
                     axis = sheet.place(left + k * (cell + gap), y, cell, row)
-                    picture = _show(axis, values[name][plane], aspects[plane], plane, **scale)
+                    picture = _show(axis, values[name][plane], aspects[plane], **scale)
                     if y == top:
                         axis.set_title(heads[k], fontsize=9, pad=4)
                 y += row + gap
@@ -119,12 +118,12 @@ def sweep_strip(
     top = 0.1 + 0.2 * _lines([heading]) * bool(title)
     height = top + -(-len(images) // per_row) * (head + row) + gap
     with drawing(path, width, height, layout=None) as figure:
-        sheet = _Sheet(figure, width, height)
+        sheet = Sheet(figure, width, height)
         sheet.write(gap, 0.1, heading, va="top", fontsize=11)
         for k, (image, fraction) in enumerate(zip(images, fractions, strict=True)):
             y = top + (k // per_row) * (head + row) + head
             axis = sheet.place(gap + (k % per_row) * (cell + gap), y, cell, row)
-            _show(axis, image, aspect, "axial", vmin=low, vmax=high)
+            _show(axis, image, aspect, vmin=low, vmax=high)
             axis.set_title(f"α = {fraction:.3g}", fontsize=8, pad=3)
 
 
@@ -182,32 +181,12 @@ def read_sweep(path: Path, method: str) -> list[View]:
     return [views[str(k)] for k in range(len(views))]
 
 
-class _Sheet(NamedTuple):
-    """Figure on which things have their places in inches from the top left corner."""
-
-    figure: Figure
-    width: float
-    height: float
-
-    def place(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Add axes."""
-        bottom = 1 - (y + height) / self.height
-        return self.figure.add_axes((x / self.width, bottom, width / self.width, height / self.height))
-
-    def write(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Add a text."""
-        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
-
-
 def _panel_images(views: Mapping[str, Mapping[str, View]]) -> dict[str, dict[str, Image]]:
     """Sort the images of a panel by what they show and by plane, "input" first, and check them."""
     names = [name for name in dict.fromkeys(["input", *views]) if name in views]
     if "truth" not in names or len(names) == 1:
         raise ValueError(f"a panel needs a 'truth' and something to compare with it, got {', '.join(names) or 'none'}.")
-    for name in names:
-        for plane in views[name]:
-            one_of(f"plane of {name!r}", plane, PLANES)
-    planes = [plane for plane in PLANES if plane in views["truth"]]
+    planes = list(views["truth"])
     images: dict[str, dict[str, Image]] = {}
     for name in names:
         if set(views[name]) != set(planes):
@@ -252,7 +231,7 @@ def _lines(texts: Sequence[str]) -> int:
     return 1 + max(text.count("\n") for text in texts)
 
 
-def _show(axis: Axes, image: Image, aspect: float, plane: str, **scale: Any) -> Any:
+def _show(axis: Axes, image: Image, aspect: float, **scale: Any) -> Any:
     """Show an image in physical proportions, without axes."""
     axis.set_axis_off()
-    return axis.imshow(image, aspect=aspect, origin="upper" if plane == "axial" else "lower", **scale)
+    return axis.imshow(image, aspect=aspect, **scale)

@@ -34,8 +34,8 @@ from monai_sliceinterp.metrics import METRICS, REGIONS, Protocol
 __all__ = ["measurement_notes", "write_report"]
 
 _PICTURE_NOTE = (
-    "Where three planes are shown, axial is the plane of the slices, coronal and sagittal are the cuts across them, as "
-    "if the slices were axial. Differences are a result minus the truth."
+    "Where three planes are shown, the first one is that of the slices and the others cut across them; they are named "
+    "by anatomy. Differences are a result minus the truth."
 )
 _SCORE_NOTE = (
     "Mean ± standard deviation over the volumes of a group; the best mean of a row is bold (several where they are "

@@ -35,6 +35,7 @@ from monai_sliceinterp.evaluation.settings import HU_WINDOW, EvaluationSettings,
 from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.metrics import METRICS, PerceptualMetric, Protocol, Trial, body_mask
+from monai_sliceinterp.preview.windows import is_ct
 from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast
 from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit, unscale_from_unit
 
@@ -50,7 +51,6 @@ __all__ = [
 ]
 
 _PERCENTILES = (1.0, 99.0)  # leave out the brightest vessels and noise, for all methods alike
-_CT_BELOW = -200.0  # only CT has such intensities (HU)
 _FORMAT = 2  # counts up whenever scores in files of older versions must not be used any more
 
 
@@ -168,7 +168,7 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
         image = ThroughPlaneLast(settings.axis)(loaded)
         if settings.window is not None:
             low, high, window_from = *settings.window, "as given"
-        elif float(image.min()) < _CT_BELOW:
+        elif is_ct(image.as_tensor()):
             low, high, window_from = *HU_WINDOW, "HU"
         else:
             low, high, window_from = *percentile_range(image.as_tensor(), *_PERCENTILES), "1st to 99th percentile"

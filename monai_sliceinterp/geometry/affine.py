@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +26,7 @@ __all__ = [
     "axis_spacing",
     "compose_affine",
     "corner_distance",
+    "plane_names",
     "scaled_affine",
     "spatial_affine",
     "through_plane_axis",
@@ -35,6 +37,11 @@ AXIS_TIE = 0.1
 
 SPACING_TIE = 0.01
 """Spacings that differ by less than this fraction count as equal."""
+
+_PLANES = ("sagittal", "coronal", "axial")  # across x, y and z
+
+_STRAIGHT = float(np.cos(np.radians(15.0)))
+"""Cosine of the tilt from which on a plane is oblique."""
 
 
 def spatial_affine(affine: ArrayLike | Tensor) -> NDArray[np.float64]:
@@ -129,6 +136,32 @@ def corner_distance(one: ArrayLike | Tensor, other: ArrayLike | Tensor, shape: I
     corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*np.subtract(tuple(shape), 1), 1]
     apart = (np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)) @ corners.T
     return float(np.linalg.norm(apart[:3], axis=0).max())
+
+
+def plane_names(affine: ArrayLike | Tensor) -> tuple[str, str, str]:
+    """Name the anatomical planes that lie across the array axes: "axial", "coronal" or "sagittal".
+
+    A plane that is tilted by more than 15 degrees, as those of a short-axis heart scan are, is "oblique axial" or the
+    like, by what it is nearest to.
+
+    Args:
+        affine: 4x4 matrix in mm (RAS).
+
+    Returns:
+        The name of the plane with a constant index along each axis, three different ones.
+
+    Example:
+        >>> plane_names(np.diag([0.7, 0.7, 5.0, 1.0]))
+        ('sagittal', 'coronal', 'axial')
+    """
+    matrix = spatial_affine(affine)[:3, :3]
+    normals = np.linalg.inv(matrix).T  # column k: across the plane of the two other axes
+    cosines = np.abs(normals) / np.linalg.norm(normals, axis=0)
+    nearest = max(permutations(range(3)), key=lambda worlds: sum(cosines[world, k] for k, world in enumerate(worlds)))
+    first, second, third = (
+        f"{'' if cosines[world, k] > _STRAIGHT else 'oblique '}{_PLANES[world]}" for k, world in enumerate(nearest)
+    )
+    return first, second, third
 
 
 def scaled_affine(affine: ArrayLike | Tensor, axis: int, step: float, start: float = 0.0) -> NDArray[np.float64]:

@@ -73,6 +73,7 @@ from monai_sliceinterp.transforms.orientation import (
     ThroughPlaneLastd,
     ThroughPlaneLastDict,
     move_axis_last,
+    reorient_like,
     thin_axes,
 )
 from monai_sliceinterp.transforms.provenance import (

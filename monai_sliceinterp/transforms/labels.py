@@ -27,10 +27,10 @@ from monai.utils import CommonKeys
 
 from monai_sliceinterp.dicom.segmentation import read_segmentation, segmentation_file
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
-from monai_sliceinterp.formats import NIFTI_HEADER
 from monai_sliceinterp.geometry import axis_spacing, corner_distance, read_grid, slice_geometry, spatial_affine
 from monai_sliceinterp.transforms.label_interpolation import interpolate_labels
 from monai_sliceinterp.transforms.loading import LoadVolume
+from monai_sliceinterp.transforms.orientation import reorient_like
 
 __all__ = [
     "InterpolateLabelD",
@@ -125,7 +125,7 @@ def _load_label(path: Path, volume: MetaTensor) -> MetaTensor:
     label = LoadVolume()(path)
     if len(label) != 1:
         raise ValueError(f"{path}: has {len(label)} frames; expected a label of one.")
-    label = _reoriented(label, volume)
+    label = reorient_like(label, volume)
     if label.shape[1:] != volume.shape[1:]:
         size, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
         raise ValueError(f"{path}: is {size} voxels large; expected {expected} as {source}.")
@@ -133,29 +133,6 @@ def _load_label(path: Path, volume: MetaTensor) -> MetaTensor:
     if not apart <= _SAME_PLACE * axis_spacing(volume.affine).min():
         raise ValueError(f"{path}: lies {apart:.3g} mm away from {source}; expected the same grid.")
     return _whole_numbers(label, path)
-
-
-def _reoriented(label: MetaTensor, volume: MetaTensor) -> MetaTensor:
-    """Permute and flip the axes of a label so that they run as those of its volume do."""
-    ours, theirs = (spatial_affine(image.affine)[:3, :3] for image in (volume, label))
-    steps = np.linalg.solve(ours, theirs)  # column k: the step along the label's axis k in voxels of the volume
-    axes = np.abs(steps).argmax(axis=0).tolist()
-    if sorted(axes) != [0, 1, 2]:
-        return label
-    order = [axes.index(axis) for axis in range(3)]
-    flipped = [axis for axis in range(3) if steps[axis, order[axis]] < 0]
-    if order == [0, 1, 2] and not flipped:
-        return label
-    voxels = label.as_tensor().permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flipped])
-    matrix = np.zeros((4, 4))  # takes indices of the result to those of the label
-    matrix[3, 3] = 1.0
-    for axis in range(3):
-        matrix[order[axis], axis] = -1.0 if axis in flipped else 1.0
-        matrix[order[axis], 3] = voxels.shape[axis + 1] - 1 if axis in flipped else 0.0
-    result = MetaTensor(voxels.contiguous()).copy_meta_from(label)
-    result.affine = torch.as_tensor(spatial_affine(label.affine) @ matrix)
-    result.meta.pop(NIFTI_HEADER, None)  # its slice dimension would be another
-    return result
 
 
 def _whole_numbers(label: MetaTensor, path: Path) -> MetaTensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -24,7 +25,8 @@ from monai.utils import TraceKeys, TransformBackends
 from torch import Tensor
 
 from monai_sliceinterp.checks import not_negative
-from monai_sliceinterp.geometry import axis_spacing, slice_geometry, slice_positions
+from monai_sliceinterp.formats import NIFTI_HEADER
+from monai_sliceinterp.geometry import axis_spacing, slice_geometry, slice_positions, spatial_affine
 from monai_sliceinterp.transforms.mapping import InvertiblyApplyToKeys, RandApplyToKeys
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "ThroughPlaneLastDict",
     "ThroughPlaneLastd",
     "move_axis_last",
+    "reorient_like",
     "thin_axes",
 ]
 
@@ -61,6 +64,40 @@ def move_axis_last(image: Tensor, axis: int) -> tuple[Any, Tensor]:
     matrix[order, range(3)] = 1.0
     matrix[3, 3] = 1.0
     return image.permute(0, *(k + 1 for k in order)), matrix
+
+
+def reorient_like(image: MetaTensor, reference: MetaTensor) -> MetaTensor:
+    """Permute and flip the axes of a volume so that they run as those of another one do.
+
+    Args:
+        image: ``(C, X, Y, Z)``; it is returned as it is where its axes run so already.
+        reference: ``(C, X, Y, Z)``, whose affine tells how.
+
+    Example:
+        >>> scan = MetaTensor(torch.zeros(1, 4, 5, 6))
+        >>> flipped = MetaTensor(torch.zeros(1, 6, 5, 4), affine=torch.eye(4)[[2, 1, 0, 3]])
+        >>> tuple(reorient_like(flipped, scan).shape)
+        (1, 4, 5, 6)
+    """
+    ours, theirs = (spatial_affine(one.affine)[:3, :3] for one in (reference, image))
+    steps = np.linalg.solve(ours, theirs)  # column k: the step along the image's axis k in voxels of the reference
+    axes = np.abs(steps).argmax(axis=0).tolist()
+    if sorted(axes) != [0, 1, 2]:
+        return image
+    order = [axes.index(axis) for axis in range(3)]
+    flipped = [axis for axis in range(3) if steps[axis, order[axis]] < 0]
+    if order == [0, 1, 2] and not flipped:
+        return image
+    voxels = image.as_tensor().permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flipped])
+    matrix = np.zeros((4, 4))  # takes indices of the result to those of the image
+    matrix[3, 3] = 1.0
+    for axis in range(3):
+        matrix[order[axis], axis] = -1.0 if axis in flipped else 1.0
+        matrix[order[axis], 3] = voxels.shape[axis + 1] - 1 if axis in flipped else 0.0
+    result = MetaTensor(voxels.contiguous()).copy_meta_from(image)
+    result.affine = torch.as_tensor(spatial_affine(image.affine) @ matrix)
+    result.meta.pop(NIFTI_HEADER, None)  # its slice dimension would be another
+    return result
 
 
 class ThroughPlaneLast(InvertibleTransform):

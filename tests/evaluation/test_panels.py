@@ -12,8 +12,6 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_sliceinterp.evaluation.cuts import (
-    PLANES,
-    View,
     add_views,
     holds_views,
     panel_cuts,
@@ -23,9 +21,11 @@ from monai_sliceinterp.evaluation.cuts import (
     volume_cuts,
 )
 from monai_sliceinterp.evaluation.panels import panel, sweep_strip
+from monai_sliceinterp.preview.planes import View
 from tests.evaluation.helpers import LONG, METHODS, check_layout, overlap, words
 
 SPACING = (1.0, 2.0, 5.0)
+PLANES = ("axial", "coronal", "sagittal")  # of volumes whose slices are axial
 
 
 def affine(*signs, order=(0, 1, 2)):
@@ -65,7 +65,7 @@ class TestViews:
 
     @pytest.mark.parametrize("signs", SIGNS)
     def test_cuts_across(self, signs):
-        """Rows are slices from inferior on; the cuts lie in the middle."""
+        """Rows are slices from superior on; the cuts lie in the middle."""
         matrix = affine(*signs)
         x, y, z = position(matrix, (4, 6, 5))
         for plane, (across, fixed, middle, aspect) in {
@@ -74,7 +74,7 @@ class TestViews:
         }.items():
             cuts = [volume_cuts(volume[None], matrix, 2)[plane] for volume in (across, z, fixed)]
             assert all(cut[1] == aspect for cut in cuts)
-            np.testing.assert_allclose(np.diff(cuts[1][0], axis=0), 5, atol=1e-5)
+            np.testing.assert_allclose(np.diff(cuts[1][0], axis=0), -5, atol=1e-5)
             assert (np.diff(cuts[0][0], axis=1) < 0).all() and (np.diff(cuts[0][0], axis=0) == 0).all()
             assert (cuts[2][0] == float(middle)).all()
 
@@ -84,6 +84,12 @@ class TestViews:
     def test_the_slice_is_a_synthesized_one(self, count, factor, middle):
         volume = torch.arange(float(count)).expand(2, 3, 4, count)
         assert (volume_cuts(volume, torch.eye(4), factor)["axial"][0] == middle).all()
+
+    def test_planes_are_named_by_anatomy(self):
+        coronal_slices = affine(1, -1, 1, order=(0, 2, 1))
+        cuts = volume_cuts(torch.rand(1, 4, 6, 5), coronal_slices, 2)
+        assert list(cuts) == ["coronal", "axial", "sagittal"]
+        assert [view.image.shape for view in cuts.values()] == [(6, 4), (5, 4), (6, 5)]
 
     def test_first_channel(self):
         volume = torch.stack([torch.zeros(3, 4, 5), torch.ones(3, 4, 5)])
@@ -102,9 +108,9 @@ class TestPanelCuts:
         cuts = panel_cuts(torch.rand(1, 4, 6, count), thick, truth, factor)
         assert {name: tuple(views) for name, views in cuts.items()} == dict.fromkeys(("truth", "input", "pred"), PLANES)
         for plane in ("coronal", "sagittal"):
-            assert cuts["input"][plane].image[:, 0].tolist() == [10 + k for k in nearest]
+            assert cuts["input"][plane].image[::-1, 0].tolist() == [10 + k for k in nearest]
             # the slice past the last is left out
-            assert cuts["truth"][plane].image[:, 0].tolist() == list(range(count))
+            assert cuts["truth"][plane].image[::-1, 0].tolist() == list(range(count))
         for views in cuts.values():
             assert [view.aspect for view in views.values()] == [2, 5, 2.5]
             assert all(view.image.dtype == np.float32 for view in views.values())
@@ -193,9 +199,7 @@ class TestPanel:
         assert [axis.get_title() for axis in axes[:4]] == columns
         assert not any(axis.get_title() for axis in axes[4:])
         assert "scan, subsample x4" in words(drawn[0])
-        # axial images from their first row down, cuts from the first slice up
-        origins = [axis.images[0].origin for axis in axes]
-        assert origins == ["upper"] * 4 + ["lower"] * 8 + ["upper"] * 3 + ["lower"] * 6
+        assert {axis.images[0].origin for axis in axes} == {"upper"}
 
     def test_scales(self, tmp_path, drawn):
         """One gray scale from the truth, one signed scale for all methods and planes; the input does not stretch it."""
@@ -290,7 +294,7 @@ class TestPanel:
             ("truth", {"axial": np.zeros((1, 2, 3))}, "expected 2D images"),
             ("linear", {"coronal": np.full((9, 30), np.nan)}, "'coronal view of linear' has values that are not"),
             ("truth", {"coronal": np.full((9, 30), np.inf)}, "'coronal view of truth' has values that are not finite"),
-            ("saint", {"oblique": np.zeros((20, 30))}, "unknown plane of 'saint' 'oblique'; expected one of axial"),
+            ("saint", {"oblique": np.zeros((20, 30))}, "'saint' has axial, coronal, oblique, sagittal"),
         ],
     )
     def test_bad_views(self, tmp_path, name, change, message):

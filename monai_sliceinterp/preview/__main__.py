@@ -1,0 +1,89 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Look at a result: ``python -m monai_sliceinterp.preview scan.nii.gz out/scan_interp.nii.gz``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, report
+from monai_sliceinterp.files import check_free, file_stem
+from monai_sliceinterp.preview.picture import write_preview
+from monai_sliceinterp.preview.viewer import write_viewer
+
+__all__ = ["main", "make_parser", "preview_files"]
+
+
+def preview_files(input_path: str | Path, output_dir: str | Path) -> tuple[Path, Path]:
+    """Return the picture and the page that are written of a scan.
+
+    Example:
+        >>> [file.name for file in preview_files("scans/scan.nii.gz", "out")]
+        ['scan_preview.png', 'scan_viewer.html']
+    """
+    stem = file_stem(input_path)
+    return Path(output_dir) / f"{stem}_preview.png", Path(output_dir) / f"{stem}_viewer.html"
+
+
+def make_parser() -> OneLineParser:
+    """Make the parser of the command's options.
+
+    Example:
+        >>> make_parser().parse_args(["scan.nii.gz", "out/scan_interp.nii.gz"]).output
+        'out/scan_interp.nii.gz'
+    """
+    parser = OneLineParser(
+        prog="python -m monai_sliceinterp.preview",
+        description="Write a picture of a scan before and after interpolation, STEM_preview.png, and a page to look at "
+        "both in a browser, STEM_viewer.html, which needs no network. The page holds the scan's voxels.",
+    )
+    parser.add_argument("input", help="the scan: image file or DICOM folder")
+    parser.add_argument("output", help="the volume that was interpolated from it")
+    parser.add_argument("--output_dir", metavar="DIR", help="folder to write to (default: that of the output)")
+    parser.add_argument("--method", default="", help="name of the method (default: as the provenance tells)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the options; those of the command line where None.
+
+    Returns:
+        The exit status: 0, or 1 if something failed, 2 if an option is wrong.
+
+    Example:
+        >>> main(["missing.nii.gz", "thin.nii.gz"])
+        1
+    """
+    options = make_parser().parse_args(argv)
+    folder = Path(options.output).parent if options.output_dir is None else Path(options.output_dir)
+    files = preview_files(options.input, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            check_free(file, options.overwrite)
+        scans, how = (options.input, options.output), {"method": options.method, "overwrite": options.overwrite}
+        print(write_preview(*scans, files[0], **how))
+        print(write_viewer(*scans, files[1], **how))
+    except (*INPUT_ERRORS, ImportError) as error:
+        report(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
