@@ -31,6 +31,7 @@ from monai_sliceinterp.geometry.affine import (
     spatial_affine,
     through_plane_axis,
 )
+from monai_sliceinterp.geometry.alignment import SAME_PLACE, slice_indices, stack_axis
 from monai_sliceinterp.geometry.grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid, paste_observed
 from monai_sliceinterp.geometry.metadata import DISAGREEMENT, GRID_KEYS, GridMetadata, read_grid, write_grid
 from monai_sliceinterp.geometry.slices import (
@@ -51,6 +52,7 @@ __all__ = [
     "FLOAT32_TOLERANCE",
     "GRID_KEYS",
     "GRID_TOLERANCE",
+    "SAME_PLACE",
     "SLICE_DIRECTION",
     "SLICE_POSITION_KEYS",
     "SPACING_TIE",
@@ -68,9 +70,11 @@ __all__ = [
     "read_grid",
     "scaled_affine",
     "slice_geometry",
+    "slice_indices",
     "slice_positions",
     "slice_thickness",
     "spatial_affine",
+    "stack_axis",
     "through_plane_axis",
     "write_grid",
 ]

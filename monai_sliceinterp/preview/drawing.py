@@ -53,7 +53,7 @@ def drawing(
         from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "monai_sliceinterp[evaluation]"') from error
+        raise ImportError('pictures need matplotlib: pip install "monai_sliceinterp[plot]"') from error
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure

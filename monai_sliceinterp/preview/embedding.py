@@ -139,7 +139,7 @@ def embed_map(volume: MetaTensor, limit: float, largest: int = LARGEST) -> str:
     Example:
         >>> file = gzip.decompress(base64.b64decode(embed_map(MetaTensor(np.ones((64, 64, 2))), limit=2.0)))
         >>> nib.Nifti1Image.from_bytes(file).get_fdata().max().round(2)
-        np.float64(1.02)
+        np.float64(0.98)
     """
     coding = _Coding(slope=float(np.float32(limit / _MAP_STEPS)))
     clipped = volume.as_tensor().clamp(0, limit).nan_to_num(0.0)

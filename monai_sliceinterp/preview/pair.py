@@ -26,20 +26,19 @@ from torch import Tensor
 
 from monai_sliceinterp.files import file_stem, last_part
 from monai_sliceinterp.geometry import (
+    SAME_PLACE,
     OutputGrid,
     axis_spacing,
     corner_distance,
     plane_names,
     slice_geometry,
     slice_positions,
+    stack_axis,
 )
 from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 from monai_sliceinterp.transforms import LoadVolume, ThroughPlaneLast, reorient_like
 
 __all__ = ["ScanPair", "beside", "load_pair"]
-
-_SAME_PLACE = 0.05
-"""Corners of the output and of the grid it should have may be apart by this fraction of its smallest voxel edge."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +126,17 @@ def load_pair(
     stored = LoadVolume(allow_nan=True)(output_path)
     thin = reorient_like(stored, thick)
     told = _provenance(output_path)
-    differing = [k for k in range(3) if thick.shape[k + 1] != thin.shape[k + 1]]
-    axis = differing[0] if differing else slice_geometry(thick).axis
-    if len(differing) > 1:
-        sizes = [" x ".join(map(str, volume.shape[1:])) for volume in (thick, thin)]
-        raise ValueError(
-            f"{output_path}: is {sizes[1]} voxels large; expected a volume interpolated from {input_path} ({sizes[0]})."
-        )
+    try:
+        axis = stack_axis(thick, thin)
+    except ValueError as error:
+        raise ValueError(f"{output_path}: {error}") from error
     before, after = (slice_geometry(volume, axis=axis).slice_spacing for volume in (thick, thin))
     try:
         grid = OutputGrid.from_spacing(thick.shape[axis + 1], before, after, slice_positions(thick, axis))
     except ValueError as error:
         raise ValueError(f"{output_path}: {error}") from error
     apart = corner_distance(grid.affine(thick.affine, axis), thin.affine, thin.shape[1:])
-    if len(grid) != thin.shape[axis + 1] or not apart <= _SAME_PLACE * axis_spacing(thin.affine).min():
+    if len(grid) != thin.shape[axis + 1] or not apart <= SAME_PLACE * axis_spacing(thin.affine).min():
         raise ValueError(
             f"{output_path}: {thin.shape[axis + 1]} slices, {after:g} mm apart, do not lie on those of {input_path}; "
             "expected the volume that was interpolated from it."

@@ -27,7 +27,14 @@ from monai.utils import CommonKeys
 
 from monai_sliceinterp.dicom.segmentation import read_segmentation, segmentation_file
 from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
-from monai_sliceinterp.geometry import axis_spacing, corner_distance, read_grid, slice_geometry, spatial_affine
+from monai_sliceinterp.geometry import (
+    SAME_PLACE,
+    axis_spacing,
+    corner_distance,
+    read_grid,
+    slice_geometry,
+    spatial_affine,
+)
 from monai_sliceinterp.transforms.label_interpolation import interpolate_labels
 from monai_sliceinterp.transforms.loading import LoadVolume
 from monai_sliceinterp.transforms.orientation import reorient_like
@@ -39,13 +46,11 @@ __all__ = [
     "LoadLabelD",
     "LoadLabelDict",
     "LoadLabeld",
+    "whole_numbers",
 ]
 
 _ROUNDING = 1e-3
 """Values of labels may be this far off whole numbers."""
-
-_SAME_PLACE = 0.05
-"""Corners of a label and of its image may be apart by this fraction of the smallest voxel edge: headers are rounded."""
 
 
 def _find_label(label: Path, image: str) -> Path:
@@ -130,13 +135,27 @@ def _load_label(path: Path, volume: MetaTensor) -> MetaTensor:
         size, expected = (" x ".join(map(str, image.shape[1:])) for image in (label, volume))
         raise ValueError(f"{path}: is {size} voxels large; expected {expected} as {source}.")
     apart = corner_distance(label.affine, volume.affine, label.shape[1:])
-    if not apart <= _SAME_PLACE * axis_spacing(volume.affine).min():
+    if not apart <= SAME_PLACE * axis_spacing(volume.affine).min():
         raise ValueError(f"{path}: lies {apart:.3g} mm away from {source}; expected the same grid.")
-    return _whole_numbers(label, path)
+    return whole_numbers(label, path)
 
 
-def _whole_numbers(label: MetaTensor, path: Path) -> MetaTensor:
-    """Round values that only rounding keeps from whole numbers, as get_fdata() and a scaled header leave them."""
+def whole_numbers(label: MetaTensor, path: Path) -> MetaTensor:
+    """Round values that only rounding keeps from whole numbers, as get_fdata() and a scaled header leave them.
+
+    Args:
+        label: ``(C, X, Y, Z)`` as it was loaded.
+        path: its file, for messages.
+
+    Raises:
+        ValueError: if values are more than 0.001 away from whole numbers.
+
+    Example:
+        >>> whole_numbers(MetaTensor(torch.tensor([[[[0.0, 2.5]]]])), Path("label.nii.gz"))
+        Traceback (most recent call last):
+        ...
+        ValueError: label.nii.gz: has voxels that are not whole numbers; expected labels.
+    """
     values = label.as_tensor()
     if not values.is_floating_point():
         return label

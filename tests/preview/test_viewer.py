@@ -30,7 +30,13 @@ def browser():
         pytest.skip("Chromium is not installed: apt install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1000,1200", NO_NETWORK):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--window-size=1000,1200",
+        NO_NETWORK,
+    ):
         options.add_argument(argument)
     for argument in SOFTWARE_GRAPHICS:
         options.add_argument(argument)
