@@ -108,6 +108,9 @@ class BundlePipeline:
         # whatever else refers to the network gets this one, not a new one
         parser["network_def"], parser["network"] = network, self.network
         self.parser = parser
+        about = configs / "metadata.json"
+        metadata = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+        self.description = str(metadata.get("description", ""))
         state = content.encode() + weights.read_bytes() + self.device.type.encode()
         self.fingerprint = hashlib.sha256(state).hexdigest()
 

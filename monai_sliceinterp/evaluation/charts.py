@@ -41,6 +41,7 @@ _BASELINE_COLORS = {
 _COLORS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#332288", "#cc79a7", "#661100"]
 _COLORS += ["#999933", "#44aa99", "#882255", "#f0e442"]
 _BOXES_PER_ROW = 42
+_WIDTH = 9.4  # inches: the page's, at least
 
 
 def _add_caption(figure: Figure, text: str, width: float) -> None:
@@ -102,7 +103,7 @@ def box_plots(table: pd.DataFrame, metric: str, path: str | Path) -> None:
     ]
     colors = method_colors(methods)
     pitch = len(methods) + 1.2  # from one protocol to the next, in boxes
-    width = max(5.5, 1.1 + 0.27 * pitch * min(per_row, len(protocols)))
+    width = max(_WIDTH, 1.1 + 0.27 * pitch * min(per_row, len(protocols)))
     with drawing(path, width, 0.9 + 2.9 * len(rows)) as figure:
         axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for axis, (group, shown) in zip(axes, rows, strict=True):
@@ -154,7 +155,7 @@ def parameter_curve(
                 kind = "finite numbers, the first one positive" if logx else "finite numbers"
                 raise ValueError(f"points must be {kind}; {name!r} has ({x:g}, {y:g}).")
     colors = method_colors(list(points))
-    with drawing(path, 5.5, 3.6) as figure:
+    with drawing(path, _WIDTH, 4.2) as figure:
         axis = figure.subplots()
         for (name, pairs), marker in zip(points.items(), "os^Dv<>Ph*Xp" * len(points), strict=False):
             x, y = np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2).T
@@ -180,7 +181,7 @@ def cost_plot(table: pd.DataFrame, path: str | Path) -> None:
         raise ValueError("the scores have neither times nor memory to draw.")
     methods = list(table["method"].unique())
     colors = method_colors(methods)
-    width = 1.5 + 3.9 * len(quantities)
+    width = _WIDTH
     with drawing(path, width, 1.5 + 0.34 * len(methods)) as figure:
         axes = figure.subplots(1, len(quantities), squeeze=False, sharey=True)[0]
         for axis, name in zip(axes, quantities, strict=True):

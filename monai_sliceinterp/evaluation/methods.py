@@ -38,6 +38,14 @@ yardstick: it gains PSNR for nothing, and shows it in its sharpness and flicker.
 
 _BLUR = 0.7  # standard deviation in pixels
 
+_ABOUT = {
+    "linear": "the mean of the two neighboring slices, weighted by distance, as most viewers show it; blurs.",
+    "cubic": "a cubic B-spline through all slices; sharper than linear, may swing beside edges.",
+    "lanczos": "a windowed sinc over six slices; the sharpest of the three, and the most prone to swing beside edges.",
+    "motion": "neighboring slices displaced along the optical flow between them, no training; for thick slices.",
+}
+"""What classical methods do."""
+
 _BUNDLES = Path("bundles")  # where bundles that are called by their name are looked for
 _RESERVED = ("truth", "input")  # names of what pictures show beside methods
 
@@ -51,6 +59,7 @@ class Method:
         fingerprint: changes with the weights, the config, and the type of device.
         device: where it computes.
         run: interpolates ``(C, H, W, N)`` by a factor.
+        about: what it does, in a sentence.
         series: name of the curve it lies on, where its name is SERIES@NUMBER; else empty.
         number: its place on this curve.
     """
@@ -59,6 +68,7 @@ class Method:
     fingerprint: str
     device: torch.device
     run: Callable[[MetaTensor, int], MetaTensor]
+    about: str = ""
     series: str = ""
     number: float = 0.0
 
@@ -170,15 +180,15 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
     if parts.source in CLASSICAL:
         if parts.overlays or parts.ckpt:
             raise ValueError(f"method {text!r}: {parts.source} takes neither configs nor weights.")
-        return _named(
-            parts.name or parts.source, f"classical {parts.source}", torch.device("cpu"), _classical(parts.source)
-        )
+        run, about = _classical(parts.source), _ABOUT[parts.source]
+        return _named(parts.name or parts.source, f"classical {parts.source}", torch.device("cpu"), run, about)
     with ExitStack() as stack:
         folder = _bundle_folder(parts.source)
         if folder.is_file():
             folder = stack.enter_context(unpacked(folder))
         pipeline = BundlePipeline(folder, parts.overlays, parts.ckpt, device)
-        return _named(parts.name or _joined(folder.name, parts.overlays), pipeline.fingerprint, device, pipeline)
+        name = parts.name or _joined(folder.name, parts.overlays)
+        return _named(name, pipeline.fingerprint, device, pipeline, pipeline.description)
 
 
 def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> list[Method]:
@@ -193,12 +203,14 @@ def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> li
     return methods
 
 
-def _named(name: str, fingerprint: str, device: torch.device, run: Callable[[MetaTensor, int], MetaTensor]) -> Method:
+def _named(
+    name: str, fingerprint: str, device: torch.device, run: Callable[[MetaTensor, int], MetaTensor], about: str
+) -> Method:
     """Make a method, if its name is one that files and pictures can have."""
     if not re.fullmatch(r"[\w.+@ -]+", name) or name in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of a method; name it by letters and digits: NAME=PATH.")
     point = re.fullmatch(r"(.+)@([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
-    return Method(name, fingerprint, device, run, *((point[1], float(point[2])) if point else ()))
+    return Method(name, fingerprint, device, run, about, *((point[1], float(point[2])) if point else ()))
 
 
 def _joined(name: str, overlays: Sequence[str]) -> str:

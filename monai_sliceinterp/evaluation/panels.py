@@ -31,6 +31,7 @@ from monai_sliceinterp.evaluation.volume import describe_failure, interpolate_un
 from monai_sliceinterp.geometry import scaled_affine
 from monai_sliceinterp.preview.drawing import Sheet, drawing, wrap
 from monai_sliceinterp.preview.planes import View
+from monai_sliceinterp.preview.windows import DisplayWindow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,24 +41,30 @@ Image = NDArray[np.float64]
 __all__ = ["central_slices", "panel", "read_sweep", "sweep_strip", "write_sweeps"]
 
 
-def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str = "") -> None:
+def panel(
+    views: Mapping[str, Mapping[str, View]],
+    path: str | Path,
+    title: str = "",
+    windows: Sequence[DisplayWindow] = (),
+) -> None:
     """Draw planes of one volume as every method restores them, and their signed differences to the truth.
 
     Rows are planes, columns the input, the methods and the truth, in physical proportions. All images share one gray
-    scale, from the 0.5th to the 99.5th percentile of the truth, all differences one diverging scale, up to the 99.5th
-    percentile of the methods' absolute differences.
+    scale, from the 0.5th to the 99.5th percentile of the truth, or are shown in each of some windows; all differences
+    share one diverging scale, up to the 99.5th percentile of the methods' absolute differences.
 
     Args:
         views: of "truth", "input" and methods, by plane, in the order of the truth's; intensities in [0, 1].
         path: the file.
         title: shown on top.
+        windows: intensities to show, in the units of the views.
     """
     images = _panel_images(views)
     truth = images["truth"]
     shown = [name for name in images if name != "truth"]
     aspects = {plane: _check_aspect(views["truth"][plane].aspect, plane) for plane in truth}
     errors = {name: {plane: images[name][plane] - truth[plane] for plane in truth} for name in shown}
-    low, high = _robust_range(list(truth.values()))
+    windows = windows or [DisplayWindow("", *_robust_range(list(truth.values())))]
     limit = _robust_limit([errors[name] for name in shown if name != "input"] or [errors["input"]])
     columns = [*shown, "truth"]
     cell = float(np.clip(12 / len(columns), 1.2, 2.2))  # inches, as all that follows
@@ -66,23 +73,24 @@ def panel(views: Mapping[str, Mapping[str, View]], path: str | Path, title: str 
     width = left + len(columns) * (cell + gap) + right
     heading = wrap(title, int((width - left) / 0.1))
     heads = [wrap(name, int(cell / 0.09)) for name in columns]
-    top = 0.1 + 0.2 * _lines([heading]) * bool(title) + 0.05 + 0.16 * _lines(heads)
+    top = 0.1 + 0.2 * _lines([heading]) * bool(title) + 0.05 + 0.16 * _lines(heads) + 0.2 * bool(windows[0].name)
     band = sum(heights.values()) + gap * (len(heights) - 1)
-    height = top + band + between + band + 0.1
+    height = top + len(windows) * (band + between) + band + 0.1
     with drawing(path, width, height, layout=None) as figure:
         sheet = Sheet(figure, width, height)
         sheet.write(left, 0.1, heading, va="top", fontsize=11)
-        sheet.write(left, top + band + 0.36, "minus truth, all on one scale (1 is the data range)", va="bottom")
-        for names, scale, label, extend, start in (
-            (columns, {"vmin": low, "vmax": high}, "intensity", "neither", top),
-            (shown, {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r"}, "difference", "both", top + band + between),
-        ):
-            y, values = start, images if names is columns else errors
+        errors_name = "minus truth, all on one scale (1 is the data range)"
+        bands = [(columns, images, "intensity", "neither", "gray", window) for window in windows]
+        bands += [(shown, errors, "difference", "both", "RdBu_r", DisplayWindow(errors_name, -limit, limit))]
+        for number, (names, values, label, extend, colors, window) in enumerate(bands):
+            start = y = top + number * (band + between)
+            sheet.write(left, start - (0.06 if number else 0.1 + 0.16 * _lines(heads)), window.name, va="bottom")
             for plane, row in heights.items():
-                sheet.write(left - 0.1, y + row / 2, plane, ha="right", va="center")
+                sheet.write(left - 0.1, y + row / 2, wrap(plane, 10), ha="right", va="center")
                 for k, name in enumerate(names):
                     axis = sheet.place(left + k * (cell + gap), y, cell, row)
-                    picture = _show(axis, values[name][plane], aspects[plane], **scale)
+                    style = {"vmin": window.low, "vmax": window.high, "cmap": colors}
+                    picture = _show(axis, values[name][plane], aspects[plane], **style)
                     if y == top:
                         axis.set_title(heads[k], fontsize=9, pad=4)
                 y += row + gap

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import monai
@@ -29,8 +29,10 @@ from monai_sliceinterp.evaluation.settings import EvaluationSettings
 from monai_sliceinterp.evaluation.statistics import compare_methods, summarize, write_table
 from monai_sliceinterp.evaluation.volume import VolumeResult
 from monai_sliceinterp.metrics import METRICS
+from monai_sliceinterp.preview.planes import View
+from monai_sliceinterp.preview.windows import BODY, LUNG, DisplayWindow, display_windows
 
-__all__ = ["check_curve", "curve_points", "present", "settings_in_words"]
+__all__ = ["check_curve", "curve_points", "present", "settings_in_words", "split_groups", "unit_windows"]
 
 _TESTED = ("psnr", "ssim", "psnr_body", "ssim_body")
 """Metrics on which methods are tested; few, as the p-values are corrected for the number of tests."""
@@ -61,6 +63,36 @@ def curve_points(scores: pd.DataFrame, metric: str, methods: Sequence[Method]) -
     for (series, number), mean in sorted(curves.items()):
         points.setdefault(series, []).append((number, mean))
     return points
+
+
+def split_groups(scores: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Make two groups of one that holds CT and other scans, whose scores have no common meaning.
+
+    Args:
+        scores: see :func:`monai_sliceinterp.evaluation.score_table`.
+        kinds: kind of each volume, by name.
+
+    Example:
+        >>> table = pd.DataFrame({"volume": ["a", "b", "c"], "group": ["x", "x", "y"]})
+        >>> split_groups(table, {"a": "CT", "b": "not CT", "c": "CT"})["group"].tolist()
+        ['x, CT', 'x, not CT', 'y']
+    """
+    kind = scores["volume"].map(dict(kinds))
+    mixed = kind.groupby(scores["group"]).transform("nunique") > 1
+    return scores.assign(group=scores["group"].where(~mixed, scores["group"] + ", " + kind))
+
+
+def unit_windows(truth: Mapping[str, View], result: VolumeResult) -> list[DisplayWindow]:
+    """Choose the windows of a panel in the unit range of its views: those of CT, none for other scans."""
+    if result.limits is None or result.kind != "CT":
+        return []
+    low, high = result.limits
+    voxels = np.concatenate([view.image.ravel() for view in truth.values()]) * (high - low) + low
+    windows = [window for window in display_windows(voxels) if window in (BODY, LUNG)]
+    return [
+        DisplayWindow(f"{name}, {a:g} to {b:g} HU", (a - low) / (high - low), (b - low) / (high - low))
+        for name, a, b in windows
+    ]
 
 
 def settings_in_words(results: Sequence[VolumeResult], settings: EvaluationSettings) -> dict[str, str]:
@@ -111,19 +143,23 @@ def present(
     from monai_sliceinterp.evaluation.report import measurement_notes, write_report  # jinja2: not for tables alone
 
     output_dir = Path(settings.output_dir)
+    write_table(scores, output_dir / "scores.csv")
+    kinds = {result.item.name: result.kind for result in results}
+    scores = split_groups(scores, kinds)
     known = [metric for metric in METRICS if scores[metric].notna().any()]
     tested = [metric for metric in _TESTED if metric in known]
     tests = compare_methods(scores, settings.baselines, tested, settings.seed)
     summaries = summarize(scores, known)
-    for table, name in ((scores, "scores"), (summaries, "summary"), (tests, "statistics")):
+    for table, name in ((summaries, "summary"), (tests, "statistics")):
         write_table(table, output_dir / f"{name}.csv")
     shown = [metric for metric in (*tested, "vif", *settings.perceptual) if metric in known]
     pictures, failures = _draw(results, settings, methods, scores, shown)
+    guide = {method.name: method.about for method in methods if method.about}
     lines = [line for result in results for line in result.failures] + failures
     words = settings_in_words(results, settings)
     titles = set(scores["protocol"])
     notes = measurement_notes([one for one in settings.make_protocols() if one.title in titles], known)
-    _, report = write_report(scores, tests, summaries, pictures, words, lines, output_dir, notes)
+    _, report = write_report(scores, tests, summaries, pictures, words, lines, output_dir, notes, guide=guide)
     return report, failures
 
 
@@ -144,24 +180,29 @@ def _draw(
         pictures[title] = folder / f"{name}.png"
         return pictures[title]
 
-    for metric in metrics:
-        if np.isfinite(scores[metric]).any():
-            box_plots(scores, metric, place(METRICS[metric].label, f"box_{metric}"))
-    for metric in metrics if settings.curve else ():
-        points = curve_points(scores, metric, methods)
-        if points:
-            numbers = [number for pairs in points.values() for number, _ in pairs]
-            wide = min(numbers) > 0 and max(numbers) >= 20 * min(numbers)
-            label = METRICS[metric].label
-            path = place(f"{label} over {settings.curve}", f"curve_{metric}")
-            parameter_curve(points, settings.curve, label, path, logx=wide)
-    cost_plot(scores, place("Time and memory", "cost"))
+    kinds = scores["volume"].map({result.item.name: result.kind for result in results})
+    for kind, part in scores.groupby(kinds, sort=False):  # CT and other scans are never drawn or averaged together
+        ending = f", {kind}" if kinds.nunique() > 1 else ""
+        mark = ending.replace(", ", "_").replace(" ", "_").lower()
+        for metric in metrics:
+            if np.isfinite(part[metric]).any():
+                box_plots(part, metric, place(METRICS[metric].label + ending, f"box_{metric}{mark}"))
+        for metric in metrics if settings.curve else ():
+            points = curve_points(part, metric, methods)
+            if points:
+                numbers = [number for pairs in points.values() for number, _ in pairs]
+                wide = min(numbers) > 0 and max(numbers) >= 20 * min(numbers)
+                label = METRICS[metric].label
+                path = place(f"{label} over {settings.curve}{ending}", f"curve_{metric}{mark}")
+                parameter_curve(points, settings.curve, label, path, logx=wide)
+        cost_plot(part, place(f"Time and memory{ending}", f"cost{mark}"))
     for result in results[: settings.panels]:
         for protocol in dict.fromkeys(row["protocol"] for row in result.scores):
             file = panel_path(settings.output_dir, result.item.name, protocol)
             names = [row["method"] for row in result.scores if row["protocol"] == protocol]
             title = f"{result.item.name}, {protocol}"
-            panel(read_views(file, names), place(title, f"panel_{file.stem}"), title)
+            cuts = read_views(file, names)
+            panel(cuts, place(title, f"panel_{file.stem}"), title, unit_windows(cuts["truth"], result))
     first = next((result for result in results if result.scores), None)
     if settings.sweep and first is not None:
         file, failures = write_sweeps(first.item, settings, methods)

@@ -45,8 +45,14 @@ _TEST_NOTE = (
     "Each method is compared with each baseline on the same volumes. Difference: mean over volumes, positive where "
     "the method is better; interval: {confidence:g} % bootstrap interval of this mean; wins: volumes on which the "
     "method is better. p: one-sided Wilcoxon signed-rank test that the method is better; adjusted p: Holm's correction "
-    "over all {count} tests of this report, bold below 0.05. With n volumes p cannot be smaller than 1 / 2^n."
+    "over all {count} tests of this report, bold below 0.05. With n volumes p cannot be smaller than 1 / 2^n: less "
+    "than five are too few."
 )
+_OPEN = {"Scores": 2, "Tests": 1}
+"""Metrics whose tables are shown; those of the others are folded at the end."""
+
+_TOO_FEW = "too few volumes for a test"
+_SIGNIFICANT = 0.05
 _FINDINGS = 12  # sentences; more groups and protocols than that are counted
 
 
@@ -99,6 +105,7 @@ def write_report(
     notes: Sequence[str] = (),
     confidence: float = 0.95,
     title: str = "Evaluation of slice interpolation",
+    guide: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path]:
     """Write ``report.md`` and ``report.html``.
 
@@ -115,6 +122,7 @@ def write_report(
         notes: how it was measured, see :func:`measurement_notes`.
         confidence: level of the intervals in ``tests``.
         title: heading of the report.
+        guide: what each method does and what it is for, by name.
 
     Returns:
         The Markdown and the HTML file.
@@ -124,15 +132,18 @@ def write_report(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     methods, metrics = list(scores["method"].unique()), list(summaries["metric"].unique())
-    tables = [_mean_table(name, part, methods) for name, part in summaries.groupby("metric", sort=False)]
-    sections = [
-        _Section("In short", points=_findings(scores, tests, summaries, failures)),
-        _Section("Scores", [_SCORE_NOTE], tables=tables),
-    ]
-    if len(tests):
-        tables = [_test_table(name, part) for name, part in tests.groupby("metric", sort=False)]
-        note = _TEST_NOTE.format(count=len(tests), confidence=100 * confidence)
-        sections.append(_Section("Tests", [note], tables=tables))
+    sections = [_Section("In short", points=_findings(scores, tests, summaries, failures))]
+    if guide:
+        sections.append(_Section("Methods", points=[f"{name}: {text}" for name, text in guide.items()]))
+    note = _TEST_NOTE.format(count=len(tests), confidence=100 * confidence)
+    means = [_mean_table(name, part, methods) for name, part in summaries.groupby("metric", sort=False)]
+    compared = [_test_table(name, part) for name, part in tests.groupby("metric", sort=False)] if len(tests) else []
+    folded = []
+    for name, text, tables in (("Scores", _SCORE_NOTE, means), ("Tests", note, compared)):
+        if tables or name == "Scores":
+            sections.append(_Section(name, [text], tables=tables[: _OPEN[name]]))
+        if tables[_OPEN[name] :]:
+            folded.append(_Section(f"More {name.lower()}", tables=tables[_OPEN[name] :], details=True))
     if pictures:
         shown = [_picture(name, Path(path), folder) for name, path in pictures.items()]
         sections.append(_Section("Pictures", [_PICTURE_NOTE], pictures=shown))
@@ -143,7 +154,7 @@ def write_report(
         sections.append(_Section("Settings", tables=[table]))
     sections.append(_Section("Failures", [] if failures else ["None."], list(failures)))
     every = [_volume_table(name, scores, methods) for name in metrics]
-    sections.append(_Section("Every volume", tables=every, details=True))
+    sections += [*folded, _Section("Every volume", tables=every, details=True)]
 
     written = []
     for name in ("report.md", "report.html"):
@@ -188,7 +199,8 @@ def _finding(metric: str, group: str, protocol: str, means: pd.Series, tests: pd
         test = against.loc[baseline]
         text += (
             f"; over {baseline} {_with_unit(metric, _signed(metric, test['mean_difference']))}, better on "
-            f"{test['wins']} of {test['n']} volumes, adjusted p = {_p_value(test['p_adjusted'])}"
+            f"{test['wins']} of {test['n']} volumes, "
+            + (_TOO_FEW if _too_few(test["n"]) else f"adjusted p = {_p_value(test['p_adjusted'])}")
         )
     return f"{text}."
 
@@ -204,6 +216,11 @@ def _with_unit(metric: str, number: str) -> str:
 
 def _signed(metric: str, value: float) -> str:
     return ("+" if value > 0 else "") + METRICS[metric].format(value)
+
+
+def _too_few(count: int) -> bool:
+    """Whether no differences of so many volumes could be significant."""
+    return 0.5**count > _SIGNIFICANT
 
 
 def _p_value(value: float) -> str:
@@ -248,9 +265,9 @@ def _test_table(metric: str, tests: pd.DataFrame) -> _Table:
             _signed(metric, test.mean_difference),
             "–" if math.isnan(test.low) else f"{low} to {high}",
             f"{test.wins} of {test.n}",
-            _p_value(test.p_value),
         ]
-        rows.append([*(_Cell(text) for text in texts), _Cell(_p_value(test.p_adjusted), test.p_adjusted < 0.05)])
+        values = [_Cell(_p_value(test.p_value)), _Cell(_p_value(test.p_adjusted), test.p_adjusted < _SIGNIFICANT)]
+        rows.append([*map(_Cell, texts), *([_Cell(_TOO_FEW), _Cell("–")] if _too_few(test.n) else values)])
     head = ["group", "protocol", "method", "baseline", "n", "difference", "interval", "wins", "p", "adjusted p"]
     return _Table(f"{METRICS[metric].label}: methods against baselines", head, rows, 4)
 

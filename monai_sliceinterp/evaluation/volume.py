@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
@@ -82,6 +83,7 @@ class VolumeResult:
         scores: a row for each protocol and method that could be scored, see
             :func:`monai_sliceinterp.evaluation.score_table`.
         window: intensities that became 0 and 1, and where they come from, in words.
+        limits: the same in numbers; None where they are not known.
         axis: axis along which the slices are stacked in the file; None where it could not be read.
         failures: one line for each protocol and method that failed, or one for the volume.
         skipped: protocols for which the volume has too few slices.
@@ -90,9 +92,15 @@ class VolumeResult:
     item: VolumeItem
     scores: list[dict[str, Any]] = field(default_factory=list)
     window: str = ""
+    limits: tuple[float, float] | None = None
     axis: int | None = None
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """Kind of scan, whose intensities are not averaged with those of another: "CT", by its range, or "not CT"."""
+        return "CT" if self.limits is not None and is_ct(np.asarray(self.limits)) else "not CT"
 
 
 def state_of(item: VolumeItem, settings: EvaluationSettings) -> str:
@@ -130,7 +138,8 @@ class VolumeRecord:
         low, high = thin.window
         window = f"{low:g} to {high:g} ({thin.window_from})"
         path = str(Path(self.item.path).resolve())
-        self.about = {"path": path, "slices": thin.image.shape[-1], "axis": thin.axis, "window": window}
+        about = {"path": path, "slices": thin.image.shape[-1], "axis": thin.axis, "window": window}
+        self.about = {**about, "limits": [low, high]}
         self._write()
 
     def identity(self, method: Method, protocol: Protocol) -> dict[str, Any]:
@@ -223,10 +232,11 @@ def evaluate_volume(
     try:
         report(item.name)
         record = VolumeRecord(item, settings)
-        if not record.about:
+        if "limits" not in record.about:  # or it was written by an older version
             thin = load_thin(item.path, settings)
             record.describe(thin)
         result.window, result.axis = record.about["window"], record.about["axis"]
+        result.limits = tuple(record.about["limits"])
         for protocol in protocols:
             if not protocol.can_score(record.about["slices"]):
                 result.skipped.append(protocol.title)

@@ -37,7 +37,7 @@ class Region(NamedTuple):
 
 
 _CUTS = (
-    "Coronal and sagittal cuts: the volume cut along the two in-plane axes, so that observed and synthesized slices "
+    "Cuts across slices: the volume cut along the two in-plane axes, so that observed and synthesized slices "
     "are rows of one image."
 )
 
@@ -47,8 +47,8 @@ REGIONS = {
     ),
     "volume": Region("whole volume", "Whole volume: over all slices, observed ones included."),
     "body": Region("inside the body", "Inside the body: over the synthesized slices' voxels that are tissue only."),
-    "coronal": Region("coronal cuts", _CUTS),
-    "sagittal": Region("sagittal cuts", _CUTS),
+    "coronal": Region("cuts across slices (coronal where these are axial)", _CUTS),
+    "sagittal": Region("cuts across slices (sagittal where these are axial)", _CUTS),
 }
 """Parts of a volume that are scored. Cuts at a fixed second in-plane index are called coronal, as they are of axial
 slices stored as x, y, z; those at a fixed first index sagittal."""

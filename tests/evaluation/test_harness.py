@@ -12,7 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from monai_sliceinterp.data import write_phantoms
 from monai_sliceinterp.evaluation import harness, presentation, score_table
 from monai_sliceinterp.evaluation.harness import run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_methods
@@ -142,6 +144,25 @@ class TestRun:
         for words in ("1st to 99th percentile", "lanczos", "subsample x4", "PyTorch"):
             assert words in report and words in result.report.read_text(encoding="utf-8")
 
+    def test_ct_and_mr_of_one_folder(self, tmp_path):
+        """They are neither averaged nor drawn together; the scores of volumes keep the name of the folder."""
+        for kind in ("head", "torso"):
+            write_phantoms(tmp_path / "all", kind, range(2), shape=(24, 22, 9), spacing=(14.0, 14.0, 14.0))
+        run_evaluation(
+            make_settings(tmp_path / "all", tmp_path / "out", ("linear", "lanczos"), panels=3), progress=False
+        )
+        assert {row["group"] for row in read_csv(tmp_path / "out" / "scores.csv")} == {"all"}
+        groups = {"all, CT", "all, not CT"}
+        assert {row["group"] for row in read_csv(tmp_path / "out" / "summary.csv")} == groups
+        pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+        assert {"box_psnr_ct.png", "box_psnr_not_ct.png", "cost_ct.png", "cost_not_ct.png"} <= pictures
+        report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+        assert "- linear: the mean of the two neighboring slices" in report and "too few volumes for a test" in report
+        panels = {
+            name: Image.open(tmp_path / "out" / "pictures" / name).size[1] for name in pictures if "panel" in name
+        }
+        assert panels["panel_torso_000_subsample_x2.png"] > 1.3 * panels["panel_head_000_subsample_x2.png"]
+
     def test_a_new_metric_is_one_entry(self, heads, tmp_path, no_pictures, monkeypatch):
         def mae(pred, truth, data_range, mask):
             return (pred - truth).abs().mean()
@@ -150,8 +171,8 @@ class TestRun:
         result = run_evaluation(make_settings(heads, tmp_path), progress=False)
         assert result.scores["mae"].between(1e-3, result.scores["rmse"]).all()
         assert {"mae"} <= {row["metric"] for row in read_csv(tmp_path / "summary.csv")}
-        report = (tmp_path / "report.md").read_text(encoding="utf-8")
-        assert "**MAE**" in report and "- MAE: mean absolute error." in report
+        report = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert ">MAE</" in report and "<li>MAE: mean absolute error." in report
 
     def test_again(self, heads, tmp_path, no_pictures, monkeypatch):
         """Nothing is computed, and all is written once more."""
@@ -317,7 +338,7 @@ class TestPictures:
         metrics = ["psnr", "vif", "niqe"]
         pictures, failures = presentation._draw(results, settings, methods, scores, metrics)
         assert [args[1] for args in drawn["box_plots"]] == ["psnr", "vif"]  # NIQE is infinite everywhere
-        assert [args[0] is scores for args in drawn["cost_plot"]] == [True]
+        assert [args[0].equals(scores) for args in drawn["cost_plot"]] == [True]
         assert [args[2] for args in drawn["panel"]] == ["b, leave-one-out", "b, leave-one-out from 1"]
         assert [list(views) for views, *_ in drawn["panel"]] == [["input", "linear", "lazy", "truth"]] * 2
         ((slices, fractions, path, title, aspect),) = drawn["sweep_strip"]
@@ -332,7 +353,9 @@ class TestPictures:
         settings = make_settings(heads, tmp_path, perceptual=["niqe"])
         results = [evaluate_volume(item, settings, find_methods(["linear"])) for item in settings.volumes()]
         scores = score_table(row for result in results for row in result.scores).assign(**{metric: 0.5})
-        monkeypatch.setattr("monai_sliceinterp.evaluation.report.write_report", lambda *args: (args[-1], args[-1]))
+        monkeypatch.setattr(
+            "monai_sliceinterp.evaluation.report.write_report", lambda *args, guide: (args[-1], args[-1])
+        )
         presentation.present(results, scores, settings, find_methods(["linear"]))
         assert [args[1] for args in drawn["box_plots"]] == ["psnr", "ssim", metric]
 
@@ -372,7 +395,9 @@ class TestCurve:
         monkeypatch.setattr(presentation, "parameter_curve", lambda *args, **kwargs: drawn.append((args, kwargs)))
         for name in ("box_plots", "cost_plot"):
             monkeypatch.setattr(presentation, name, lambda *args: None)
-        monkeypatch.setattr("monai_sliceinterp.evaluation.report.write_report", lambda *args: (args[-1], args[-1]))
+        monkeypatch.setattr(
+            "monai_sliceinterp.evaluation.report.write_report", lambda *args, guide: (args[-1], args[-1])
+        )
         methods = ["a@0.1=linear", "a@1=cubic", "a@2=lanczos", "cubic"]
         run_evaluation(make_settings(heads, tmp_path, methods, curve="lambda"), progress=False)
         assert [args[2] for args, _ in drawn] == ["PSNR (dB)", "SSIM"]

@@ -22,6 +22,7 @@ from monai_sliceinterp.evaluation.cuts import (
 )
 from monai_sliceinterp.evaluation.panels import panel, sweep_strip
 from monai_sliceinterp.preview.planes import View
+from monai_sliceinterp.preview.windows import DisplayWindow
 from tests.evaluation.helpers import LONG, METHODS, check_layout, overlap, words
 
 SPACING = (1.0, 2.0, 5.0)
@@ -217,6 +218,15 @@ class TestPanel:
         for axis in axes[12:]:
             np.testing.assert_allclose(limits(axis), [-limit, limit], rtol=1e-6)
             assert axis.images[0].get_cmap().name == "RdBu_r"
+
+    def test_windows(self, tmp_path, drawn):
+        """The images once in each window, and the differences."""
+        windows = [DisplayWindow("body", 0.2, 0.3), DisplayWindow("lung", 0.0, 0.25)]
+        panel(make_views(), tmp_path / "panel.png", "scan", windows)
+        shown = [limits(axis) for axis in shown_images(drawn[0])]
+        assert shown[:24] == [(0.2, 0.3)] * 12 + [(0.0, 0.25)] * 12 and len(shown) == 33
+        assert "body" in words(drawn[0]) and "lung" in words(drawn[0])
+        check_layout(drawn[0])
 
     def test_color_bars(self, tmp_path, drawn):
         panel(make_views(), tmp_path / "panel.png")

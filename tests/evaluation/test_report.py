@@ -181,7 +181,7 @@ class TestContent:
         assert [row[:3] for row in page.tables[0][1:]] == expected
         values = scores.set_index(["group", "protocol", "method"]).loc[("mr", "fwhm x4", "cubic"), "psnr"]
         assert page.tables[0][4][4] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-        assert len(text.tables) == 4 and len(page.tables) == 6
+        assert len(text.tables) == 3 and len(page.tables) == 6  # tests on the second metric are folded
         every = page.tables[4]
         assert every[0] == ["group", "volume", "protocol", "linear", "cubic", "saint"] and len(every) == 1 + 12
         first = scores[(scores["group"] == "ct") & (scores["volume"] == "v0")]["psnr"].tolist()
@@ -190,13 +190,26 @@ class TestContent:
 
     def test_findings(self, tmp_path):
         means = {"linear": 30.0, "cubic": 31.0, "saint": 32.5}
-        found = {"method": "saint", "n": 2, "wins": 2, "p_adjusted": 0.5}
+        found = {"method": "saint", "n": 5, "wins": 4, "p_adjusted": 0.5}
         tests = [a_test(baseline=k, mean_difference=32.5 - means[k], **found) for k in ("linear", "cubic")]
         page, source = made_up(tmp_path, means, tests=tests, volumes=2)
-        rest = "better on 2 of 2 volumes, adjusted p = 0.5."
+        rest = "better on 4 of 5 volumes, adjusted p = 0.5."
         for shown in (page.text, source):
             assert "2 volumes, 1 protocol, 3 methods." in shown
             assert f"g, p: saint has the best mean PSNR, 32.50 dB; over cubic +1.50 dB, {rest}" in shown
+
+    def test_too_few_volumes(self, tmp_path):
+        """Four volumes could not be significant, whatever their scores: no p-value is shown."""
+        page, source, _ = report(tmp_path, make_scores(volumes=4))
+        assert "better on 4 of 4 volumes, too few volumes for a test." in page.text
+        assert all(row[-2:] == ["too few volumes for a test", "–"] for row in page.tables[1][1:])
+        assert "p = 1" not in page.text + source
+
+    def test_guide(self, tmp_path):
+        page, source, _ = report(tmp_path, guide={"saint": "two <views> of a CT", "linear": "the mean"})
+        assert "saint: two <views> of a CT" in page.text and "saint: two &lt;views&gt; of a CT" in source
+        titles = re.findall("^## (.*)$", source, re.MULTILINE)
+        assert titles[:3] == ["In short", "Methods", "Scores"]
 
     @pytest.mark.parametrize(
         ("metrics", "means", "text"),
@@ -344,8 +357,8 @@ class TestNotes:
         [
             (["psnr"], ["PSNR", "Scores without"]),
             (["ssim_body"], ["SSIM", "Inside"]),
-            (["psnr_volume", "vif_coronal", "vif_sagittal"], ["PSNR", "VIF", "Whole", "Coronal"]),
-            (["vif_sagittal"], ["VIF", "Coronal"]),
+            (["psnr_volume", "vif_coronal", "vif_sagittal"], ["PSNR", "VIF", "Whole", "Cuts"]),
+            (["vif_sagittal"], ["VIF", "Cuts"]),
             (["rmse", "mse", "lpips", "niqe"], ["RMSE", "MSE", "LPIPS", "NIQE", "Scores without"]),
             (["sharpness", "seconds"], ["Sharpness", "Time", "Scores without"]),
             (["seconds", "memory"], ["Time", "Memory"]),

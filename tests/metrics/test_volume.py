@@ -160,7 +160,7 @@ class TestEntries:
         [
             ("psnr_body", "PSNR (dB), inside the body"),
             ("ssim_volume", "SSIM, whole volume"),
-            ("vif_sagittal", "VIF, sagittal cuts"),
+            ("vif_sagittal", "VIF, cuts across slices (sagittal where these are axial)"),
             ("seconds", "Time (s)"),
         ],
     )
