@@ -115,7 +115,7 @@ def draw_preview(pair: ScanPair, path: str | Path) -> None:
                 for k in planes:
                     wide, high = (scale * length for length in sizes[k])
                     if name == "linear":
-                        sheet.write(x + _MARK, y + _MARK - 0.04, _plane_title(pair, k, center), va="bottom", fontsize=8)
+                        sheet.write(x + _MARK, y - 0.02, _plane_title(pair, k, center), va="bottom", fontsize=8)
                     axes = sheet.place(x + _MARK, y + _MARK, wide, high)
                     _show(axes, plane_view(volume, pair.thin.affine, k, center[k]), window)
                     _mark_observed(axes, pair, k, (wide, high))
