@@ -42,6 +42,7 @@ _ABOUT = {
     "linear": "the mean of the two neighboring slices, weighted by distance, as most viewers show it; blurs.",
     "cubic": "a cubic B-spline through all slices; sharper than linear, may swing beside edges.",
     "lanczos": "a windowed sinc over six slices; the sharpest of the three, and the most prone to swing beside edges.",
+    "blurred": "linear, blurred in the plane: a yardstick, no method; who gains no more than it gains by blur.",
     "motion": "neighboring slices displaced along the optical flow between them, no training; for thick slices.",
 }
 """What classical methods do."""

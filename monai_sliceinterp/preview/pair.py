@@ -38,7 +38,9 @@ from monai_sliceinterp.geometry import (
 from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 from monai_sliceinterp.transforms import LoadVolume, ThroughPlaneLast, reorient_like
 
-__all__ = ["ScanPair", "beside", "load_pair"]
+__all__ = ["ALL", "ScanPair", "beside", "load_pair"]
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,19 @@ class ScanPair:
         """Anatomical name of the plane across each axis."""
         return plane_names(self.thin.affine)
 
-    def linear(self) -> Tensor:
-        """Interpolate the input linearly onto the output's grid, ``(H, W, M)`` float32, as a viewer shows it."""
+    def linear(self, rows: slice = ALL, columns: slice = ALL, slices: slice = ALL) -> Tensor:
+        """Interpolate a part of the input linearly onto the output's grid, as a viewer shows it.
+
+        Args:
+            rows: the part along the first axis.
+            columns: the part along the second axis.
+            slices: which slices of the output.
+
+        Returns:
+            ``(h, w, m)`` float32.
+        """
         weights = interpolation_weights(self.grid.num_slices, self.grid.positions, "linear", self.grid.slice_positions)
-        return apply_weights(self.thick.as_tensor().float(), weights)
+        return apply_weights(self.thick.as_tensor()[rows, columns].float(), weights[:, slices])
 
 
 def beside(path: str | Path, ending: str) -> Path:

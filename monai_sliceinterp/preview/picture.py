@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monai.data import MetaTensor
-from numpy.typing import NDArray
 
 from monai_sliceinterp.files import check_free
 from monai_sliceinterp.geometry import axis_spacing
 from monai_sliceinterp.preview.drawing import Sheet, drawing, wrap
-from monai_sliceinterp.preview.pair import ScanPair, load_pair
+from monai_sliceinterp.preview.pair import ALL, ScanPair, load_pair
 from monai_sliceinterp.preview.planes import View, is_flipped, plane_axes, plane_view
 from monai_sliceinterp.preview.windows import DisplayWindow, display_windows
 
@@ -90,10 +89,10 @@ def draw_preview(pair: ScanPair, path: str | Path) -> None:
         pair: the scan before and after.
         path: file to write.
     """
-    volumes = {"linear": pair.linear().numpy(), pair.method or "output": pair.thin.as_tensor().numpy()}
     windows = display_windows(pair.thick.as_tensor().numpy())
-    center = central_voxel(pair, volumes["linear"], windows[0])
+    center = central_voxel(pair, windows[0])
     planes = sorted(range(3), key=lambda k: k != 2)  # that of the slices first
+    before, after = ({k: _cut(pair, k, center[k], linear) for k in planes} for linear in (True, False))
     sizes = {k: _size_mm(pair, k) for k in planes}
     scale = (_WIDTH - _LEFT - 3 * (_GAP + _MARK)) / sum(wide for wide, _ in sizes.values())
     scale = min(scale, _TALLEST / max(high for _, high in sizes.values()))  # inches per mm
@@ -109,7 +108,7 @@ def draw_preview(pair: ScanPair, path: str | Path) -> None:
             y = top + number * block
             sheet.write(0.12, y + 0.15, f"{window.name}: {window.low:g} to {window.high:g}", va="bottom", fontsize=8)
             y += 0.38
-            for name, volume in volumes.items():
+            for name, views in {"linear": before, pair.method or "output": after}.items():
                 sheet.write(_LEFT - 0.1, y + _MARK + row / 2, wrap(name, 8), ha="right", va="center", fontsize=9)
                 x = _LEFT
                 for k in planes:
@@ -117,32 +116,39 @@ def draw_preview(pair: ScanPair, path: str | Path) -> None:
                     if name == "linear":
                         sheet.write(x + _MARK, y - 0.02, _plane_title(pair, k, center), va="bottom", fontsize=8)
                     axes = sheet.place(x + _MARK, y + _MARK, wide, high)
-                    _show(axes, plane_view(volume, pair.thin.affine, k, center[k]), window)
+                    _show(axes, views[k], window)
                     _mark_observed(axes, pair, k, (wide, high))
                     x += _MARK + wide + _GAP
                 y += row + _GAP
 
 
-def central_voxel(pair: ScanPair, volume: NDArray[Any], window: DisplayWindow) -> tuple[int, int, int]:
-    """Find the voxel in the middle of what is bright in a volume, on a slice that is synthesized where there is one.
+def central_voxel(pair: ScanPair, window: DisplayWindow) -> tuple[int, int, int]:
+    """Find the voxel of the output in the middle of what is bright, on a slice that is synthesized if there is one.
 
     Args:
         pair: the scan.
-        volume: ``(H, W, M)``, on the grid of the output.
         window: intensities that are shown; those above its middle are bright.
     """
-    bright = volume > (window.low + window.high) / 2
-    places = []
+    bright = pair.thick.as_tensor().numpy() > (window.low + window.high) / 2
+    middles = []
     for axis in range(3):
         weights = bright.sum(axis=tuple(k for k in range(3) if k != axis))
-        middle = weights @ np.arange(len(weights)) / weights.sum() if weights.any() else (len(weights) - 1) / 2
-        places.append(round(float(middle)))
+        middles.append(weights @ np.arange(len(weights)) / weights.sum() if weights.any() else (len(weights) - 1) / 2)
+    places = [round(float(middle)) for middle in middles]
+    places[2] = int(np.abs(np.asarray(pair.grid.positions) - middles[2]).argmin())
     synthesized = np.flatnonzero(~pair.observed.numpy())
     if len(synthesized):  # farthest from observed ones of those near the middle
         near = synthesized[np.abs(synthesized - places[2]) <= max(1, round(1 / pair.grid.step))]
         near = near if len(near) else synthesized[[np.abs(synthesized - places[2]).argmin()]]
         places[2] = int(near[np.abs(pair.grid.alpha.numpy()[near] - 0.5).argmin()])
     return places[0], places[1], places[2]
+
+
+def _cut(pair: ScanPair, axis: int, index: int, linear: bool) -> View:
+    """Cut the output, or the linear interpolation of what is cut, along a plane."""
+    part = [slice(index, index + 1) if k == axis else ALL for k in range(3)]
+    volume = pair.linear(*part) if linear else pair.thin.as_tensor()[tuple(part)]
+    return plane_view(volume, pair.thin.affine, axis, 0)
 
 
 def _heading(pair: ScanPair) -> str:
