@@ -87,8 +87,8 @@ def unit_windows(truth: Mapping[str, View], result: VolumeResult) -> list[Displa
     if result.limits is None or result.kind != "CT":
         return []
     low, high = result.limits
-    voxels = np.concatenate([view.image.ravel() for view in truth.values()]) * (high - low) + low
-    windows = [window for window in display_windows(voxels) if window in (BODY, LUNG)]
+    images = [view.image * (high - low) + low for view in truth.values()]
+    windows = dict.fromkeys(window for image in images for window in display_windows(image) if window in (BODY, LUNG))
     return [
         DisplayWindow(f"{name}, {a:g} to {b:g} HU", (a - low) / (high - low), (b - low) / (high - low))
         for name, a, b in windows

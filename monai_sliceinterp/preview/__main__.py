@@ -18,22 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, report
-from monai_sliceinterp.files import check_free, file_stem
-from monai_sliceinterp.preview.picture import write_preview
-from monai_sliceinterp.preview.viewer import write_viewer
+from monai_sliceinterp.preview.files import write_preview_files
 
-__all__ = ["main", "make_parser", "preview_files"]
-
-
-def preview_files(input_path: str | Path, output_dir: str | Path) -> tuple[Path, Path]:
-    """Return the picture and the page that are written of a scan.
-
-    Example:
-        >>> [file.name for file in preview_files("scans/scan.nii.gz", "out")]
-        ['scan_preview.png', 'scan_viewer.html']
-    """
-    stem = file_stem(input_path)
-    return Path(output_dir) / f"{stem}_preview.png", Path(output_dir) / f"{stem}_viewer.html"
+__all__ = ["main", "make_parser"]
 
 
 def make_parser() -> OneLineParser:
@@ -71,17 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = make_parser().parse_args(argv)
     folder = Path(options.output).parent if options.output_dir is None else Path(options.output_dir)
-    files = preview_files(options.input, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            check_free(file, options.overwrite)
-        scans, how = (options.input, options.output), {"method": options.method, "overwrite": options.overwrite}
-        print(write_preview(*scans, files[0], **how))
-        print(write_viewer(*scans, files[1], **how))
+        files = write_preview_files(
+            options.input, options.output, folder, method=options.method, overwrite=options.overwrite
+        )
     except (*INPUT_ERRORS, ImportError) as error:
         report(error)
         return 1
+    print(*files, sep="\n")
     return 0
 
 

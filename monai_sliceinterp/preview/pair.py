@@ -133,6 +133,9 @@ def load_pair(
         >>> pair.spacing, pair.observed.tolist()
         ((4.0, 2.0), [True, False, True, False, True])
     """
+    for path in map(Path, (input_path, output_path)):  # before anything is read
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder.")
     thick = (load or LoadVolume(allow_nan=True))(input_path)
     stored = LoadVolume(allow_nan=True)(output_path)
     thin = reorient_like(stored, thick)

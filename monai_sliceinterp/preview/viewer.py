@@ -30,7 +30,7 @@ from monai_sliceinterp.preview.pair import ScanPair, beside, load_pair
 from monai_sliceinterp.preview.windows import display_windows, is_ct
 from monai_sliceinterp.transforms import LoadVolume, reorient_like
 
-__all__ = ["write_viewer"]
+__all__ = ["find_disagreement", "write_page", "write_viewer"]
 
 _POSTFIX = "_interp"
 _PERCENTILE = 99.5
@@ -84,22 +84,37 @@ def write_viewer(
     """
     path = Path(html_path)
     check_free(path, overwrite)
-    pair = load_pair(input_path, output_path, load, method)
-    found = _find_disagreement(output_path) if disagreement_path is None else Path(disagreement_path)
-    share = 1.0 if found is None else 1.0 - _MAP_SHARE
+    found = find_disagreement(output_path) if disagreement_path is None else Path(disagreement_path)
+    write_page(load_pair(input_path, output_path, load, method), path, found, largest)
+    return path
+
+
+def write_page(pair: ScanPair, path: str | Path, disagreement_path: Path | None = None, largest: int = LARGEST) -> None:
+    """Write the page of :func:`write_viewer` of a scan that is loaded.
+
+    Args:
+        pair: the scan before and after.
+        path: file to write.
+        disagreement_path: map of the disagreement, if any.
+        largest: bytes that the compressed volumes may take.
+    """
+    share = 1.0 if disagreement_path is None else 1.0 - _MAP_SHARE
     embedded = embed_pair(pair.thick, pair.thin, pair.grid, int(share * largest))
     limit, maps = 0.0, {}
-    if found is not None:
-        disagreement = _load_disagreement(found, pair)
+    if disagreement_path is not None:
+        disagreement = _load_disagreement(disagreement_path, pair)
         limit = float(np.nanpercentile(disagreement.numpy()[..., ::4], _PERCENTILE)) or 1.0
         maps = {"disagreement": embed_map(disagreement, limit, int(_MAP_SHARE * largest))}
     with atomic_path(path) as part:
         part.write_text(_page(pair, embedded, maps, limit), encoding="utf-8")
-    return path
 
 
-def _find_disagreement(output_path: str | Path) -> Path | None:
-    """Find the map of the disagreement that was written with an output."""
+def find_disagreement(output_path: str | Path) -> Path | None:
+    """Find the map of the disagreement that was written with an output.
+
+    Example:
+        >>> find_disagreement("nowhere/scan_interp.nii.gz")
+    """
     stem = file_stem(output_path).removesuffix(_POSTFIX)
     path = beside(output_path, "").with_name(f"{stem}_disagreement.nii.gz")
     return path if path.is_file() else None

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from monai.config import NdarrayOrTensor
+from scipy import ndimage
 
 __all__ = ["BODY", "LUNG", "DisplayWindow", "display_windows", "is_ct"]
 
@@ -26,8 +27,14 @@ _CT_BELOW = -200.0
 _LUNG_TISSUE = (-950.0, -600.0)
 """Range of aerated lung in HU: above air, below fat."""
 
-_LUNGS_SHOWN = 0.02
-"""Fraction of the voxels that lie in this range where a scan shows lungs; edges of a body in air are less."""
+_SOFT_TISSUE = -300.0
+
+_LUNGS_SHOWN = 0.005
+"""Where a scan shows lungs, there are as many voxels inside regions of lung tissue as this fraction of other tissue. Of
+scans without lungs it is less by far: voxels at the edges of a body in air have such values, but no region."""
+
+_COARSE = 48
+"""Voxels along an axis among which lungs are looked for."""
 
 _PERCENTILES = (0.5, 99.5)
 _SAMPLE = 2_000_000
@@ -64,19 +71,20 @@ def display_windows(volume: NdarrayOrTensor) -> list[DisplayWindow]:
     Scans other than CT are shown from their 0.5th to their 99.5th percentile.
 
     Args:
-        volume: voxels in the scan's units, any shape; NaN does not count.
+        volume: image or volume in the scan's units; NaN does not count.
 
     Example:
-        >>> [window.name for window in display_windows(np.array([-1000.0, -800.0, 40.0]))]
+        >>> [window.name for window in display_windows(np.repeat([-1000.0, -800.0, 40.0], 9))]
         ['body window', 'lung window']
         >>> display_windows(np.array([0.0, 0.0, 7.0]))[0].low
         0.0
     """
-    voxels = np.asarray(volume).ravel()
-    voxels = voxels[:: max(1, voxels.size // _SAMPLE)]
-    if is_ct(volume):
-        lung = (voxels > _LUNG_TISSUE[0]) & (voxels < _LUNG_TISSUE[1])
-        return [BODY, LUNG] if lung.mean() > _LUNGS_SHOWN else [BODY]
+    image = np.asarray(volume)
+    if is_ct(image):
+        coarse = image[tuple(slice(None, None, max(1, size // _COARSE)) for size in image.shape)]
+        lung = ndimage.binary_erosion((coarse > _LUNG_TISSUE[0]) & (coarse < _LUNG_TISSUE[1]))
+        return [BODY, LUNG] if lung.sum() > _LUNGS_SHOWN * (coarse > _SOFT_TISSUE).sum() else [BODY]
+    voxels = image.ravel()[:: max(1, image.size // _SAMPLE)]
     low, high = (float(value) for value in np.nanpercentile(voxels, _PERCENTILES))
     if not low < high:
         low, high = float(np.nanmin(voxels)), float(np.nanmax(voxels))
