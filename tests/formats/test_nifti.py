@@ -41,7 +41,9 @@ FACTS = {
 @st.composite
 def affines_in_space(draw):
     """An affine turned, mirrored, shifted and, at times, sheared at random, and by how much it is sheared."""
-    angles, spacing, origin = (draw(st.tuples(*[st.floats(*ends)] * 3)) for ends in ((-180, 180), (0.3, 6), (-400, 400)))
+    angles, spacing, origin = (
+        draw(st.tuples(*[st.floats(*ends)] * 3)) for ends in ((-180, 180), (0.3, 6), (-400, 400))
+    )
     flip, shear = draw(st.sampled_from([1, -1])), draw(st.sampled_from([0, 0, 1e-5, 1e-3, 0.2]))
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * spacing
