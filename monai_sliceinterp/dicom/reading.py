@@ -204,10 +204,12 @@ def _without_copies(groups: Sequence[Sequence[Frame]]) -> list[Frame]:
             if np.linalg.norm(first.position - other.position) > _COPY_MM or not np.array_equal(
                 _values(first), _values(other)
             ):
+                alike = len({len(group) for group in groups}) == 1
+                way = "--series 4d takes them as one 4D scan" if alike else "move each into a folder of its own"
                 differing = ", ".join(differing_traits(groups)) or "their pixels"
                 raise DicomError(
                     f"the DICOM series has several images at one position, which differ in {differing}; "
-                    "expected one volume, not time frames or echoes: --series 4d takes them as one 4D scan."
+                    f"expected one volume, not time frames or echoes: {way}."
                 )
     return [group[0] for group in groups]
 
