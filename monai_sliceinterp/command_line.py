@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dis
+import logging
 import re
 import sys
 import tempfile
@@ -30,7 +31,9 @@ from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.files import typed_path
+from monai_sliceinterp.interruption import end_on_signals
 from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
+from monai_sliceinterp.temporary import sweep
 
 __all__ = [
     "INPUT_ERRORS",
@@ -74,6 +77,9 @@ def one_line(error: BaseException) -> str:
     """
     cause = _root_cause(error)
     lines = str(cause).strip().splitlines()
+    if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):  # with the traceback as text
+        said = [match[1] for line in lines if (match := re.match(r"(?:[\w.]*\.)?\w+(?:Error|Exception): (.+)", line))]
+        lines = [line for line in said if not line.startswith("applying transform ")][-1:] or lines
     return lines[0] if lines else type(cause).__name__
 
 
@@ -148,7 +154,7 @@ def report(error: BaseException, line: str = "") -> None:
 
 
 def check_writable(folder: str | Path) -> str:
-    """Make a folder and check that files can be written into it.
+    """Make a folder, check that files can be written into it, and remove what killed runs have left there.
 
     Raises:
         ValueError: if not.
@@ -162,6 +168,7 @@ def check_writable(folder: str | Path) -> str:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        sweep(folder)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written to ({error.strerror or error}); expected a folder.") from error
     return folder
@@ -171,7 +178,8 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
     """Prepare the run of a bundle: the first item of ``run`` in its configs.
 
     Under ``python -m monai.bundle`` it lists the options for ``--help`` and ends, refuses options that the config does
-    not have, and has errors reported by :func:`report` from then on. A program that runs a workflow itself gets the
+    not have, and has errors reported by :func:`report` from then on, and by nothing else; Ctrl-C and SIGTERM end the
+    run as :func:`monai_sliceinterp.interruption.end_on_signals` says. A program that runs a workflow itself gets the
     errors as they are raised.
 
     Args:
@@ -190,6 +198,10 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
     chosen: dict[str, Any] = {}
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _report_uncaught
+        end_on_signals()
+        if not MONAIEnvVars.debug():
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(_is_news)
         chosen = options_of(sys.argv[1:])
         if files := chosen.get("config_file"):
             config = ConfigParser.load_config_files(files)
@@ -206,6 +218,12 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
         folder = Path(files if isinstance(files, str) else files[0]).parent
         folder = folder.parent if folder.name == "configs" else folder
         raise ValueError(f"{root}: is not the folder of the bundle; expected it as --bundle_root {folder}.")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is no error that ignite or one of its handlers logs before it is raised and reported."""
+    raised = record.exc_info is not None or record.name.startswith("ignite.")
+    return record.levelno < logging.ERROR or not raised
 
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

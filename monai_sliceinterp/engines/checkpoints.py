@@ -14,8 +14,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from torch import nn
 
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.files import atomic_path, typed_path
+from monai_sliceinterp.interruption import when_interrupted
+from monai_sliceinterp.temporary import sweep
 
 __all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_weights"]
 
@@ -136,13 +140,16 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
 class AtomicCheckpointSaver(CheckpointSaver):
     """Checkpoint saver of MONAI whose files are written under a temporary name and renamed.
 
-    A training killed while it saves then leaves no truncated checkpoint.
+    A training killed while it saves then leaves no truncated checkpoint. One that is interrupted or fails in an epoch
+    leaves the state at the end of the last whole one, from which it resumes to the very result of one that ran through;
+    MONAI would save the middle of the epoch.
 
     Args:
         save_dir: folder of the checkpoints.
         save_dict: what is saved, by name.
         save_interval: epochs from one checkpoint to the next, of which the last two are kept.
         final_filename: file of the state at the end of the training.
+        options: what has to be given beside ``--ckpt`` to resume, for the line that tells how to go on.
         **kwargs: see :class:`monai.handlers.CheckpointSaver`.
 
     Example:
@@ -157,6 +164,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
         save_dict: dict[str, Any],
         save_interval: int,
         final_filename: str = "checkpoint.pt",
+        options: str = "",
         **kwargs: Any,
     ) -> None:
         settings = {"n_saved": 2, "save_final": True, **kwargs}
@@ -164,7 +172,60 @@ class AtomicCheckpointSaver(CheckpointSaver):
         for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
             if checkpoint is not None:
                 handler: Any = checkpoint.save_handler
-                handler._atomic = True  # MONAI turns it off for the sake of file modes, which ignite now sets
+                handler._save_func = _save_whole
+        sweep(save_dir)
+        self.final_path, self.options = Path(save_dir) / final_filename, options
+        self._whole_epochs, self._state, self._watch = 0, b"", contextlib.ExitStack()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, before handlers that change something at the start of an epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._remember)
+        super().attach(engine)
+        engine.add_event_handler(Events.COMPLETED, lambda: self._on_interruption(self._how_to_use))
+
+    def _remember(self, engine: Engine) -> None:
+        """Keep the state between two epochs; it is written where the next one does not come to its end."""
+        state = io.BytesIO()
+        saved: Any = self._final_checkpoint
+        torch.save(saved._setup_checkpoint(), state)
+        if not self._state:
+            self._on_interruption(self.save_last_epoch)
+        self._whole_epochs, self._state = engine.state.epoch - 1, state.getvalue()
+
+    def _on_interruption(self, action: Callable[[], str]) -> None:
+        self._watch.close()
+        self._watch.enter_context(when_interrupted(action))
+
+    def _how_to_use(self) -> str:
+        return f"{self.final_path} is complete; where stages are left, the same command with --ckpt and it goes on."
+
+    def save_last_epoch(self) -> str:
+        """Write the state at the end of the last whole epoch and return how to go on from there.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        with atomic_path(self.final_path) as part:
+            part.write_bytes(self._state)
+        options = f" {self.options}" if self.options else ""
+        return (
+            f"{self._whole_epochs} whole epochs are saved; the same command with --ckpt {self.final_path}{options} "
+            "goes on, to the very result of one that ran through."
+        )
+
+    def exception_raised(self, engine: Engine, e: Exception) -> None:
+        """Save the last whole epoch, if there is one, and raise the error; an interruption has been seen to already."""
+        self._watch.close()
+        if self._whole_epochs and not isinstance(e, SystemExit):
+            with contextlib.suppress(OSError):  # it is the error that matters, such as a full disk
+                self.save_last_epoch()
+        raise e
+
+
+def _save_whole(checkpoint: Mapping[str, Any], path: str | Path, save: Callable[..., None], *args: Any) -> None:
+    """Save a checkpoint in the place of ignite's way of doing it."""
+    with atomic_path(path) as part:
+        save(checkpoint, part)
 
 
 class BestModelSaver:
