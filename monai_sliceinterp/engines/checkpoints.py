@@ -181,7 +181,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
         """Register with the trainer, before handlers that change something at the start of an epoch."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._remember)
         super().attach(engine)
-        engine.add_event_handler(Events.COMPLETED, lambda: self._on_interruption(self._how_to_use))
+        engine.add_event_handler(Events.COMPLETED, self._forget)
 
     def _remember(self, engine: Engine) -> None:
         """Keep the state between two epochs; it is written where the next one does not come to its end."""
@@ -191,6 +191,11 @@ class AtomicCheckpointSaver(CheckpointSaver):
         if not self._state:
             self._on_interruption(self.save_last_epoch)
         self._whole_epochs, self._state = engine.state.epoch - 1, state.getvalue()
+
+    def _forget(self, engine: Engine) -> None:
+        """The final checkpoint is written."""
+        self._state = b""
+        self._on_interruption(self._how_to_use)
 
     def _on_interruption(self, action: Callable[[], str]) -> None:
         self._watch.close()
