@@ -31,6 +31,7 @@ __all__ = [
     "positive_integers",
     "some_of",
     "switch",
+    "two_numbers",
 ]
 
 Word = TypeVar("Word", bound=str)
@@ -145,6 +146,36 @@ def fraction(name: str, value: Any) -> float:
     if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}.")
     return float(value)
+
+
+def two_numbers(
+    name: str, value: Any, least: float = -math.inf, most: float = math.inf, ascending: bool = False
+) -> tuple[float, float]:
+    """Check a pair of finite numbers.
+
+    Args:
+        name: what the argument is called.
+        value: its value.
+        least: smallest number that is allowed.
+        most: largest one.
+        ascending: whether the second has to be larger than the first.
+
+    Raises:
+        ValueError: if the value is not such a pair.
+
+    Example:
+        >>> two_numbers("percentiles", [1, 99], 0, 100, ascending=True)
+        (1.0, 99.0)
+    """
+    pair = list(value) if _is_sequence(value) else []
+    fits = len(pair) == 2 and all(_is_number(item) and least <= item <= most and abs(item) < math.inf for item in pair)
+    if not fits or (ascending and pair[0] >= pair[1]):
+        limits = (
+            "" if least == -math.inf else f" of at least {least}" if most == math.inf else f" from {least} to {most}"
+        )
+        order = ", the smaller first" if ascending else ""
+        raise ValueError(f"{name} must be two numbers{limits}{order}, got {value!r}.")
+    return float(pair[0]), float(pair[1])
 
 
 def switch(name: str, value: Any) -> bool:

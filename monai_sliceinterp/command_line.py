@@ -32,7 +32,7 @@ from monai.utils import MONAIEnvVars
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.files import typed_path
 from monai_sliceinterp.interruption import end_on_signals
-from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
+from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
 from monai_sliceinterp.temporary import sweep
 
 __all__ = [
@@ -209,6 +209,8 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
                 print(options_text(options, config))
                 sys.exit(0)
             check_options(chosen, config)
+            if "max_epochs" in config:
+                check_training_options(chosen, config)
         check_paths(chosen)
     check_device(device)
     root, path = Path(bundle_root), Path(weights)

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,26 +28,37 @@ from monai.handlers import CheckpointSaver
 from torch import nn
 
 from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.engines.descriptions import add_description, check_description, read_description
 from monai_sliceinterp.files import atomic_path, typed_path
 from monai_sliceinterp.interruption import when_interrupted
+from monai_sliceinterp.provenance import file_sha256
 from monai_sliceinterp.temporary import sweep
 
 __all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_weights"]
 
 
-def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    shipped: Mapping[str, Mapping[str, Any]] | None = None,
+) -> nn.Module:
     """Load weights into a network.
 
     Args:
         network: the network; it is changed in place.
         path: a state dict, or a checkpoint with one under "network", "network_def" or "model".
         device: device the weights are loaded to.
+        shipped: the weights of a bundle as its metadata list them: "sha256", "network" and "settings" by the name of
+            the file. A file in a folder "models" of such a name has to be that one, and weights that are one of them,
+            wherever they lie, have to be of this network.
 
     Returns:
         ``network``.
 
     Raises:
-        ValueError: with one line that names the file, if it is missing, truncated, or of another network.
+        ValueError: with one line that names the file, if it is missing, truncated, changed, or of another network, of
+            which it names what differs.
 
     Example:
         >>> import tempfile
@@ -57,8 +69,26 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
     """
     check_device(device)
     path = typed_path(path)
-    _load_state(network, _read_checkpoint(path, device), path)
+    checkpoint = _read_checkpoint(path, device)
+    if shipped:
+        _check_shipped(path, network, shipped)
+    _load_state(network, checkpoint, path)
+    check_description(path, read_description(path), network)
     return network
+
+
+def _check_shipped(path: str, network: nn.Module, shipped: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check weights against those that a bundle ships."""
+    found, file = file_sha256(path), Path(path)
+    expected = shipped.get(file.name, {}).get("sha256", found)
+    if file.absolute().parent.name == "models" and found != expected:
+        raise ValueError(
+            f"{path}: is not the file that the bundle ships (SHA-256 {found[:16]}..., not {expected[:16]}...); "
+            "expected that one, or own weights elsewhere, as --ckpt."
+        )
+    for entry in shipped.values():
+        if entry["sha256"] == found:
+            check_description(path, entry, network)
 
 
 def _load_state(network: nn.Module, checkpoint: Any, path: str | Path) -> None:
@@ -119,6 +149,7 @@ def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str
             "weights alone."
         )
     _load_state(network, checkpoint, path)
+    check_description(path, read_description(path), network)
     return str(path)
 
 
@@ -167,12 +198,14 @@ class AtomicCheckpointSaver(CheckpointSaver):
         options: str = "",
         **kwargs: Any,
     ) -> None:
+        network = save_dict.get("network")
+        self._network = getattr(network, "module", network)
         settings = {"n_saved": 2, "save_final": True, **kwargs}
         super().__init__(save_dir, save_dict, save_interval=save_interval, final_filename=final_filename, **settings)
         for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
             if checkpoint is not None:
                 handler: Any = checkpoint.save_handler
-                handler._save_func = _save_whole
+                handler._save_func = functools.partial(_save_whole, network=self._network)
         sweep(save_dir)
         self.final_path, self.options = Path(save_dir) / final_filename, options
         self._whole_epochs, self._state, self._watch = 0, b"", contextlib.ExitStack()
@@ -188,6 +221,8 @@ class AtomicCheckpointSaver(CheckpointSaver):
         state = io.BytesIO()
         saved: Any = self._final_checkpoint
         torch.save(saved._setup_checkpoint(), state)
+        if self._network is not None:
+            add_description(state, self._network)
         if not self._state:
             self._on_interruption(self.save_last_epoch)
         self._whole_epochs, self._state = engine.state.epoch - 1, state.getvalue()
@@ -227,10 +262,12 @@ class AtomicCheckpointSaver(CheckpointSaver):
         raise e
 
 
-def _save_whole(checkpoint: Mapping[str, Any], path: str | Path, save: Callable[..., None], *args: Any) -> None:
-    """Save a checkpoint in the place of ignite's way of doing it."""
+def _save_whole(checkpoint: Any, path: str | Path, save: Callable[..., Any] = torch.save, network: Any = None) -> None:
+    """Save a checkpoint, whole or not at all, with the description of its network."""
     with atomic_path(path) as part:
         save(checkpoint, part)
+        if isinstance(network, nn.Module):
+            add_description(part, network)
 
 
 class BestModelSaver:
@@ -268,8 +305,7 @@ class BestModelSaver:
         if state.best_metric_epoch != self.best_metric_epoch:
             self.best_metric, self.best_metric_epoch = float(state.best_metric), int(state.best_metric_epoch)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path) as part:
-                torch.save(self.network.state_dict(), part)
+            _save_whole(self.network.state_dict(), self.path, network=self.network)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score, its epoch and, once there are some, the best weights."""
@@ -283,5 +319,4 @@ class BestModelSaver:
         self.best_metric, self.best_metric_epoch = state_dict["best_metric"], state_dict["best_metric_epoch"]
         if "weights" in state_dict and not self.path.is_file():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path) as part:
-                torch.save(dict(state_dict["weights"]), part)
+            _save_whole(dict(state_dict["weights"]), self.path, network=self.network)
