@@ -226,7 +226,7 @@ def some_of(name: str, value: Any, known: Iterable[str]) -> list[str]:
         (['rfn'], ['ami', 'rfn'])
     """
     words = list(known)
-    chosen = [value] if isinstance(value, str) else list(value)
+    chosen = list(value) if _is_sequence(value) else [value]
     if not chosen or any(word not in words for word in chosen):
         raise ValueError(f"{name} must be one or more of {', '.join(words)}, got {value!r}.")
     return [word for word in words if word in chosen]

@@ -91,7 +91,8 @@ def _root_cause(error: BaseException) -> BaseException:
             if str(error).startswith(str(cause)[:20] or " "):
                 break  # says what raised it, and more
             deliberate = isinstance(error, ValueError | ImportError)
-            if deliberate and (not isinstance(cause, ValueError) or str(cause) in str(error)):
+            foreign = not isinstance(cause, ValueError) or isinstance(cause, UnicodeError)
+            if deliberate and (foreign or str(cause) in str(error)):
                 break  # our own message, which says more than what raised it
         error = cause
     return error
@@ -164,6 +165,8 @@ def check_writable(folder: str | Path) -> str:
         True
     """
     folder = typed_path(folder)
+    if not folder.strip():
+        raise ValueError("no output_dir is given; expected a folder, such as out.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from monai_sliceinterp.checks import one_of
@@ -77,7 +78,7 @@ def find_volumes(
     if path.is_file():
         volumes = _listed_volumes(path, recursive, output_dir) if path.suffix.lower() == ".txt" else [str(path)]
         return _distinct(volumes) if distinct else volumes
-    entries = sorted(path.rglob("*") if recursive else path.iterdir())
+    entries = sorted(_below(path) if recursive else path.iterdir())
     files = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
     if output_dir is not None and Path(typed_path(output_dir)).resolve() == path.resolve():
         scans = {file_stem(file) for file in files} | {last_part(path)}
@@ -89,6 +90,16 @@ def find_volumes(
     if not volumes:
         raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
     return _distinct(volumes) if distinct else volumes
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files and folders below a folder, also through links, but no folder twice."""
+    seen = {folder.resolve()}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        places = {Path(parent, name).resolve(): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for place, name in places.items() if place not in seen)
+        seen |= set(places)
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _without_ending(stem: str) -> str:

@@ -262,10 +262,10 @@ class AtomicCheckpointSaver(CheckpointSaver):
         raise e
 
 
-def _save_whole(checkpoint: Any, path: str | Path, save: Callable[..., Any] = torch.save, network: Any = None) -> None:
+def _save_whole(checkpoint: Any, path: str | Path, save: Any = None, network: Any = None) -> None:
     """Save a checkpoint, whole or not at all, with the description of its network."""
     with atomic_path(path) as part:
-        save(checkpoint, part)
+        (save or torch.save)(checkpoint, part)
         if isinstance(network, nn.Module):
             add_description(part, network)
 

@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+_LARGEST_PATCH = 4
+"""Largest size of a patch in those of a slice."""
+
+
 def slice_group(volume: Tensor, indices: Sequence[int], corner: Sequence[int], patch_size: Sequence[int]) -> Tensor:
     """Cut a patch from several slices of a volume.
 
@@ -130,6 +134,11 @@ class RandSliceGroups(Randomizable, Transform, MultiSampleTrait):
         strides = self._allowed(strides, data)
         stride = strides[int(self.R.randint(len(strides)))]
         size = (height, width) if self.patch_size is None else self.patch_size
+        if size[0] > _LARGEST_PATCH * height or size[1] > _LARGEST_PATCH * width:
+            raise ValueError(
+                f"patches of {size[0]} x {size[1]} are nothing but repeated border of slices of {height} x {width}; "
+                f"expected a patch_size of at most {_LARGEST_PATCH} times theirs."
+            )
         if size[0] > height or size[1] > width:
             warnings.warn(
                 f"patches of {size[0]} x {size[1]} exceed slices of {height} x {width}, whose border is repeated.",

@@ -65,6 +65,16 @@ class TestFindVolumes:
         assert find_volumes(tmp_path, recursive=True) == sorted(files)
         assert find_volumes(tmp_path) == [files[3]]
 
+    def test_linked_folders(self, tmp_path):
+        """They are looked into, once; a loop of links ends."""
+        files = touch(tmp_path / "elsewhere", "1.nii", "deep/2.nii")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "a").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "data" / "b").symlink_to(tmp_path / "data")
+        (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere")
+        expected = [str(tmp_path / "data" / "a" / name) for name in ("1.nii", "deep/2.nii")]
+        assert find_volumes(tmp_path / "data", recursive=True) == expected and len(files) == 2
+
     def test_dicom_folders_below(self, tmp_path):
         """Each folder with a series is a volume; one with image files beside it is not."""
         write_dicom(tmp_path / "a" / "ct")
