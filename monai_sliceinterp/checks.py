@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 __all__ = [
     "check_device",
     "closest",
+    "finite",
     "fraction",
     "not_negative",
     "one_of",
@@ -145,6 +146,21 @@ def fraction(name: str, value: Any) -> float:
     """
     if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}.")
+    return float(value)
+
+
+def finite(name: str, value: Any) -> float:
+    """Check a finite number.
+
+    Raises:
+        ValueError: if the value is not such a number.
+
+    Example:
+        >>> finite("body_threshold", -500)
+        -500.0
+    """
+    if not _is_number(value) or not -math.inf < value < math.inf:
+        raise ValueError(f"{name} must be a finite number, got {value!r}.")
     return float(value)
 
 

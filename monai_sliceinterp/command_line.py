@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import dis
+import errno
 import logging
 import re
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +78,8 @@ def one_line(error: BaseException) -> str:
         'first line.'
     """
     cause = _root_cause(error)
+    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        return f"{cause.filename or 'a file of the run'}: no space is left on the disk to write it; expected more room."
     lines = str(cause).strip().splitlines()
     if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):  # with the traceback as text
         said = [match[1] for line in lines if (match := re.match(r"(?:[\w.]*\.)?\w+(?:Error|Exception): (.+)", line))]
@@ -203,6 +207,7 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
         sys.excepthook = _report_uncaught
         end_on_signals()
         if not MONAIEnvVars.debug():
+            threading.excepthook = _report_of_thread
             for handler in logging.getLogger().handlers:
                 handler.addFilter(_is_news)
         chosen = options_of(sys.argv[1:])
@@ -229,6 +234,12 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a record is no error that ignite or one of its handlers logs before it is raised and reported."""
     raised = record.exc_info is not None or record.name.startswith("ignite.")
     return record.levelno < logging.ERROR or not raised
+
+
+def _report_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """Report an error of a thread, but for those that it hands on, as TensorBoard's writer does on a full disk."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -142,5 +142,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         part.touch(exist_ok=False)
         yield part
         os.replace(part, target)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a disk that is full does not tell where
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)

@@ -52,7 +52,8 @@ def when_interrupted(action: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     finally:
-        _ACTIONS.remove(action)
+        if action in _ACTIONS:
+            _ACTIONS.remove(action)
 
 
 def end_on_signals() -> None:

@@ -30,6 +30,7 @@ from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from monai_sliceinterp.checks import (
+    finite,
     fraction,
     not_negative,
     positive,
@@ -51,6 +52,7 @@ _NUMBERS: dict[str, Callable[[str, Any], object]] = {
     "final_learning_rate|weight|min_contrast|thin_noise|val_sigma": not_negative,
     "learning_rate|max_spacing|max_thickness|max_grad_norm|max_distance|init_gain": positive,
     "prob|fraction": fraction,
+    "body_threshold|residual_scale|intensity_center": finite,
     "betas": lambda name, value: two_numbers(name, value, 0, 1),
     "percentiles": lambda name, value: two_numbers(name, value, 0, 100, ascending=True),
     "window": lambda name, value: two_numbers(name, value, ascending=True),

@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -18,7 +20,9 @@ from torch import nn
 
 from monai_sliceinterp.command_line import _is_news, one_line
 from monai_sliceinterp.engines import AtomicCheckpointSaver
+from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.interruption import Interrupted, end_on_signals, when_interrupted
+from tests.engines.test_interpolation import run, write_scan
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -122,4 +126,37 @@ def test_errors_are_told_once():
         "ValueError: scan.nii: is too small.\n\nThe above exception was the direct cause of the following:\n\n"
         "Traceback (most recent call last):\n  File y\nRuntimeError: applying transform <X object>\n"
     )
+    assert one_line(OSError(28, "No space left on device", "out/model.pt")).startswith("out/model.pt: no space is left")
     assert one_line(RuntimeError(text)) == "scan.nii: is too small."
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("part", ["computed", "written"])
+def test_interrupted_inference(tmp_path, capfd, monkeypatch, number, part):
+    """Nothing half is left, and ``resume`` completes what is missing with what would have come anyway."""
+    (tmp_path / "scans").mkdir()
+    for name in "abc":
+        write_scan(tmp_path / "scans" / f"{name}.nii")
+    options = {"inferer": SplineSliceInferer(factor=2), "resume": True}
+    run(tmp_path / "scans", tmp_path / "whole", **options)
+    where = {"computed": (SplineSliceInferer, "__call__"), "written": (nib, "save")}[part]
+    original, calls = getattr(*where), []
+
+    def stop(*args, **kwargs):
+        calls.append(original(*args, **kwargs))
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return calls[-1]
+
+    monkeypatch.setattr(*where, stop)
+    capfd.readouterr()
+    with pytest.raises(Interrupted) as caught:
+        run(tmp_path / "scans", tmp_path / "out", **options)
+    assert caught.value.code == SIGNALS[number] and os.listdir(tmp_path / "out") == ["a_interp.nii.gz"]
+    line = "interrupted: 1 of 3 inputs are done; the same command with --resume true goes on.\n"
+    assert capfd.readouterr().err == line
+    monkeypatch.setattr(*where, original)
+    run(tmp_path / "scans", tmp_path / "out", **options)
+    for name in "abc":
+        found, expected = (nib.load(tmp_path / kind / f"{name}_interp.nii.gz") for kind in ("out", "whole"))
+        np.testing.assert_array_equal(found.dataobj, expected.dataobj)

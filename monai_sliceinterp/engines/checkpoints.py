@@ -264,10 +264,12 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
 def _save_whole(checkpoint: Any, path: str | Path, save: Any = None, network: Any = None) -> None:
     """Save a checkpoint, whole or not at all, with the description of its network."""
+    content = io.BytesIO()  # torch has an error of its own for a disk that is full
+    (save or torch.save)(checkpoint, content)
+    if isinstance(network, nn.Module):
+        add_description(content, network)
     with atomic_path(path) as part:
-        (save or torch.save)(checkpoint, part)
-        if isinstance(network, nn.Module):
-            add_description(part, network)
+        part.write_bytes(content.getvalue())
 
 
 class BestModelSaver:
