@@ -33,7 +33,7 @@ from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.files import typed_path
-from monai_sliceinterp.interruption import end_on_signals
+from monai_sliceinterp.interruption import close_bars, end_on_signals
 from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
 from monai_sliceinterp.temporary import sweep
 
@@ -244,6 +244,7 @@ def _report_of_thread(failure: threading.ExceptHookArgs) -> None:
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Report an uncaught error; a bug as Python does."""
+    close_bars()
     if isinstance(error, (*INPUT_ERRORS, ImportError)) and not is_bug(error):
         report(error)
     else:

@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupted", "end_on_signals", "when_interrupted"]
+from tqdm import tqdm
+
+__all__ = ["Interrupted", "close_bars", "end_on_signals", "when_interrupted"]
 
 _ACTIONS: list[Callable[[], str]] = []
 """What is done at an interruption; the last one counts."""
@@ -35,6 +37,16 @@ class Interrupted(SystemExit):
         >>> Interrupted(130).code
         130
     """
+
+
+def close_bars() -> None:
+    """Clear progress bars, so that a line that ends a run stands for itself.
+
+    Example:
+        >>> close_bars()
+    """
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 @contextmanager
@@ -75,6 +87,7 @@ def end_on_signals() -> None:
         except OSError as error:
             hint = f"what was done is not saved ({error.strerror or error})."
         if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+            close_bars()
             sys.stderr.write(f"interrupted{': ' if hint else '.'}{hint}\n")
             sys.stderr.flush()
         raise Interrupted(128 + number)
