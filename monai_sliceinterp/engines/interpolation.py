@@ -26,8 +26,8 @@ from monai.utils import CommonKeys
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, printable, report
 from monai_sliceinterp.geometry import read_grid
-from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.interruption import when_interrupted
+from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
 __all__ = ["interpolate_volumes"]
