@@ -84,8 +84,11 @@ def stored_pixels(path: Path) -> NDArray:
 def _quiet() -> Iterator[None]:
     """Keep pydicom from logging the traceback of an error that is reported in one line."""
     logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    level, silent = logger.level, logging.CRITICAL + 1
+    if level == silent:  # each change of the level makes all loggers ask for theirs anew
+        yield
+        return
+    logger.setLevel(silent)
     try:
         yield
     finally:
@@ -137,6 +140,14 @@ def rescaled(stored: NDArray, slope: float, intercept: float) -> NDArray:
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
+def _rescale_into(values: NDArray, stored: NDArray, slope: float, intercept: float) -> None:
+    """Write what :func:`rescaled` gives into an array that holds it."""
+    if slope == 1 and float(intercept).is_integer() and stored.dtype.kind in "iu" and values.dtype.kind in "iu":
+        np.add(stored, int(intercept), out=values, dtype=np.int64, casting="unsafe")  # block by block
+    else:
+        values[...] = rescaled(stored, slope, intercept)
+
+
 def read_voxels(frames: Sequence[Frame]) -> NDArray:
     """Read the values of a stack, each slice with its own slope and intercept.
 
@@ -154,13 +165,14 @@ def read_voxels(frames: Sequence[Frame]) -> NDArray:
     for k, frame in enumerate(frames):
         in_file.setdefault(frame.path, []).append(k)
     slices: dict[int, NDArray] = {}
-    for path, numbers in in_file.items():
-        pixels = stored_pixels(path)
-        slices.update({k: pixels[frames[k].index] for k in numbers})
+    with _quiet():
+        for path, numbers in in_file.items():
+            pixels = stored_pixels(path)
+            slices.update({k: pixels[frames[k].index] for k in numbers})
     columns, rows = frames[0].shape
     voxels = np.empty((len(frames), rows, columns), dtype=_smallest_type(frames, slices))
     for k, frame in enumerate(frames):
-        voxels[k] = rescaled(slices.pop(k), frame.slope, frame.intercept)
+        _rescale_into(voxels[k], slices.pop(k), frame.slope, frame.intercept)
     return voxels.T
 
 

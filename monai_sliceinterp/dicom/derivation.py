@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -216,14 +214,19 @@ def _keep_equal(common: Dataset, data: Dataset) -> None:
             del common[element.tag]
 
 
-def code_item(code: Code) -> Dataset:
-    """Convert a code to an item of a code sequence.
+def code_item(name: str) -> Dataset:
+    """Make an item of a code sequence.
+
+    Args:
+        name: DICOM's own code (DCM), as pydicom calls it.
 
     Example:
-        >>> code_item(codes.DCM.SpatialResampling).CodeValue
+        >>> code_item("SpatialResampling").CodeValue
         '113085'
     """
-    item = Dataset()
+    from pydicom.sr.codedict import codes  # large tables, which reading does not need
+
+    code, item = getattr(codes.DCM, name), Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 
@@ -239,5 +242,5 @@ def reference_item(source: SourceSlice, whole: bool = False) -> Dataset:
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class, source.sop_instance
     if not source.is_instance and not whole:
         item.ReferencedFrameNumber = source.frame.index + 1
-    item.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.SourceImageForImageProcessingOperation)]
+    item.PurposeOfReferenceCodeSequence = [code_item("SourceImageForImageProcessingOperation")]
     return item

@@ -23,7 +23,6 @@ import numpy as np
 from monai.data import MetaTensor
 from pydicom import Dataset, config
 from pydicom.dataset import FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from monai_sliceinterp.dicom.derivation import SourceSeries, SourceSlice, code_item, reference_item
@@ -163,7 +162,7 @@ def _series_header(series: SourceSeries, planes: SlicePlanes, encoding: PixelEnc
     for moment in ("InstanceCreation", "Content", "Series"):
         setattr(common, f"{moment}Date", now.strftime("%Y%m%d"))
         setattr(common, f"{moment}Time", now.strftime("%H%M%S.%f"))
-    common.DerivationCodeSequence = [code_item(codes.DCM.SpatialResampling)]
+    common.DerivationCodeSequence = [code_item("SpatialResampling")]
     common.ContributingEquipmentSequence = [*common.get("ContributingEquipmentSequence", ()), _equipment(now)]
     if modality == "MR":  # these must not be empty
         common.ScanningSequence = common.get("ScanningSequence") or "RM"
@@ -197,7 +196,7 @@ def _equipment(now: datetime) -> Dataset:
     from monai_sliceinterp import __version__  # known once the whole package is imported
 
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.ProcessingEquipment)]
+    item.PurposeOfReferenceCodeSequence = [code_item("ProcessingEquipment")]
     item.Manufacturer, item.ManufacturerModelName, item.SoftwareVersions = SOFTWARE, SOFTWARE, __version__
     item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S.%f")
     item.ContributionDescription = "slice interpolation"

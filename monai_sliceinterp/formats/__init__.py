@@ -14,6 +14,14 @@
 from __future__ import annotations
 
 from .itk_images import SPACELESS_SUFFIXES, read_itk_image, write_itk_image
-from .nifti import NIFTI_HEADER, nifti_image, read_nifti
+from .nifti import NIFTI_HEADER, nifti_image, read_nifti, write_nifti
 
-__all__ = ["NIFTI_HEADER", "SPACELESS_SUFFIXES", "nifti_image", "read_itk_image", "read_nifti", "write_itk_image"]
+__all__ = [
+    "NIFTI_HEADER",
+    "SPACELESS_SUFFIXES",
+    "nifti_image",
+    "read_itk_image",
+    "read_nifti",
+    "write_itk_image",
+    "write_nifti",
+]

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from isal import isal_zlib
 
 from monai_sliceinterp.formats.values import UnusableFile
 
@@ -199,7 +199,7 @@ def check_data(path: Path, header: Header) -> None:
 
 def _count(file: IO[bytes], size: int | None, limit: int) -> int:
     """Count the bytes that a compressed stream of ``size`` bytes holds, up to one more than a limit."""
-    stream = zlib.decompressobj(wbits=47)  # zlib or gzip
+    stream = isal_zlib.decompressobj(wbits=47)  # zlib or gzip
     found, left = 0, math.inf if size is None else size
     try:
         while not stream.eof and found <= limit:
@@ -210,7 +210,7 @@ def _count(file: IO[bytes], size: int | None, limit: int) -> int:
             if not chunk:
                 raise UnusableFile("its compressed voxels end early.")
             found += len(stream.decompress(chunk, 1 << 24))
-    except zlib.error as error:
+    except isal_zlib.error as error:
         raise UnusableFile(f"its compressed voxels are damaged: {error}.") from error
     return found
 

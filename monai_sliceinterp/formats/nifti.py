@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import math
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from monai.data import NibabelReader
 from monai.utils import MetaKeys
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from monai_sliceinterp.formats.values import NO_SPACING, UnusableFile, whole_values
 from monai_sliceinterp.geometry import SLICE_DIRECTION, corner_distance, spatial_affine
 
-__all__ = ["NIFTI_HEADER", "nifti_image", "read_nifti"]
+__all__ = ["NIFTI_HEADER", "nifti_image", "read_nifti", "write_nifti"]
 
 NIFTI_HEADER = "nifti_header"
 """Entry of the metadata with the header block of the source and its extensions, as Latin-1 text: batches carry text."""
@@ -192,6 +192,25 @@ def nifti_image(array: NDArray[Any], affine: NDArray[np.float64], meta: Mapping[
     return image
 
 
+def write_nifti(image: nib.Nifti1Image, path: Path) -> None:
+    """Write an image, compressed where the name ends in ``.gz``: as small as by zlib in less than half of the time.
+
+    Args:
+        image: the image.
+        path: ``.nii`` or ``.nii.gz``.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with path.open("wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            image.to_stream(file)
+            return
+        # neither name nor time: the same volume makes the same file
+        with igzip.IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
+            image.to_stream(stream)
+
+
 def _kind(block: bytes | bytearray) -> Any:
     """Class of images, by the size that begins a header, in either order of bytes."""
     sizes = (*struct.unpack("<i", block[:4]), *struct.unpack(">i", block[:4]))
@@ -256,7 +275,7 @@ def _lasting(extensions: Iterable[Any]) -> list[Any]:
 def _decompressed(path: Path) -> io.BytesIO:
     """Decompress a file, to its end and with its sum checked, which the reader of NIfTI files does not do."""
     stream = io.BytesIO()
-    with gzip.open(path) as file:
+    with igzip.open(path) as file:
         shutil.copyfileobj(file, stream, 1 << 20)
     stream.seek(0)
     return stream

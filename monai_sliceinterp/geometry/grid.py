@@ -271,9 +271,9 @@ def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
             f"{output.dtype}; expected {grid.num_slices} and {len(grid)} slices of one type."
         )
     indices, sources = grid.is_observed.nonzero()[:, 0], grid.observed_source
-    if output.movedim(-1, 0).is_contiguous() and image.movedim(-1, 0).is_contiguous():  # whole slices are copied
+    if all(part.stride(-1) >= max(part.stride()) for part in (output, image)):  # slices lie apart in memory
         for index, source in zip(indices.tolist(), sources.tolist(), strict=True):
-            output[..., index].copy_(image[..., source])
+            output[..., index].squeeze().copy_(image[..., source].squeeze())  # as matrices, copied block by block
         return output
     for index, source in zip(indices.split(_SLICES_AT_ONCE), sources.split(_SLICES_AT_ONCE), strict=True):
         output[..., index.to(output.device)] = image[..., source.to(image.device)]

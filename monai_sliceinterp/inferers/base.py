@@ -70,8 +70,8 @@ class SliceInterpolationInferer(Inferer):
     the new affine, and in its metadata the output grid, see :func:`monai_sliceinterp.geometry.read_grid`. Frames of a
     time series are channels and are interpolated one by one.
 
-    Beside the input and the output, memory holds what the method needs, and one limited copy of a channel of the input
-    where that exceeds ``value_range``.
+    Beside the input and the output, memory holds what the method needs, a copy of a channel of the input with its
+    slices first, where they are not, and a limited one where that exceeds ``value_range``.
 
     Args:
         factor: upsampling factor; or
@@ -203,7 +203,15 @@ class SliceInterpolationInferer(Inferer):
 
 def _slices_first(volume: Tensor) -> Tensor:
     """Copy a channel ``(H, W, N)`` to ``(N, H, W)``, once for all that reads its slices."""
+    slices = volume.permute(2, 0, 1)
+    if slices.is_contiguous():
+        return slices
     height, width, count = volume.shape
+    if volume.stride(2) >= max(volume.stride()):  # apart already: each is transposed, as a matrix
+        result = slices.new_empty(slices.shape)
+        for to, slice_ in zip(result, slices, strict=True):
+            to.copy_(slice_)
+        return result
     # as a matrix it is transposed block by block, many times as fast as axis by axis
     return volume.reshape(height * width, count).t().contiguous().view(count, height, width)
 

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from monai.utils import TransformBackends
+from monai.utils import MetaKeys, TransformBackends
+from monai.utils.type_conversion import UNSUPPORTED_TYPES
 from numpy.typing import NDArray
+from torch import Tensor
 
 from monai_sliceinterp.checks import positive, switch
 from monai_sliceinterp.dicom.reading import read_dicom
@@ -136,7 +139,8 @@ class LoadVolume(Transform):
         stored_dtype = str(array.dtype.newbyteorder("="))
         channels_first = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
         meta["original_channel_dim"] = 0  # MONAI takes the number of spatial axes from here
-        image = MetaTensor.ensure_torch_and_prune_meta(channels_first.astype(stored_dtype, copy=False), meta)
+        image = MetaTensor(_tensor(channels_first.astype(stored_dtype, copy=False)), meta=meta)
+        image.affine = meta[MetaKeys.AFFINE]
         try:
             _check_spacing(axis_spacing(image.affine))
         except ValueError as error:
@@ -202,6 +206,12 @@ def _three_lengths(spacing: float | Sequence[float]) -> tuple[float, ...]:
             f"the spacing is {spacing!r}; expected one positive number of mm, or three in the array's order."
         )
     return tuple(np.broadcast_to(lengths, 3).tolist())
+
+
+def _tensor(array: NDArray) -> Tensor:
+    """Make a tensor of the voxels in their order in memory: another order takes as long as reading them."""
+    array = array.astype(UNSUPPORTED_TYPES.get(array.dtype, array.dtype), copy=False)
+    return torch.from_numpy(array if min(array.strides) >= 0 else np.ascontiguousarray(array))
 
 
 def _check_finite(path: Path, array: np.ndarray, allow_nan: bool) -> None:

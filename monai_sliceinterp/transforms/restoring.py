@@ -39,7 +39,7 @@ __all__ = [
     "cast_to",
 ]
 
-_SLICES_AT_ONCE = 4  # bounds the copies in types on the way
+_SLICES_AT_ONCE = 8  # bounds the copies in types on the way
 
 
 def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
@@ -54,7 +54,9 @@ def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
     limits = torch.iinfo(dtype)
     # float32 cannot hold the largest int32; float64 can, and of int64 the largest number below the limit
     largest = min(float(limits.max), float(np.nextafter(2.0**63, 0.0)))
-    return image.to(torch.float64).round().clamp(limits.min, largest).to(dtype)
+    if limits.bits > 16:
+        image = image.to(torch.float64)
+    return image.round().clamp_(limits.min, largest).to(dtype)
 
 
 class RestoreVolumed(MapTransform):

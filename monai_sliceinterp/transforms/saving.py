@@ -18,7 +18,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from monai_sliceinterp.checks import switch
 from monai_sliceinterp.files import atomic_path, check_free, file_stem
-from monai_sliceinterp.formats import nifti_image, write_itk_image
+from monai_sliceinterp.formats import nifti_image, write_itk_image, write_nifti
 from monai_sliceinterp.formats.values import stored_values
 
 __all__ = ["SaveVolumeD", "SaveVolumeDict", "SaveVolumed", "save_like", "save_nifti"]
@@ -59,7 +58,7 @@ def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     file = nifti_image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64), image.meta)
     file.header.set_slope_inter(slope, offset)
     with atomic_path(path) as part:
-        nib.save(file, part)
+        write_nifti(file, part)
 
 
 def save_like(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:

@@ -138,22 +138,23 @@ class TestMemory:
     @pytest.mark.parametrize("axis", [0, 2])
     @pytest.mark.parametrize("keep", [True, False])
     def test_spline(self, axis, keep):
-        """Beside the output, only a few slices at a time."""
+        """Beside the output, one copy of the input, slices first, where they are not."""
         inferer = SplineSliceInferer(factor=4, mode="linear", keep_observed=keep)
         data, _ = prepare(make_scan(axis, num_slices=1000, size=(20, 24)), inferer)
         with Allocations() as allocations:
             inferer(data["image"][None])
-        assert allocations.larger_than(20 * 24 * 1000 * 4 // 4) == [20 * 24 * 3997 * 4]
+        copies = [20 * 24 * 1000 * 4] if axis == 2 else []
+        assert sorted(allocations.larger_than(20 * 24 * 1000 * 4 // 4)) == [*copies, 20 * 24 * 3997 * 4]
 
     @pytest.mark.parametrize("value_range", [(-9.0, 9.0), (0.2, 0.6)])
     def test_latent(self, value_range):
-        """One limited copy of the input, if it exceeds the range at all."""
+        """One copy of the input, and a limited one if it exceeds the range at all."""
         inferer = LatentSliceInferer(factor=4, batch_size=8, value_range=value_range)
         image = prepare(make_scan(num_slices=300), SplineSliceInferer(factor=1))[0]["image"][None]
         with Allocations() as allocations, torch.no_grad():
             inferer(image, ASIAutoencoder(1, (2,), 2).eval())
         size = 5 * 6 * 4
-        copies = [] if value_range[0] < -1 else [size * 300]
+        copies = [size * 300] * (1 if value_range[0] < -1 else 2)
         assert sorted(allocations.larger_than(size * 299)) == [*copies, size * 1197]
 
 

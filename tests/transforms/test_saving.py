@@ -189,12 +189,12 @@ class TestSaveNifti:
             (tmp_path / "a.nii.gz").write_text("old")
         names = []
 
-        def fail(image, path):
-            names.append(Path(path).name)
-            Path(path).write_bytes(b"half")
+        def fail(image, stream):
+            names.extend(path.name for path in tmp_path.iterdir() if path.name != "a.nii.gz")
+            stream.write(b"half")
             raise error
 
-        monkeypatch.setattr(nib, "save", fail)
+        monkeypatch.setattr(nib.Nifti1Image, "to_stream", fail)
         with pytest.raises(type(error)):
             save_nifti(make_image(), tmp_path / "a.nii.gz")
         assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"] * existing
