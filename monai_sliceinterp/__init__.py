@@ -17,13 +17,13 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-# Before torch is imported: threads that spin while others compute make commands on a busy machine 6 to 18 times as slow.
+# before torch is imported: threads that spin while others compute make commands many times as slow on a busy machine
 if any(
-    pair[0] == "-m" and pair[1].startswith(__name__) for pair in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    flag == "-m" and name.startswith(__name__) for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
 ):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from monai_sliceinterp import (  # noqa: E402
+from monai_sliceinterp import (
     checks,
     command_line,
     data,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from monai_sliceinterp.formats.values import UnusableFile
 
@@ -210,7 +210,7 @@ def _count(file: IO[bytes], size: int | None, limit: int) -> int:
             if not chunk:
                 raise UnusableFile("its compressed voxels end early.")
             found += len(stream.decompress(chunk, 1 << 24))
-    except isal_zlib.error as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # no class in its stubs
         raise UnusableFile(f"its compressed voxels are damaged: {error}.") from error
     return found
 
