@@ -68,7 +68,10 @@ def open_dicom(path: str | Path, **settings: Any) -> Dataset:
         ValueError: if it cannot be read.
     """
     try:
-        return pydicom.dcmread(path, force=True, **settings)
+        data = pydicom.dcmread(path, force=True, **settings)
+        for _ in data.iterall() if settings.get("stop_before_pixels") else ():
+            pass  # values are decoded here, where an error names the file
+        return data
     except Exception as error:  # pydicom lets through whatever a damaged file leads to
         raise ValueError(f"{path}: cannot be read as a DICOM file ({reason(error)}); expected a whole one.") from error
 

@@ -198,6 +198,7 @@ FORMATS = {  # a file, and how much of it is the header
 @pytest.mark.parametrize("name", FORMATS)
 def test_random_damage(name, tmp_path):
     whole, header = FORMATS[name]
+    np.testing.assert_array_equal(load(tmp_path / name, whole)[0].numpy(), VOXELS)
 
     @FUZZ
     @given(damaged(whole, header))
