@@ -362,7 +362,7 @@ CASES = {
         evaluated=["subsample x2", "subsample x4", "subsample x6"],
         narrow_network=options("--latent_channels [2,2] --channels [4,4] --patch_critic_channels 4"),
         narrow=options("--channels [4,4] --patch_critic_channels 4"),
-        trained_overlays=dict.fromkeys(HRINET_OVERLAYS, {}) | {"paper": {"iterations_per_epoch": 2}},
+        trained_overlays=dict.fromkeys(HRINET_OVERLAYS, {}) | {"paper": {"sampler#num_samples": 2}},
         inferred=dict.fromkeys(HRINET_OVERLAYS, options("--channels [4,4]")),
         methods={"mse": "hrinet-mse", "perceptual": "hrinet-perceptual", "patchgan_only": "patchgan-only"}
         | {name: name for name in ("ae", "acai", "vae")},

@@ -118,7 +118,8 @@ def test_overlays_change_what_exists(bundle, overlay):
         assert {"train", "validate"} <= set(parts)
         samplers = {f"{part}#dataloader#sampler" for part in parts}
         more = {key for key in added - samplers if re.fullmatch(rf"({'|'.join(parts)})#(data_)?sampler", key)}
-        assert len(more) == len(parts) and added == samplers | more | {"backend", "initialize", "finalize"}
+        assert len(more) == len(parts) and samplers <= set(own)
+        assert added == samplers - known | more | {"backend", "initialize", "finalize"}
         assert set(training["imports"]) <= set(own["imports"])
     else:
         assert not [key for key in added if not is_argument(training, key)]

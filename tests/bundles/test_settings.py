@@ -77,7 +77,7 @@ def test_epochs_of_asis_paper(tmp_path):
         save_scan(tmp_path / "scans" / f"{seed}.nii.gz", shape, seed=seed)
     own = {"loss__synthesis": "mse", "dataset_dir": str(tmp_path / "scans"), "validation_subjects": ["2"]}
     parser = parser_of("asi", "train", "paper", **own)
-    assert parser.get_parsed_content("triples") == [2 * 3, 10]
+    assert parser.get_parsed_content("sampler#weights") == [2 * 3, 10]
     batches = list(parser.get_parsed_content("train#dataloader"))
     assert sum(len(batch["image"]) for batch in batches) == 2 * 3 + 10
     assert parser.get_parsed_content("train#trainer").state.epoch_length == len(batches)
