@@ -13,24 +13,58 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from monai_sliceinterp import (
-    checks,
-    command_line,
-    data,
-    engines,
-    evaluation,
-    geometry,
-    handlers,
-    inferers,
-    losses,
-    metrics,
-    networks,
-    transforms,
-)
+if TYPE_CHECKING:
+    from monai_sliceinterp import (
+        bundles,
+        checks,
+        command_line,
+        data,
+        engines,
+        evaluation,
+        geometry,
+        handlers,
+        inferers,
+        losses,
+        metrics,
+        networks,
+        transforms,
+        zoo,
+    )
+    from monai_sliceinterp.api import interpolate
 
 try:
     __version__ = version("monai_sliceinterp")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
+
+_MODULES = (
+    "bundles",
+    "checks",
+    "command_line",
+    "data",
+    "engines",
+    "evaluation",
+    "geometry",
+    "handlers",
+    "inferers",
+    "losses",
+    "metrics",
+    "networks",
+    "transforms",
+    "zoo",
+)
+
+__all__ = ["interpolate", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used when it is used: ``sliceinterp --help`` needs neither MONAI nor torch."""
+    if name == "interpolate":
+        return importlib.import_module("monai_sliceinterp.api").interpolate
+    if name in _MODULES:
+        return importlib.import_module(f"monai_sliceinterp.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

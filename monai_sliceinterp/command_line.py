@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dis
 import re
 import sys
@@ -22,7 +21,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -34,7 +33,6 @@ from monai_sliceinterp.options import check_options, check_paths, options_of, op
 
 __all__ = [
     "INPUT_ERRORS",
-    "OneLineParser",
     "check_writable",
     "is_bug",
     "one_line",
@@ -48,21 +46,6 @@ INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
 
 _ENVIRONMENT_ERRORS = (OSError, MemoryError, ImportError, torch.OutOfMemoryError)
 """Errors of the machine, which no ``raise`` statement has to announce."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser of arguments that reports an error in one line, with exit status 2.
-
-    Example:
-        >>> parser = OneLineParser()
-        >>> _ = parser.add_argument("--factor", type=int)
-        >>> parser.parse_args(["--factor", "4"]).factor
-        4
-    """
-
-    def error(self, message: str) -> NoReturn:
-        """End the program."""
-        self.exit(2, f"error: {message} (--help lists the options)\n")
 
 
 def one_line(error: BaseException) -> str:

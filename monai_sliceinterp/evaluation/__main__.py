@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, report
+from monai_sliceinterp.arguments import OneLineParser
+from monai_sliceinterp.command_line import INPUT_ERRORS, report
 from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
 
