@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from monai_sliceinterp.archives import unpack_zip
 from monai_sliceinterp.bundles.naming import CLASSICAL
 from monai_sliceinterp.checks import closest
 
@@ -166,14 +167,7 @@ def unpacked(path: str | Path) -> Iterator[Path]:
     stem = Path(path).stem
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root).resolve() / stem  # a bundle at the top of the file is called like the file
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.namelist():
-                    if not (folder / member).resolve().is_relative_to(folder):
-                        raise ValueError(f"{path}: its member {member!r} would be written outside; not unpacked.")
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, or encrypted
-            raise ValueError(f"{path}: cannot be unpacked ({error}); expected the zip file of a bundle.") from error
+        unpack_zip(path, folder)
         bundles = [entry for entry in (folder, *sorted(folder.iterdir())) if config_folder(entry)]
         if not bundles:
             raise ValueError(f"{path}: contains no bundle; expected a folder with configs/{INFERENCE}.")

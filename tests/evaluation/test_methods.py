@@ -343,7 +343,7 @@ class TestErrors:
             ("tiny,config=loading.json", "tiny: its preprocessing has no LoadVolumed"),
             *((f"without_{key}", LACKING.format(key)) for key in ("network_def", "preprocessing", "ckpt")),
             ("readme.zip", "readme.zip: contains no bundle; expected a folder with configs/inference.json"),
-            ("damaged.zip", "damaged.zip: cannot be unpacked .* expected the zip file of a bundle"),
+            ("damaged.zip", "damaged.zip: cannot be unpacked .* expected a whole zip file"),
             ("text.zip", "text.zip: is not a zip file"),
             *((f"{name}=linear", "cannot be the name of") for name in ("truth", "input", "a|b", "a/b", "a\nb")),
         ],
