@@ -28,7 +28,7 @@ from monai.bundle import ConfigParser
 from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.checks import check_device
-from monai_sliceinterp.files import typed_path
+from monai_sliceinterp.files import printable, typed_path
 from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "is_bug",
     "one_line",
     "prepare_run",
-    "printable",
     "report",
 ]
 
@@ -103,16 +102,6 @@ def is_bug(error: BaseException) -> bool:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return last is not None and dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"
-
-
-def printable(text: str) -> str:
-    r"""Return a text that any terminal takes: file names need not be UTF-8.
-
-    Example:
-        >>> printable("caf\udce9.nii")
-        'caf\\udce9.nii'
-    """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def report(error: BaseException, line: str = "") -> None:

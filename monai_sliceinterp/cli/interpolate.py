@@ -22,7 +22,7 @@ from pathlib import Path
 from monai_sliceinterp.arguments import OneLineParser
 from monai_sliceinterp.bundles import CLASSICAL, find_bundles
 from monai_sliceinterp.checks import closest
-from monai_sliceinterp.files import IMAGE_SUFFIXES
+from monai_sliceinterp.files import IMAGE_SUFFIXES, printable
 
 __all__ = ["main", "make_parser"]
 
@@ -121,8 +121,9 @@ def main(argv: Sequence[str], prog: str = "sliceinterp") -> int:
     if not argv:
         parser.print_help()
         return 0
-    options = parser.parse_intermixed_args(argv)
-    options.inputs = [*options.inputs, *options.input]
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    options = parser.parse_intermixed_args(argv[:end])
+    options.inputs = [*options.inputs, *options.input, *argv[end + 1 :]]
     if not options.inputs:
         parser.error("no input is given; expected a scan, or a folder of scans")
     if options.output.lower().endswith(IMAGE_SUFFIXES):
@@ -133,7 +134,7 @@ def main(argv: Sequence[str], prog: str = "sliceinterp") -> int:
     options.format = formats
     for path in options.inputs:
         if not Path(path).exists():
-            print(f"error: {path}: no such file or folder{_meant(path)}", file=sys.stderr)
+            print(printable(f"error: {path}: no such file or folder{_meant(path)}"), file=sys.stderr)
             return 1
     from monai_sliceinterp.cli.running import run_scans
 
@@ -144,6 +145,8 @@ def _meant(path: str) -> str:
     """Guess what a path that is not there was to be: a command, or a file beside it."""
     from monai_sliceinterp.cli.main import COMMANDS
 
+    if path in ("true", "false"):
+        return "; options such as --overwrite take no value."
     folder = Path(path).parent
     names = os.listdir(folder) if folder.is_dir() else []
     return closest(Path(path).name, [*(COMMANDS if Path(path).name == path else ()), *names]) or "."

@@ -32,8 +32,8 @@ from monai_sliceinterp.bundles.download import opened_bundle
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.cli.bundles import modality_of
 from monai_sliceinterp.cli.sources import Source, open_sources
-from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, printable, report
-from monai_sliceinterp.files import file_stem
+from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
+from monai_sliceinterp.files import file_stem, printable
 from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
@@ -77,7 +77,7 @@ def _run_scan(source: Source, options: argparse.Namespace, device: torch.device)
     try:
         return _interpolate(source, options, device)
     except (*INPUT_ERRORS, ImportError) as error:
-        line = one_line(error)
+        line = one_line(error).replace("another output_dir, or --overwrite true", "another --output, or --overwrite")
         report(error, f"error: {line if source.path in line else f'{source.path}: {line}'}")
         return False
 
@@ -100,7 +100,7 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         choice = choose_method(scan, find_bundles(), device.type != "cpu", ratio)
         name, reason = choice.method, choice.reason
         if choice.missing:
-            reason += f"; {choice.missing} scored better and is not here: sliceinterp bundles download {choice.missing}"
+            reason += f"; better, but not here: sliceinterp bundles download {' '.join(choice.missing)}"
     method = parse_method(name)
     _print(f"method: {name}, {reason}")
     with opened_bundle(method.source) as bundle:
@@ -137,8 +137,9 @@ def _run(parser: ConfigParser, source: Source, options: argparse.Namespace) -> b
     for file in files:
         if file.name.endswith("_quality.json"):
             _print(_quality(json.loads(file.read_text(encoding="utf-8"))))
-    for file in files[1:]:
-        _print(f"beside it: {file.name}")
+    for file in files:
+        if str(file) not in map(str, written):
+            _print(f"beside it: {file}")
     if options.preview:
         _write_preview(source, Path(written[0]))
     return True

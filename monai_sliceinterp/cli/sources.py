@@ -22,6 +22,7 @@ from pathlib import Path
 
 from monai_sliceinterp.archives import unpack_zip
 from monai_sliceinterp.data import find_volumes
+from monai_sliceinterp.dicom.series import is_dicom
 from monai_sliceinterp.dicom.summary import SeriesSummary, summarize_series
 
 __all__ = ["Source", "open_sources"]
@@ -80,7 +81,11 @@ def open_sources(inputs: Sequence[str], output: str | Path, series: str | None =
 
 def _series_of(path: str, output: Path, series: str | None) -> list[Source]:
     """The series of a DICOM folder that are meant; a file as it is."""
-    if not Path(path).is_dir() or series not in (None, _EVERY):
+    if not Path(path).is_dir():
+        if series is not None and not is_dicom(path):
+            raise ValueError(f"{path}: is not DICOM; expected DICOM inputs with --series.")
+        return [Source(path, output)]
+    if series not in (None, _EVERY):
         return [Source(path, output, series)]
     summaries = summarize_series(path)
     stacks = [summary for summary in summaries if summary.spacing is not None]

@@ -24,7 +24,8 @@ from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, printable, report
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd

@@ -140,4 +140,4 @@ def _modality(volume: MetaTensor, modality: str) -> tuple[str, str]:
     lowest = float(volume.as_tensor().nan_to_num(nan=0.0).min()) if volume.is_floating_point() else int(volume.min())
     if lowest < CT_BELOW:
         return "CT", f"values below {CT_BELOW:g}"
-    return "MR", f"no values below {CT_BELOW:g}, as CT has; --modality CT says otherwise"
+    return "MR", f"no values below {CT_BELOW:g}"

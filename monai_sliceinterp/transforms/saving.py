@@ -59,7 +59,7 @@ def save_nifti(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
     file = nifti_image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64), image.meta)
     file.header.set_slope_inter(slope, offset)
     with atomic_path(path) as part:
-        nib.save(file, part)
+        nib.save(file, part.absolute())  # nibabel takes a ~ for a home directory
 
 
 def save_like(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
