@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import io
 import json
@@ -36,7 +37,6 @@ from monai_sliceinterp.bundles.finding import (
     unpacked,
 )
 from monai_sliceinterp.bundles.naming import CLASSICAL
-from monai_sliceinterp.checks import closest
 
 __all__ = ["BUNDLES_URL", "download_bundle", "obtain_bundle", "opened_bundle"]
 
@@ -93,8 +93,9 @@ def obtain_bundle(source: str) -> Path:
         return find_bundle(source)
     except ValueError:
         known = [*CLASSICAL, *find_bundles()]
-        if os.path.lexists(source) or not re.fullmatch(r"\w+", source) or closest(source, known):
-            raise  # a path, or misspelt
+        misspelt = difflib.get_close_matches(source, known, cutoff=0.75)
+        if os.path.lexists(source) or not re.fullmatch(r"\w+", source) or misspelt:
+            raise
     for root in (cache_folder(), Path.cwd()):
         for file in sorted(root.glob(f"{source}_v*.zip"), reverse=True):
             return _unpack(file, source)
@@ -132,7 +133,9 @@ def download_bundle(name: str, url: str = "", repo: str = "", version: str = "")
                 _fetch(name, part, url=address)
                 found = hashlib.sha256(Path(part, f"{name}.zip").read_bytes()).hexdigest()
                 if checksum and found != checksum:
-                    raise ValueError(f"{address}: has SHA-256 {found[:16]}..., the list says {checksum[:16]}...")
+                    raise ValueError(
+                        f"{address}: has SHA-256 {found[:16]}..., its list says {checksum[:16]}...: not kept, try again"
+                    )
         except (OSError, RuntimeError, ValueError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             where = repo or (base if base.endswith(".zip") else f"{base}/{name}_v*.zip")
@@ -172,9 +175,15 @@ def _fetch(name: str, folder: str, **source: object) -> None:
             import huggingface_hub  # noqa: F401
         except ImportError as error:
             raise ValueError('pip install "monai_sliceinterp[huggingface]" for bundles on Hugging Face') from error
-    logging.getLogger("monai.apps").setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()):
-        monai.bundle.download(name=name, bundle_dir=folder, progress=os.isatty(2), **source)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            monai.bundle.download(name=name, bundle_dir=folder, progress=os.isatty(2), **source)
+    except Exception as error:  # hosts and their clients have exceptions of their own
+        raise ValueError(str(error) or type(error).__name__) from error
+    finally:
+        logging.disable(disabled)
 
 
 def _unpack(file: Path, name: str) -> Path:

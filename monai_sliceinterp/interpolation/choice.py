@@ -41,7 +41,6 @@ SCORES: dict[str, tuple[int, dict[str, tuple[float, float]]]] = {
             "vts": (42.85, 39.59),
             "saint,small": (44.53, 39.20),
             "cubic": (44.70, 38.68),
-            "motion": (42.75, 37.46),
             "linear": (42.25, 37.46),
         },
     ),
