@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -58,6 +59,8 @@ def run_scans(options: argparse.Namespace) -> int:
             device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             check_device(device)
             check_writable(options.output)
+            if options.preview:
+                importlib.import_module("monai_sliceinterp.preview")  # known before anything is computed
             with open_sources(options.inputs, options.output, options.series) as sources:
                 count = len(sources)
                 for number, source in enumerate(sources, 1):
@@ -157,8 +160,7 @@ def _quality(scores: Mapping[str, Any]) -> str:
 
 def _write_preview(source: Source, output: Path) -> None:
     """Write a picture and a page beside the result."""
-    from monai_sliceinterp import preview
-
+    preview = importlib.import_module("monai_sliceinterp.preview")
     stem = file_stem(output).removesuffix("_interp")
     for write, name in ((preview.write_preview, "preview.png"), (preview.write_viewer, "viewer.html")):
         path = output.with_name(f"{stem}_{name}")
