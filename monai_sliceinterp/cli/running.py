@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import sys
 import warnings
@@ -56,8 +57,9 @@ def run_scans(options: argparse.Namespace) -> int:
     failed = count = 0
     with _one_line_warnings():
         try:
-            device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            check_device(device)
+            name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            check_device(name)
+            device = torch.device(name)
             check_writable(options.output)
             if options.preview:
                 importlib.import_module("monai_sliceinterp.preview")  # known before anything is computed
@@ -192,7 +194,7 @@ def _saving(values: Mapping[str, Any]) -> SaveInterpolatedd:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """Show this package's warnings in a line each, and no others."""
+    """Show this package's warnings in a line each, and neither others nor the logs of readers."""
 
     def show(message: Warning | str, *_: Any) -> None:
         _print(f"warning: {message}", sys.stderr)
@@ -201,7 +203,12 @@ def _one_line_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module=r"monai_sliceinterp(\.|$)")
         warnings.showwarning = show  # type: ignore[assignment]
-        yield
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
 
 
 def _print(line: str, stream: Any = None) -> None:

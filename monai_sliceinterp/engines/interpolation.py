@@ -77,7 +77,7 @@ def interpolate_volumes(
         reason = one_line(error)
         failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
         _LOGGER.debug("%s failed", names[index], exc_info=error)
-        report(error, f"{number(index)}failed: {failures[index]}" if number(index) else f"error: {failures[index]}")
+        report(error, f"{number(index)}failed: {failures[index]}")
 
     left: Sequence[int] = range(len(names))
     if saving is not None and saving.resume:

@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_taken_literally(name, scan, image, capsys):
     """Input, output and label, and a name that begins with a hyphen."""
-    Path(scan).rename(f"./{name}")
+    nib.save(image, Path(name).absolute())
     assert main([name, "-o", f"{name} out", "-m", "linear", "-f", "2", "--label", name]) == 0
     found = read(Path(f"{name} out", name.replace(".nii", "_interp.nii.gz")).absolute())
     np.testing.assert_array_equal(found[..., ::2], np.asarray(image.dataobj))
@@ -105,7 +105,7 @@ def test_auto(scan, capsys):
 
 
 def test_failures_do_not_stop_the_others(scan, capsys):
-    Path("bad.nii").write_bytes(b"no image")
+    Path("bad.nii").write_bytes(bytes(range(256)) * 4)  # of which nibabel logs
     assert main(["bad.nii", scan, "-m", "linear", "-o", "out"]) == 1
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 2 and "bad.nii" in error[0] and error[1] == "error: 1 of 2 scans failed, see above."
@@ -126,6 +126,7 @@ def test_failures_do_not_stop_the_others(scan, capsys):
         ("scan.nii.gz --overwrite true", 1, "true: no such file or folder; options such as --overwrite take no value"),
         ("scan.nii.gz --method sant", 1, "unknown method 'sant'"),
         ("scan.nii.gz --method linear,small", 1, "takes neither configs nor weights"),
+        ("scan.nii.gz --device gpu", 1, "device gpu: cannot be computed on"),
         ("scan.nii.gz --series 2", 1, "is not DICOM; expected DICOM inputs with --series"),
         ("scan.nii.gz --spacing 9", 1, "coarser than the input's 4 mm"),
         ("scan.nii.gz --modality PET", 1, "modality"),
