@@ -126,8 +126,8 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
 
 def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
     _print(
-        f"{source.path}: its slices are {scan.geometry.slice_spacing:g} mm apart, as fine as its pixels: nothing is "
-        "written; --factor or --spacing asks for more."
+        f"{source.path}: its slices are {scan.geometry.slice_spacing:g} mm apart, as fine as they are made unasked: "
+        "nothing is written; --factor or --spacing asks for more."
     )
     return True
 
