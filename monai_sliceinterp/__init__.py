@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ try:
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
-_MODULES = (
+__all__ = [
     "bundles",
     "checks",
     "command_line",
@@ -51,20 +52,19 @@ _MODULES = (
     "geometry",
     "handlers",
     "inferers",
+    "interpolate",
     "losses",
     "metrics",
     "networks",
     "transforms",
     "zoo",
-)
-
-__all__ = ["interpolate", *_MODULES]
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is used when it is used: ``sliceinterp --help`` needs neither MONAI nor torch."""
     if name == "interpolate":
-        return importlib.import_module("monai_sliceinterp.api").interpolate
-    if name in _MODULES:
-        return importlib.import_module(f"monai_sliceinterp.{name}")
+        return importlib.import_module(f"{__name__}.api").interpolate
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
