@@ -22,6 +22,7 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.utils import eval_mode
 
+from monai_sliceinterp.geometry import OutputGrid
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer
 from monai_sliceinterp.interpolation.scan import ScanFacts
 
@@ -63,9 +64,9 @@ def estimate_seconds(
     affine = torch.diag(torch.tensor([*scan.geometry.in_plane_spacing, scan.geometry.slice_spacing, 1.0]).double())
     part = MetaTensor(torch.rand(1, 1, height, width, min(_SLICES, scan.num_slices)), affine=affine).to(device)
     grid = scan.grid(inferer.factor, inferer.spacing, inferer.default_spacing)
-    work = in_plane[0] * in_plane[1] * (len(grid) - scan.num_slices) * scan.frames
-    share = height * width * (len(trial.output_grid(part)) - part.shape[-1])
-    if share <= 0 or work < _WORTH * share:
+    work = in_plane[0] * in_plane[1] * _computed(grid, inferer) * scan.frames
+    share = height * width * _computed(trial.output_grid(part), inferer)
+    if not share or work < _WORTH * share:
         return None
     modules = [network] if isinstance(network, torch.nn.Module) else []
     seconds = 0.0
@@ -75,6 +76,11 @@ def estimate_seconds(
             trial(part, network).cpu()
             seconds = time.perf_counter() - begin
     return seconds * work / share
+
+
+def _computed(grid: OutputGrid, inferer: SliceInterpolationInferer) -> int:
+    """Count the slices that are not copied."""
+    return int((~grid.is_observed).sum()) if inferer.keep_observed else len(grid)
 
 
 def duration(seconds: float) -> str:
