@@ -84,6 +84,7 @@ EVERY = ["asi", "saint", "vts", "hrinet"]
         ("CT", 5.0, 5.0, 7, ["saint"], False, "saint,small"),
         ("CT", 2.0, 2.0, 2, EVERY, False, "cubic"),
         ("MR", 5.0, 5.0, 7, EVERY, False, "asi"),
+        ("MR", 2.99999, None, 4, EVERY, True, "asi"),
         ("MR", 5.0, 5.0, 7, ["vts"], False, "motion"),
         ("MR", 1.5, None, 2, EVERY, True, "saint"),
         ("MR", 1.5, None, 2, [], True, "cubic"),

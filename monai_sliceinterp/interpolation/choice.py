@@ -75,8 +75,8 @@ where every second and where every fourth slice was kept. ``docs/comparison.md``
 methods; "thick MR" is the mean of its cardiac and clinical scans, slabs are those of protocol ``fwhm``. A method that
 is not here is taken only by its name."""
 
-_THIN_MR = 3.0
-"""MR slices closer than this in mm are those of a 3D acquisition; 2D acquisitions have thicker ones."""
+_THIN_MR = 2.5
+"""MR slices closer than this in mm are those of a 3D acquisition; 2D acquisitions, of which the clinical scans have 3 mm and more, are thick."""
 
 _SLAB = 0.75
 """CT slices whose thickness is at least this share of their distance are slabs, as nearly all clinical ones are. Where
