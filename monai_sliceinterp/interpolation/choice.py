@@ -76,7 +76,8 @@ methods; "thick MR" is the mean of its cardiac and clinical scans, slabs are tho
 is not here is taken only by its name."""
 
 _THIN_MR = 2.5
-"""MR slices closer than this in mm are those of a 3D acquisition; 2D acquisitions, of which the clinical scans have 3 mm and more, are thick."""
+"""MR slices closer than this in mm are those of a 3D acquisition. Those of the clinical scans, which were scored as thick,
+are 3 mm apart and more."""
 
 _SLAB = 0.75
 """CT slices whose thickness is at least this share of their distance are slabs, as nearly all clinical ones are. Where
