@@ -76,7 +76,7 @@ methods; "thick MR" is the mean of its cardiac and clinical scans, slabs are tho
 is not here is taken only by its name."""
 
 _THIN_MR = 2.5
-"""MR slices closer than this in mm are those of a 3D acquisition. Those of the clinical scans, which were scored as thick,
+"""MR slices closer than this in mm are those of a 3D acquisition. Those of the clinical scans that were scored as thick
 are 3 mm apart and more."""
 
 _SLAB = 0.75
