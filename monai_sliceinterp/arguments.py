@@ -57,7 +57,8 @@ class OneLineParser(argparse.ArgumentParser):
                 name, equals, value = word.partition("=")
                 option = known.get(name.replace("_", "-"))
                 if option is None:
-                    near = difflib.get_close_matches(name.replace("_", "-"), sorted(known), n=1)
-                    self.error(f"unknown option {name}{f'; did you mean {near[0]}?' if near else ''}")
+                    names = [text.strip("-") for text in sorted(known)]
+                    near = difflib.get_close_matches(name.replace("_", "-").strip("-"), names, n=1)
+                    self.error(f"unknown option {name}{f'; did you mean --{near[0]}?' if near else ''}")
                 spelt[index] = f"{option}{equals}{value}"
         return spelt
