@@ -86,8 +86,10 @@ EVERY = ["asi", "saint", "vts", "hrinet"]
         ("MR", 5.0, 5.0, 7, EVERY, False, "asi"),
         ("MR", 2.99999, None, 4, EVERY, True, "asi"),
         ("MR", 5.0, 5.0, 7, ["vts"], False, "motion"),
-        ("MR", 1.5, None, 2, EVERY, True, "saint"),
-        ("MR", 1.5, None, 2, [], True, "cubic"),
+        ("MR", 1.5, None, 2, EVERY, True, "motion"),
+        ("MR", 1.5, None, 2, [*EVERY, "mixture"], True, "mixture"),
+        ("MR", 5.0, None, 2, [*EVERY, "mixture"], False, "mixture"),
+        ("MR", 1.5, None, 2, [], True, "motion"),
         ("PT", 5.0, None, 2, EVERY, True, "cubic"),
     ],
 )
@@ -97,22 +99,23 @@ def test_choice(modality, spacing, thickness, ratio, bundles, gpu, method):
     assert choice.method == method and set(choice.missing).isdisjoint(bundles)
 
 
-def test_scores_are_those_of_the_documentation():
-    """CT of slices and thin MR have a row for each factor there, which the page gives as PSNR / SSIM."""
+@pytest.mark.parametrize(
+    ("kind", "file", "group", "protocol"),
+    [
+        ("CT of thick slabs", "docs/comparison.md", "CT", "fwhm"),
+        ("thin MR", "bundles/mixture/docs/README.md", "brain MR", "subsample"),
+    ],
+)
+def test_scores_are_those_of_the_documentation(kind, file, group, protocol):
     columns: list[str] = []
     rows = {}
-    for line in (Path(__file__).parents[1] / "docs" / "comparison.md").read_text().splitlines():
+    for line in (Path(__file__).parents[1] / file).read_text().splitlines():
         cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
         if cells[0] == "group":
-            columns = [cell.lower().replace(", ", ",").removesuffix("-mse") for cell in cells]
-        elif len(cells) == len(columns) and cells[1].startswith(("subsample", "fwhm")):
-            rows.setdefault((cells[0], cells[1]), {}).update(zip(columns, cells, strict=True))
-    groups = {
-        "CT of slices": ("CT", "subsample"),
-        "thin MR": ("brain MR", "subsample"),
-        "CT of thick slabs": ("CT", "fwhm"),
-    }
-    for kind, (group, protocol) in groups.items():
-        for method, scores in SCORES[kind][1].items():
-            found = tuple(float(rows[group, f"{protocol} x{factor}"][method].split(" / ")[0]) for factor in (2, 4))
-            assert found == scores, (kind, method)
+            columns = [cell.lower().replace(", ", ",") for cell in cells]
+        elif len(cells) == len(columns) and cells[0] == group:
+            rows.setdefault(cells[1], {}).update(zip(columns, cells, strict=True))
+    count, scores = SCORES[kind]
+    for method, found in scores.items():
+        expected = (rows[f"{protocol} x{factor}"][method].split(" / ")[0] for factor in (2, 4))
+        assert found == tuple(map(float, expected)) and int(rows[f"{protocol} x2"]["n"]) == count

@@ -27,6 +27,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from monai_sliceinterp.bundles.finding import (
     BUNDLES_VARIABLE,
@@ -166,7 +167,7 @@ def _listed(base: str, name: str, version: str) -> tuple[str, str]:
     return f"{base}/{versions[-1]}.zip", checksum
 
 
-def _fetch(name: str, folder: str, **source: object) -> None:
+def _fetch(name: str, folder: str, **source: Any) -> None:
     """Let MONAI download and unpack, with its progress bar and without its log."""
     import monai.bundle
 

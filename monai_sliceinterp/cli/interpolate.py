@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_sliceinterp import __version__
 from monai_sliceinterp.arguments import OneLineParser
 from monai_sliceinterp.bundles import CLASSICAL, find_bundles
 from monai_sliceinterp.checks import closest
@@ -86,17 +87,8 @@ def make_parser(prog: str = "sliceinterp") -> argparse.ArgumentParser:
     add("--modality", metavar="M", help="CT or MR, where the file does not say and the values mislead")
     add("--spacing-in", type=_lengths, metavar="MM", help="voxel size of files that lack it: one number or X,Y,Z")
     add("--max-gap-mm", type=float, metavar="MM", help="largest gap between DICOM slices; default: three usual ones")
-    add("--version", action="version", version=_Version())
+    add("--version", action="version", version=f"sliceinterp {__version__}")
     return parser
-
-
-class _Version:
-    """The version, asked for only when it is printed."""
-
-    def __mod__(self, _: object) -> str:
-        import monai_sliceinterp
-
-        return f"sliceinterp {monai_sliceinterp.__version__}"
 
 
 def _lengths(text: str) -> list[float]:

@@ -20,7 +20,6 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_sliceinterp.bundles import INFERENCE, MethodText, config_folder, overlay_files
-from monai_sliceinterp.checks import closest
 
 __all__ = ["CLASSICAL_CONFIGS", "classical_settings", "inference_files", "read_inference", "set_values"]
 
@@ -128,6 +127,6 @@ def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
     given = parser.globals.setdefault(_GIVEN, [])
     for name, value in values.items():
         if name not in parser:
-            raise ValueError(f"the method has no option {name!r}{closest(name, parser.config) or '.'}")
+            raise ValueError(f"the method has no option {name!r}.")
         parser[name] = f"${_GIVEN}[{len(given)}]"
         given.append(value)

@@ -42,7 +42,7 @@ def test_help_imports_nothing_heavy():
     """Also where the words of options are joined by underscores, and with OpenMP set before torch is imported."""
     code = "import sys; from monai_sliceinterp.cli import main\ntry: main({})\nexcept SystemExit: pass\n"
     code += "import os; print(sorted({{'torch', 'monai', 'numpy'}} & {{*sys.modules}}), os.environ['OMP_WAIT_POLICY'])"
-    for arguments in (["--help"], ["--max_gap", "1"], ["nowhere.nii"], ["bundles"]):
+    for arguments in (["--help"], ["--version"], ["--max_gap", "1"], ["nowhere.nii"], ["bundles"]):
         environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
         run = subprocess.run(
             [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, env=environment
@@ -95,8 +95,8 @@ def test_classical(method, scan):
 def test_auto(scan, capsys):
     """Without any bundle the best classical method; an isotropic scan is left alone, unless more is asked for."""
     assert main([scan]) == 0
-    assert "method: motion, the best that is here on thick MR: +0.99 dB" in (printed := capsys.readouterr().out)
-    assert "sliceinterp bundles download asi\n" in printed and read("scan_interp.nii.gz").shape == (12, 10, 13)
+    assert "method: motion, the best that is here on thick MR: +1.00 dB" in (printed := capsys.readouterr().out)
+    assert "sliceinterp bundles download mixture asi\n" in printed and read("scan_interp.nii.gz").shape == (12, 10, 13)
     nib.save(nib.Nifti1Image(np.full((8, 8, 8), -900, np.int16), np.eye(4)), "cube.nii")
     assert main(["cube.nii"]) == 0 and main(["cube.nii", "-m", "cubic"]) == 0
     assert capsys.readouterr().out.count("nothing is written; --factor or --spacing asks for more") == 2
