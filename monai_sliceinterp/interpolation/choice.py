@@ -64,8 +64,8 @@ SCORES: dict[str, tuple[int, dict[str, tuple[float, float]]]] = {
 }
 """By the kind of a scan: how many held-out scans were scored, and by method the PSNR (dB) of the synthesized slices
 where every second and where every fourth slice was kept. The cards of the bundles ``mixture`` and ``saint`` have the
-scans and the commands, ``docs/comparison.md`` those of slabs (protocol ``fwhm``). "thick MR" is the mean of the cardiac and the
-clinical scans. A method that is not here is taken only by its name."""
+scans and the commands, ``docs/comparison.md`` those of slabs (protocol ``fwhm``). "thick MR" is the mean of the cardiac
+and the clinical scans. A method that is not here is taken only by its name."""
 
 _THIN_MR = 2.5
 """MR slices closer than this in mm are those of a 3D acquisition. Those of the clinical scans that were scored as thick
