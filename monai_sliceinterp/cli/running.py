@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 import os
@@ -35,7 +34,7 @@ from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.cli.bundles import modality_of
 from monai_sliceinterp.cli.sources import Source, open_sources
 from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
-from monai_sliceinterp.files import file_stem, printable
+from monai_sliceinterp.files import printable
 from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
@@ -61,8 +60,6 @@ def run_scans(options: argparse.Namespace) -> int:
             check_device(name)
             device = torch.device(name)
             check_writable(options.output)
-            if options.preview:
-                importlib.import_module("monai_sliceinterp.preview")  # known before anything is computed
             with open_sources(options.inputs, options.output, options.series) as sources:
                 count = len(sources)
                 for number, source in enumerate(sources, 1):
@@ -121,7 +118,7 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         seconds = None if method.source in CLASSICAL[:3] else estimate_seconds(inferer, network, scan, device)
         if seconds is not None:
             _print(f"{len(grid)} slices, {duration(seconds)} on {device}")
-        return _run(parser, source, options)
+        return _run(parser, source, load, options)
 
 
 def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
@@ -132,7 +129,7 @@ def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
     return True
 
 
-def _run(parser: ConfigParser, source: Source, options: argparse.Namespace) -> bool:
+def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argparse.Namespace) -> bool:
     """Run a config, as ``python -m monai.bundle run`` does; whether it succeeded."""
     try:
         written = parser.get_parsed_content("run")[-1]
@@ -146,7 +143,7 @@ def _run(parser: ConfigParser, source: Source, options: argparse.Namespace) -> b
         if str(file) not in map(str, written):
             _print(f"beside it: {file}")
     if options.preview:
-        _write_preview(source, Path(written[0]))
+        _write_preview(source, Path(written[0]), load, options)
     return True
 
 
@@ -160,14 +157,12 @@ def _quality(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _write_preview(source: Source, output: Path) -> None:
+def _write_preview(source: Source, output: Path, load: LoadVolume, options: argparse.Namespace) -> None:
     """Write a picture and a page beside the result."""
-    preview = importlib.import_module("monai_sliceinterp.preview")
-    stem = file_stem(output).removesuffix("_interp")
-    for write, name in ((preview.write_preview, "preview.png"), (preview.write_viewer, "viewer.html")):
-        path = output.with_name(f"{stem}_{name}")
-        write(source.path, output, path)
-        _print(f"beside it: {path.name}")
+    from monai_sliceinterp.preview.files import write_preview_files
+
+    for path in write_preview_files(source.path, output, output.parent, load=load, overwrite=options.overwrite):
+        _print(f"beside it: {path}")
 
 
 def _values(source: Source, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
