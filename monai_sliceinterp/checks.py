@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 __all__ = [
     "check_device",
     "closest",
+    "finite",
     "fraction",
     "not_negative",
     "one_of",
@@ -31,6 +32,7 @@ __all__ = [
     "positive_integers",
     "some_of",
     "switch",
+    "two_numbers",
 ]
 
 Word = TypeVar("Word", bound=str)
@@ -147,6 +149,51 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def finite(name: str, value: Any) -> float:
+    """Check a finite number.
+
+    Raises:
+        ValueError: if the value is not such a number.
+
+    Example:
+        >>> finite("body_threshold", -500)
+        -500.0
+    """
+    if not _is_number(value) or not -math.inf < value < math.inf:
+        raise ValueError(f"{name} must be a finite number, got {value!r}.")
+    return float(value)
+
+
+def two_numbers(
+    name: str, value: Any, least: float = -math.inf, most: float = math.inf, ascending: bool = False
+) -> tuple[float, float]:
+    """Check a pair of finite numbers.
+
+    Args:
+        name: what the argument is called.
+        value: its value.
+        least: smallest number that is allowed.
+        most: largest one.
+        ascending: whether the second has to be larger than the first.
+
+    Raises:
+        ValueError: if the value is not such a pair.
+
+    Example:
+        >>> two_numbers("percentiles", [1, 99], 0, 100, ascending=True)
+        (1.0, 99.0)
+    """
+    pair = list(value) if _is_sequence(value) else []
+    fits = len(pair) == 2 and all(_is_number(item) and least <= item <= most and abs(item) < math.inf for item in pair)
+    if not fits or (ascending and pair[0] >= pair[1]):
+        limits = (
+            "" if least == -math.inf else f" of at least {least}" if most == math.inf else f" from {least} to {most}"
+        )
+        order = ", the smaller first" if ascending else ""
+        raise ValueError(f"{name} must be two numbers{limits}{order}, got {value!r}.")
+    return float(pair[0]), float(pair[1])
+
+
 def switch(name: str, value: Any) -> bool:
     """Read a switch: ``--keep_observed false`` on the command line reaches a component as the text "false".
 
@@ -195,7 +242,7 @@ def some_of(name: str, value: Any, known: Iterable[str]) -> list[str]:
         (['rfn'], ['ami', 'rfn'])
     """
     words = list(known)
-    chosen = [value] if isinstance(value, str) else list(value)
+    chosen = list(value) if _is_sequence(value) else [value]
     if not chosen or any(word not in words for word in chosen):
         raise ValueError(f"{name} must be one or more of {', '.join(words)}, got {value!r}.")
     return [word for word in words if word in chosen]

@@ -14,9 +14,12 @@
 from __future__ import annotations
 
 import dis
+import errno
+import logging
 import re
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +32,9 @@ from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.files import printable, typed_path
-from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
+from monai_sliceinterp.interruption import close_bars, end_on_signals
+from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
+from monai_sliceinterp.temporary import sweep
 
 __all__ = [
     "INPUT_ERRORS",
@@ -55,7 +60,12 @@ def one_line(error: BaseException) -> str:
         'first line.'
     """
     cause = _root_cause(error)
+    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        return f"{cause.filename or 'a file of the run'}: no space is left on the disk to write it; expected more room."
     lines = str(cause).strip().splitlines()
+    if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):  # with the traceback as text
+        said = [match[1] for line in lines if (match := re.match(r"(?:[\w.]*\.)?\w+(?:Error|Exception): (.+)", line))]
+        lines = [line for line in said if not line.startswith("applying transform ")][-1:] or lines
     return lines[0] if lines else type(cause).__name__
 
 
@@ -67,7 +77,8 @@ def _root_cause(error: BaseException) -> BaseException:
             if str(error).startswith(str(cause)[:20] or " "):
                 break  # says what raised it, and more
             deliberate = isinstance(error, ValueError | ImportError)
-            if deliberate and (not isinstance(cause, ValueError) or str(cause) in str(error)):
+            foreign = not isinstance(cause, ValueError) or isinstance(cause, UnicodeError)
+            if deliberate and (foreign or str(cause) in str(error)):
                 break  # our own message, which says more than what raised it
         error = cause
     return error
@@ -120,7 +131,7 @@ def report(error: BaseException, line: str = "") -> None:
 
 
 def check_writable(folder: str | Path) -> str:
-    """Make a folder and check that files can be written into it.
+    """Make a folder, check that files can be written into it, and remove what killed runs have left there.
 
     Raises:
         ValueError: if not.
@@ -130,10 +141,13 @@ def check_writable(folder: str | Path) -> str:
         True
     """
     folder = typed_path(folder)
+    if not folder.strip():
+        raise ValueError("no output_dir is given; expected a folder, such as out.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        sweep(folder)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written to ({error.strerror or error}); expected a folder.") from error
     return folder
@@ -143,7 +157,8 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
     """Prepare the run of a bundle: the first item of ``run`` in its configs.
 
     Under ``python -m monai.bundle`` it lists the options for ``--help`` and ends, refuses options that the config does
-    not have, and has errors reported by :func:`report` from then on. A program that runs a workflow itself gets the
+    not have, and has errors reported by :func:`report` from then on, and by nothing else; Ctrl-C and SIGTERM end the
+    run as :func:`monai_sliceinterp.interruption.end_on_signals` says. A program that runs a workflow itself gets the
     errors as they are raised.
 
     Args:
@@ -162,6 +177,11 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
     chosen: dict[str, Any] = {}
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _report_uncaught
+        end_on_signals()
+        if not MONAIEnvVars.debug():
+            threading.excepthook = _report_of_thread
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(_is_news)
         chosen = options_of(sys.argv[1:])
         if files := chosen.get("config_file"):
             config = ConfigParser.load_config_files(files)
@@ -169,6 +189,8 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
                 print(options_text(options, config))
                 sys.exit(0)
             check_options(chosen, config)
+            if "max_epochs" in config:
+                check_training_options(chosen, config)
         check_paths(chosen)
     check_device(device)
     root, path = Path(bundle_root), Path(weights)
@@ -180,8 +202,21 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
         raise ValueError(f"{root}: is not the folder of the bundle; expected it as --bundle_root {folder}.")
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is no error that ignite or one of its handlers logs before it is raised and reported."""
+    raised = record.exc_info is not None or record.name.startswith("ignite.")
+    return record.levelno < logging.ERROR or not raised
+
+
+def _report_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """Report an error of a thread, but for those that it hands on, as TensorBoard's writer does on a full disk."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Report an uncaught error; a bug as Python does."""
+    close_bars()
     if isinstance(error, (*INPUT_ERRORS, ImportError)) and not is_bug(error):
         report(error)
     else:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import ast
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from monai_sliceinterp.temporary import temporary_name
 
 __all__ = ["IMAGE_SUFFIXES", "atomic_path", "check_free", "file_stem", "last_part", "printable", "reason", "typed_path"]
 
@@ -128,7 +129,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Provide a temporary name to write to, and rename the file when it is complete.
 
     A run that fails or is killed while writing leaves an older file as it was, and never a half one. The temporary file
-    is hidden, ends like the file itself and lies in the same folder, which must exist.
+    is hidden, ends like the file itself and lies in the same folder, which must exist. What a killed process leaves,
+    :func:`monai_sliceinterp.temporary.sweep` removes.
 
     Args:
         path: the file.
@@ -137,6 +139,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OSError: if the file cannot be written.
 
     Example:
+        >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "scores.csv"
         >>> with atomic_path(target) as part:
         ...     _ = part.write_text("psnr")
@@ -144,14 +147,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ('psnr', 1)
     """
     target = Path(path)
-    stem = file_stem(target)
-    handle, name = tempfile.mkstemp(suffix=target.name[len(stem) :], prefix=f".{stem}.part-", dir=target.parent)
-    os.close(handle)
+    part = temporary_name(target, file_stem(target))
     try:
-        yield Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private
-        os.replace(name, target)
+        part.touch(exist_ok=False)
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a disk that is full does not tell where
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)

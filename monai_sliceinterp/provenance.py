@@ -148,6 +148,7 @@ def describe_output(
     weights_sha256: str | None = None,
     bundle: dict[str, str] | None = None,
     precision: str | None = None,
+    desheared: bool = False,
     time: datetime | None = None,
 ) -> dict[str, Any]:
     """Describe how an output was made, with BIDS keys where BIDS has them.
@@ -163,6 +164,8 @@ def describe_output(
         weights_sha256: hash of the weights; None for a method that has none.
         bundle: name and version of the bundle, see :func:`bundle_version`.
         precision: type in which the network computed; None where that is not known.
+        desheared: whether it was then resampled in the planes of its slices, see
+            :func:`monai_sliceinterp.transforms.deshear`.
         time: when the output was made, with its time zone; None: now.
 
     Returns:
@@ -194,8 +197,10 @@ def describe_output(
     if bundle is not None:
         generated.append({**bundle, "Description": "MONAI bundle with the network's configuration and weights"})
     copied = f"{len(observed)} of them copied from the input" if record.keep_observed else "all of them synthesized"
+    resampled = " All are then resampled in their planes onto an upright grid." if desheared else ""
     return {
-        "Description": f"{len(grid)} slices interpolated from {grid.num_slices} along array axis {axis}, {copied}.",
+        "Description": f"{len(grid)} slices interpolated from {grid.num_slices} along array axis {axis}, {copied}."
+        + resampled,
         "GeneratedBy": generated,
         "Sources": [last_part(source)],
         "SliceInterpolation": {
@@ -210,6 +215,7 @@ def describe_output(
             "SliceSpacing": {"Input": record.source_spacing, "Output": output_spacing},
             "KeepObserved": record.keep_observed,
             "ObservedSlices": observed,
+            "Desheared": desheared,
             "ObservedSlicesInInput": grid.observed_source.tolist() if record.keep_observed else [],
             "Affine": spatial_affine(output_affine).tolist(),
             "DateTime": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -24,7 +24,7 @@ from monai_sliceinterp.command_line import (
     report,
 )
 from monai_sliceinterp.files import typed_path
-from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
+from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
 
 
 def chain(*errors):
@@ -184,6 +184,39 @@ class TestOptions:
         with pytest.raises(ValueError) as error:
             check_options(options_of(option.split()), self.CONFIG)
         assert str(error.value) == f"unknown option {hint} (--help lists the options)"
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("--learning_rate nan", "learning_rate must be a positive number, got 'nan'"),
+            ("--learning_rate 0", "learning_rate must be a positive number, got 0"),
+            ("--rfn_learning_rate=-1", "rfn_learning_rate must be a positive number, got -1"),
+            ("--max_epochs 1e400", "max_epochs must be a positive integer, got inf"),
+            ("--rfn_epochs 1.5", "rfn_epochs must be a positive integer, got 1.5"),
+            ("--norm_warmup_epochs -4", "norm_warmup_epochs must be an integer of at least 0, got -4"),
+            ("--patch_size [32,0]", "patch_size must be one or more positive integers, got [32, 0]"),
+            ("--gap x", "gap must be one or more positive integers, got 'x'"),
+            ("--num_workers -1", "num_workers must be an integer of at least 0, got -1"),
+            ("--seed 0.5", "seed must be an integer of at least 0, got 0.5"),
+            ("--percentiles [99,1]", "percentiles must be two numbers from 0 to 100, the smaller first, got [99, 1]"),
+            ("--window [0,inf]", "window must be two numbers, the smaller first, got '[0,inf]'"),
+            ("--sigma_range -1", "sigma_range must be two numbers of at least 0, got -1"),
+            ("--betas [0.9,2]", "betas must be two numbers from 0 to 1, got [0.9, 2]"),
+            ("--smooth_prob 2", "smooth_prob must be a number from 0 to 1, got 2"),
+            ("--adversarial_weight -1", "adversarial_weight must be zero or a positive number, got -1"),
+        ],
+    )
+    def test_numbers_of_trainings(self, option, message):
+        """On the command line or in a config file; expressions are left to what uses them."""
+        options = options_of(option.split())
+        with pytest.raises(ValueError) as error:
+            check_training_options(options, {})
+        assert str(error.value) == f"{message}."
+        ((name, value),) = options.items()
+        check_training_options({name: "$@other"}, {name: None})
+        if "[0,inf]" not in value and "nan" not in value:
+            with pytest.raises(ValueError):
+                check_training_options({}, {name: "x" if value == "x" else eval(value)})
 
     def test_values_and_files(self, tmp_path):
         """Several config files, also from an ``args_file``, whose other keys are options too."""

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from monai_sliceinterp.cli import COMMANDS, main
+from monai_sliceinterp.provenance import file_sha256
 from monai_sliceinterp.zoo import check_metadata, pack_bundles, write_archive
 from monai_sliceinterp.zoo import metadata as zoo_metadata
 
@@ -83,6 +84,13 @@ def save(path, in_features, **extra):
     torch.save(extra or nn.Linear(in_features, 40).state_dict(), path)
 
 
+def describe(bundle, network="Linear"):
+    """List the weights of a bundle in its metadata, as they are."""
+    files = sorted((bundle / "models").glob("*.pt"))
+    weights = {file.name: {"sha256": file_sha256(file), "network": network, "settings": {}} for file in files}
+    change(bundle / "metadata.json", weights=weights)
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """A bundle of a network of one layer, laid out as the bundles of this repository."""
@@ -98,6 +106,7 @@ def tiny(tmp_path):
     (bundle / "models").mkdir()
     save(bundle / "models" / "model.pt", 30)
     save(bundle / "models" / "model_small.pt", 10)
+    describe(bundle)
     write(bundle / "output" / "scores.csv", "left by a run")
     write(bundle / "models" / ".model.pt.part-x", "left by a killed run")
     return bundle
@@ -385,6 +394,7 @@ def test_card_may_tell_the_size_of_each_part(tiny, tmp_path):
     change(tiny / "small.json", weights=None)
     (tiny / "models" / "model_small.pt").unlink()
     save(tiny / "models" / "model.pt", 30, **nn.Sequential(nn.Linear(30, 5), nn.Linear(5, 40)).state_dict())
+    describe(tiny, "Sequential")
     card = CARD.replace("1,240", "155 and 240").replace("and `models/model_small.pt` of", "none of")
     write(tiny / "docs" / "README.md", card)
     pack_bundles([tiny], tmp_path / "dist")

@@ -182,6 +182,7 @@ class TestDescription:
                 "NumberOfSlices": {"Input": 3, "Output": 9},
                 "SliceSpacing": {"Input": 6.0, "Output": 1.5},
                 "KeepObserved": True,
+                "Desheared": False,
                 "ObservedSlices": [0, 4, 8],
                 "ObservedSlicesInInput": [0, 1, 2],
                 "Affine": [[1, 0, 0, 0], [0, -1.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],

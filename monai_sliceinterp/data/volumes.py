@@ -13,22 +13,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.data.phantom import PHANTOM_KINDS, write_phantoms
 from monai_sliceinterp.dicom.series import has_dicom
-from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, typed_path
+from monai_sliceinterp.files import IMAGE_SUFFIXES, file_stem, last_part, typed_path
 
 __all__ = ["BODY_PARTS", "find_volumes", "training_volumes", "volumes_per_batch", "with_body_parts"]
 
 BODY_PARTS = ("head", "chest", "abdomen", "leg")
 """Parts of the body that a volume can show, in the order of Virtual Thin Slice's condition."""
 
+RESULT_ENDINGS = ("_interp", "_interp_label", "_interp_provenance", "_disagreement")
+"""Endings of the names of images that are written for a scan."""
+
 
 def find_volumes(
-    source: str | Path | Sequence[str | Path], recursive: bool = False, distinct: bool = True
+    source: str | Path | Sequence[str | Path],
+    recursive: bool = False,
+    distinct: bool = True,
+    output_dir: str | Path | None = None,
 ) -> list[str]:
     """List the volumes a user means by a path.
 
@@ -39,6 +46,8 @@ def find_volumes(
             these. Image files go before DICOM files beside them.
         recursive: also look into the folders below; each one with DICOM files is a volume.
         distinct: refuse files whose outputs would get the same name.
+        output_dir: folder that results are written to. Where that is a folder of scans itself, the results of its scans
+            are not taken for scans.
 
     Returns:
         Paths of image files and DICOM folders, sorted within each folder. A missing entry of a list is kept as it is,
@@ -59,7 +68,7 @@ def find_volumes(
     if not isinstance(source, str | Path):
         if not source:
             raise ValueError("no input is given; expected an image file, a folder of images, or a DICOM folder.")
-        volumes = [path for item in source for path in find_volumes(item, recursive, distinct)]
+        volumes = [path for item in source for path in find_volumes(item, recursive, distinct, output_dir)]
         return _distinct(volumes) if distinct else volumes
     path = Path(typed_path(source))
     if not str(source).strip():
@@ -67,10 +76,13 @@ def find_volumes(
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
     if path.is_file():
-        volumes = _listed_volumes(path, recursive) if path.suffix.lower() == ".txt" else [str(path)]
+        volumes = _listed_volumes(path, recursive, output_dir) if path.suffix.lower() == ".txt" else [str(path)]
         return _distinct(volumes) if distinct else volumes
-    entries = sorted(path.rglob("*") if recursive else path.iterdir())
+    entries = sorted(_below(path) if recursive else path.iterdir())
     files = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."]
+    if output_dir is not None and Path(typed_path(output_dir)).resolve() == path.resolve():
+        scans = {file_stem(file) for file in files} | {last_part(path)}
+        files = [file for file in files if _without_ending(file_stem(file)) not in scans]
     folders = [path, *(e for e in entries if recursive and e.is_dir())]
     with_files = {file.parent for file in files}
     series = [folder for folder in folders if folder not in with_files and has_dicom(folder)]
@@ -82,7 +94,22 @@ def find_volumes(
     return _distinct(volumes) if distinct else volumes
 
 
-def _listed_volumes(path: Path, recursive: bool) -> list[str]:
+def _below(folder: Path) -> Iterator[Path]:
+    """All files and folders below a folder, also through links, but no folder twice."""
+    seen = {folder.resolve()}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        places = {Path(parent, name).resolve(): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for place, name in places.items() if place not in seen)
+        seen |= set(places)
+        yield from (Path(parent, name) for name in (*folders, *files))
+
+
+def _without_ending(stem: str) -> str:
+    """Name of the scan that a file would be a result of; nothing where it is none."""
+    return next((stem.removesuffix(ending) for ending in RESULT_ENDINGS if stem.endswith(ending)), "")
+
+
+def _listed_volumes(path: Path, recursive: bool, output_dir: str | Path | None) -> list[str]:
     """Read a list of volumes."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -94,7 +121,7 @@ def _listed_volumes(path: Path, recursive: bool) -> list[str]:
     volumes = []
     for item in items:
         try:
-            volumes += [item] if item.lower().endswith(".txt") else find_volumes(item, recursive, distinct=False)
+            volumes += [item] if item.lower().endswith(".txt") else find_volumes(item, recursive, False, output_dir)
         except ValueError:  # the reader reports what is wrong with it
             volumes.append(item)
     return list(dict.fromkeys(volumes))  # each scan once

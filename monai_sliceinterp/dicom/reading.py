@@ -26,7 +26,13 @@ from pydicom.dataset import Dataset
 from monai_sliceinterp.dicom.decoding import read_voxels, rescaled, stored_pixels
 from monai_sliceinterp.dicom.frames import DicomError, Frame, frames_of
 from monai_sliceinterp.dicom.series import description, series_headers
-from monai_sliceinterp.dicom.stack import differing_traits, group_by_position, main_plane, stack_geometry
+from monai_sliceinterp.dicom.stack import (
+    differing_traits,
+    group_by_position,
+    main_plane,
+    sort_into_volumes,
+    stack_geometry,
+)
 from monai_sliceinterp.geometry import SLICE_DIRECTION, nominal_positions
 
 __all__ = ["read_dicom"]
@@ -39,6 +45,9 @@ _ROUNDED_MM = 0.1
 
 _COPY_MM = 1e-3
 """A copy of an image lies within this distance of it."""
+
+_CLOCK = ("AcquisitionTime", "ContentTime")
+"""Times of day, which say something of the patient."""
 
 
 def read_dicom(
@@ -53,11 +62,13 @@ def read_dicom(
         path: folder, or file; see :func:`monai_sliceinterp.dicom.series.series_headers`.
         series: of a folder with several, the series instance UID, or its number, from 1, in the order of the UIDs.
             None: the one that is a stack of at least two parallel slices; a warning names it if there are others.
+            "4d", or "2:4d" for the second series, takes images at one position as the frames of a 4D scan.
         max_gap_mm: largest distance of neighboring slices in mm; None: three times the nominal one, beyond which too
             many slices are missing.
 
     Returns:
-        The voxels ``(X, Y, Z)``, see :func:`monai_sliceinterp.dicom.decoding.read_voxels`, and metadata: ``affine``
+        The voxels ``(X, Y, Z)``, see :func:`monai_sliceinterp.dicom.decoding.read_voxels`, or ``(X, Y, Z, frames)`` of
+        several volumes, in the order of their tags, which a warning names; and metadata: ``affine``
         (RAS, mm, sheared where a tilted gantry shifts the slices), ``dicom_files`` (paths in the order of the slices,
         a multi-frame file once), ``SliceThickness`` in mm where the slices agree, and, where slices are missing or
         unevenly spaced, ``slice_positions`` in units of the affine's step along ``slice_positions_axis`` 2; and
@@ -83,7 +94,8 @@ def read_dicom(
 
 
 def _read(path: Path, chosen: str | None, max_gap_mm: float | None) -> tuple[NDArray, dict[str, Any]]:
-    headers = _one_series(path, chosen)
+    chosen, _, kind = (chosen or "").rpartition(":") if (chosen or "").lower().endswith("4d") else (chosen, "", "")
+    headers = _one_series(path, chosen or None)
     if len(headers) == 1 and int(headers[0][1].get("NumberOfFrames") or 1) == 1:
         columns, rows = headers[0][1].Columns, headers[0][1].Rows
         raise DicomError(
@@ -94,21 +106,24 @@ def _read(path: Path, chosen: str | None, max_gap_mm: float | None) -> tuple[NDA
     if len(stack) < len(frames):
         _warn(path, f"{len(frames) - len(stack)} localizers or images of another plane are left out.")
     groups = group_by_position(stack)
-    slices = _without_copies(groups)
+    volumes = _volumes(path, groups) if kind and max(map(len, groups)) > 1 else [_without_copies(groups)]
+    slices = volumes[0]
     if len(slices) < 2:
         raise DicomError("all images of the DICOM series are at one position; expected at least 2 slices.")
-    if len(slices) < len(stack):
+    if len(slices) * len(volumes) < len(stack):
         _warn(path, f"{len(stack) - len(slices)} images are copies of others at the same position and are left out.")
     affine, positions = stack_geometry(slices)
     _check_gaps(slices, max_gap_mm)
-    voxels = read_voxels(slices)
+    voxels = read_voxels([frame for volume in volumes for frame in volume])
+    if len(volumes) > 1:
+        voxels = voxels.T.reshape(len(volumes), len(slices), *voxels.shape[1::-1]).T
     meta: dict[str, Any] = {
         MetaKeys.AFFINE: affine,
         MetaKeys.ORIGINAL_AFFINE: affine.copy(),
         MetaKeys.SPACE: SpaceKeys.RAS,
-        MetaKeys.SPATIAL_SHAPE: np.asarray(voxels.shape),
+        MetaKeys.SPATIAL_SHAPE: np.asarray(voxels.shape[:3]),
         SLICE_DIRECTION: affine[:3, 2] / np.linalg.norm(affine[:3, 2]),
-        "dicom_files": list(dict.fromkeys(str(frame.path) for frame in slices)),
+        "dicom_files": list(dict.fromkeys(str(frame.path) for volume in volumes for frame in volume)),
     }
     if positions is not None:
         gaps = np.diff([frame.position @ slices[0].normal for frame in slices])
@@ -170,6 +185,18 @@ def _check_gaps(slices: Sequence[Frame], max_gap_mm: float | None) -> None:
         )
 
 
+def _volumes(path: Path, groups: Sequence[Sequence[Frame]]) -> list[list[Frame]]:
+    """Sort images into the volumes of a 4D scan, and report by what."""
+    apart = max(np.linalg.norm(group[0].position - frame.position) for group in groups for frame in group)
+    if apart > _COPY_MM:
+        raise DicomError(f"images at one position are up to {apart:.3g} mm apart; expected volumes of one geometry.")
+    volumes, names = sort_into_volumes(groups)
+    values = "; ".join(", ".join(frame.traits.get(name, "none") for name in names) for frame, *_ in volumes)
+    shown = "" if any(name in _CLOCK for name in names) else f": {values}"
+    _warn(path, f"{len(volumes)} volumes are the frames of a 4D scan, in the order of {', '.join(names)}{shown}.")
+    return volumes
+
+
 def _without_copies(groups: Sequence[Sequence[Frame]]) -> list[Frame]:
     """Take one image of each position, where the others are copies of it."""
     for first, *others in groups:
@@ -177,10 +204,12 @@ def _without_copies(groups: Sequence[Sequence[Frame]]) -> list[Frame]:
             if np.linalg.norm(first.position - other.position) > _COPY_MM or not np.array_equal(
                 _values(first), _values(other)
             ):
+                alike = len({len(group) for group in groups}) == 1
+                way = "--series 4d takes them as one 4D scan" if alike else "move each into a folder of its own"
                 differing = ", ".join(differing_traits(groups)) or "their pixels"
                 raise DicomError(
                     f"the DICOM series has several images at one position, which differ in {differing}; "
-                    "expected one volume, not time frames or echoes: move the files of each into a folder of its own."
+                    f"expected one volume, not time frames or echoes: {way}."
                 )
     return [group[0] for group in groups]
 

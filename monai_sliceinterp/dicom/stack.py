@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from monai_sliceinterp.dicom.frames import TRAITS, DicomError, Frame
 from monai_sliceinterp.geometry import compose_affine, nominal_positions
 
-__all__ = ["differing_traits", "group_by_position", "main_plane", "stack_geometry"]
+__all__ = ["differing_traits", "group_by_position", "main_plane", "sort_into_volumes", "stack_geometry"]
 
 _PARALLEL = 1e-3
 """Direction cosines of parallel slices differ by less than this; some writers round them to three digits."""
@@ -111,6 +111,51 @@ def differing_traits(groups: Sequence[Sequence[Frame]]) -> list[str]:
         groups: images by position, see :func:`group_by_position`.
     """
     return [name for name in TRAITS if any(len({f.traits.get(name) for f in group}) > 1 for group in groups)]
+
+
+def sort_into_volumes(groups: Sequence[Sequence[Frame]]) -> tuple[list[list[Frame]], list[str]]:
+    """Sort the images at each position into the volumes of one 4D scan, by the tags in which they differ.
+
+    Taken are the first tags with the same values at every position (b-values, echoes, kernels), as many as it takes to
+    tell the images apart, and where these do not, the first tag that does at each position (times).
+
+    Args:
+        groups: images by position, see :func:`group_by_position`.
+
+    Returns:
+        The slices of every volume, in the order of the positions, and the names of the tags by which volumes ascend.
+
+    Raises:
+        DicomError: if there are not as many images at each position, or no tag tells them apart.
+    """
+    counts = sorted({len(group) for group in groups})
+    if len(counts) > 1:
+        raise DicomError(
+            f"the DICOM series has {counts[0]} to {counts[-1]} images at one position; expected as many at each for "
+            "one 4D scan."
+        )
+    names = differing_traits(groups)
+    everywhere = [
+        name for name in names if len({tuple(sorted(f.traits.get(name, "") for f in group)) for group in groups}) == 1
+    ]
+    for keys in (*(everywhere[: k + 1] for k in range(len(everywhere))), *([name] for name in names)):
+        if all(len({_rank(frame, keys) for frame in group}) == counts[0] for group in groups):
+            ordered = [sorted(group, key=lambda frame: _rank(frame, keys)) for group in groups]
+            return [list(volume) for volume in zip(*ordered, strict=True)], keys
+    raise DicomError("the DICOM series has several images at one position, and no tag tells them apart.")
+
+
+def _rank(frame: Frame, names: Sequence[str]) -> tuple[tuple[float, str], ...]:
+    """Values of tags to sort by: numbers by their size, texts behind them."""
+    values = [frame.traits.get(name, "") for name in names]
+    return tuple((float(value), "") if _is_number(value) else (np.inf, value) for value in values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def stack_geometry(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], tuple[float, ...] | None]:

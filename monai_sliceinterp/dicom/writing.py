@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -33,6 +31,7 @@ from monai_sliceinterp.dicom.encoding import PixelEncoding, decimal_string
 from monai_sliceinterp.dicom.planes import SlicePlanes
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.provenance import SOFTWARE
+from monai_sliceinterp.temporary import discard, temporary_name
 
 __all__ = ["write_dicom_series"]
 
@@ -267,7 +266,7 @@ def _whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         raise ValueError(f"{folder}: exists already; expected a new folder, or overwrite=True.")
     if folder.exists() and not (folder.is_dir() and all(file.suffix == ".dcm" for file in folder.iterdir())):
         raise ValueError(f"{folder}: holds more than a DICOM series; expected a folder that can be replaced.")
-    part, old = (folder.with_name(f".{folder.name}.{word}-{uuid.uuid4().hex}") for word in ("part", "old"))
+    part, old = (temporary_name(folder, folder.name, kind) for kind in ("part", "old"))
     try:
         part.mkdir()
         yield part
@@ -275,5 +274,7 @@ def _whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
             os.replace(folder, old)
         os.replace(part, folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        discard(part)
+        if os.path.lexists(old) and not os.path.lexists(folder):  # interrupted in between
+            os.replace(old, folder)
+    discard(old)

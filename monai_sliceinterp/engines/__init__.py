@@ -20,6 +20,7 @@ from monai_sliceinterp.engines.checkpoints import (
     check_checkpoint,
     load_weights,
 )
+from monai_sliceinterp.engines.descriptions import check_description, describe_network
 from monai_sliceinterp.engines.hrinet import AlternatingSupervisionTrainer
 from monai_sliceinterp.engines.interpolation import interpolate_volumes
 from monai_sliceinterp.engines.prepare import (

@@ -14,8 +14,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +28,37 @@ from monai.handlers import CheckpointSaver
 from torch import nn
 
 from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.engines.descriptions import add_description, check_description, read_description
 from monai_sliceinterp.files import atomic_path, typed_path
+from monai_sliceinterp.interruption import when_interrupted
+from monai_sliceinterp.provenance import file_sha256
+from monai_sliceinterp.temporary import sweep
 
 __all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_weights"]
 
 
-def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    shipped: Mapping[str, Mapping[str, Any]] | None = None,
+) -> nn.Module:
     """Load weights into a network.
 
     Args:
         network: the network; it is changed in place.
         path: a state dict, or a checkpoint with one under "network", "network_def" or "model".
         device: device the weights are loaded to.
+        shipped: the weights of a bundle as its metadata list them: "sha256", "network" and "settings" by the name of
+            the file. A file in a folder "models" of such a name has to be that one, and weights that are one of them,
+            wherever they lie, have to be of this network.
 
     Returns:
         ``network``.
 
     Raises:
-        ValueError: with one line that names the file, if it is missing, truncated, or of another network.
+        ValueError: with one line that names the file, if it is missing, truncated, changed, or of another network, of
+            which it names what differs.
 
     Example:
         >>> import tempfile
@@ -53,8 +69,26 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
     """
     check_device(device)
     path = typed_path(path)
-    _load_state(network, _read_checkpoint(path, device), path)
+    checkpoint = _read_checkpoint(path, device)
+    if shipped:
+        _check_shipped(path, network, shipped)
+    _load_state(network, checkpoint, path)
+    check_description(path, read_description(path), network)
     return network
+
+
+def _check_shipped(path: str, network: nn.Module, shipped: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check weights against those that a bundle ships."""
+    found, file = file_sha256(path), Path(path)
+    expected = shipped.get(file.name, {}).get("sha256", found)
+    if file.absolute().parent.name == "models" and found != expected:
+        raise ValueError(
+            f"{path}: is not the file that the bundle ships (SHA-256 {found[:16]}..., not {expected[:16]}...); "
+            "expected that one, or own weights elsewhere, as --ckpt."
+        )
+    for entry in shipped.values():
+        if entry["sha256"] == found:
+            check_description(path, entry, network)
 
 
 def _load_state(network: nn.Module, checkpoint: Any, path: str | Path) -> None:
@@ -115,6 +149,7 @@ def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str
             "weights alone."
         )
     _load_state(network, checkpoint, path)
+    check_description(path, read_description(path), network)
     return str(path)
 
 
@@ -136,13 +171,16 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
 class AtomicCheckpointSaver(CheckpointSaver):
     """Checkpoint saver of MONAI whose files are written under a temporary name and renamed.
 
-    A training killed while it saves then leaves no truncated checkpoint.
+    A training killed while it saves then leaves no truncated checkpoint. One that is interrupted or fails in an epoch
+    leaves the state at the end of the last whole one, from which it resumes to the very result of one that ran through;
+    MONAI would save the middle of the epoch.
 
     Args:
         save_dir: folder of the checkpoints.
         save_dict: what is saved, by name.
         save_interval: epochs from one checkpoint to the next, of which the last two are kept.
         final_filename: file of the state at the end of the training.
+        options: what has to be given beside ``--ckpt`` to resume, for the line that tells how to go on.
         **kwargs: see :class:`monai.handlers.CheckpointSaver`.
 
     Example:
@@ -157,14 +195,81 @@ class AtomicCheckpointSaver(CheckpointSaver):
         save_dict: dict[str, Any],
         save_interval: int,
         final_filename: str = "checkpoint.pt",
+        options: str = "",
         **kwargs: Any,
     ) -> None:
+        network = save_dict.get("network")
+        self._network = getattr(network, "module", network)
         settings = {"n_saved": 2, "save_final": True, **kwargs}
         super().__init__(save_dir, save_dict, save_interval=save_interval, final_filename=final_filename, **settings)
         for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
             if checkpoint is not None:
                 handler: Any = checkpoint.save_handler
-                handler._atomic = True  # MONAI turns it off for the sake of file modes, which ignite now sets
+                handler._save_func = functools.partial(_save_whole, network=self._network)
+        sweep(save_dir)
+        self.final_path, self.options = Path(save_dir) / final_filename, options
+        self._whole_epochs, self._state, self._watch = 0, b"", contextlib.ExitStack()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, before handlers that change something at the start of an epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._remember)
+        super().attach(engine)
+        engine.add_event_handler(Events.COMPLETED, self._forget)
+
+    def _remember(self, engine: Engine) -> None:
+        """Keep the state between two epochs; it is written where the next one does not come to its end."""
+        state = io.BytesIO()
+        saved: Any = self._final_checkpoint
+        torch.save(saved._setup_checkpoint(), state)
+        if self._network is not None:
+            add_description(state, self._network)
+        if not self._state:
+            self._on_interruption(self.save_last_epoch)
+        self._whole_epochs, self._state = engine.state.epoch - 1, state.getvalue()
+
+    def _forget(self, engine: Engine) -> None:
+        """The final checkpoint is written."""
+        self._state = b""
+        self._on_interruption(self._how_to_use)
+
+    def _on_interruption(self, action: Callable[[], str]) -> None:
+        self._watch.close()
+        self._watch.enter_context(when_interrupted(action))
+
+    def _how_to_use(self) -> str:
+        return f"{self.final_path} is complete; where stages are left, the same command with --ckpt and it goes on."
+
+    def save_last_epoch(self) -> str:
+        """Write the state at the end of the last whole epoch and return how to go on from there.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        with atomic_path(self.final_path) as part:
+            part.write_bytes(self._state)
+        options = f" {self.options}" if self.options else ""
+        return (
+            f"{self._whole_epochs} whole epochs are saved; the same command with --ckpt {self.final_path}{options} "
+            "goes on, to the very result of one that ran through."
+        )
+
+    def exception_raised(self, engine: Engine, e: Exception) -> None:
+        """Save the last whole epoch, if there is one, and raise the error; an interruption has been seen to already."""
+        self._watch.close()
+        if self._whole_epochs and not isinstance(e, SystemExit):
+            with contextlib.suppress(OSError):  # it is the error that matters, such as a full disk
+                self.save_last_epoch()
+        raise e
+
+
+def _save_whole(checkpoint: Any, path: str | Path, save: Any = None, network: Any = None) -> None:
+    """Save a checkpoint, whole or not at all, with the description of its network."""
+    content = io.BytesIO()  # torch has an error of its own for a disk that is full
+    (save or torch.save)(checkpoint, content)
+    if isinstance(network, nn.Module):
+        add_description(content, network)
+    with atomic_path(path) as part:
+        part.write_bytes(content.getvalue())
 
 
 class BestModelSaver:
@@ -202,8 +307,7 @@ class BestModelSaver:
         if state.best_metric_epoch != self.best_metric_epoch:
             self.best_metric, self.best_metric_epoch = float(state.best_metric), int(state.best_metric_epoch)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path) as part:
-                torch.save(self.network.state_dict(), part)
+            _save_whole(self.network.state_dict(), self.path, network=self.network)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score, its epoch and, once there are some, the best weights."""
@@ -217,5 +321,4 @@ class BestModelSaver:
         self.best_metric, self.best_metric_epoch = state_dict["best_metric"], state_dict["best_metric_epoch"]
         if "weights" in state_dict and not self.path.is_file():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path) as part:
-                torch.save(dict(state_dict["weights"]), part)
+            _save_whole(dict(state_dict["weights"]), self.path, network=self.network)

@@ -27,6 +27,7 @@ from monai.utils import CommonKeys
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_grid
+from monai_sliceinterp.interruption import when_interrupted
 from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
@@ -84,35 +85,38 @@ def interpolate_volumes(
         left = [index for index in left if not saving.is_finished(names[index])]
         if rank == 0 and len(left) < len(names):
             _print(f"{len(names) - len(left)} of {len(names)} inputs are finished already")
-    if processes > 1:
-        idist.barrier()  # before any process writes, all have seen the same files
-    mine = []
-    for index in left[rank::processes]:
-        try:
-            if saving is not None:
-                saving.check(names[index])
-            mine.append(index)
-        except INPUT_ERRORS as error:
-            fail(index, error)
-    for index in mine:
-        try:
-            evaluator.data_loader = [list_data_collate([dataset[index]])]
-            evaluator.state.epoch_length = 1
-            evaluator.run()
-            result = evaluator.state.output[0][key]
-        except INPUT_ERRORS as error:
-            fail(index, error)
-            evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
-            continue
-        finally:
-            evaluator.state.batch = evaluator.state.output = None
-        written.append(str(result.meta["saved_to"]))
-        frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
-        size = "x".join(str(length) for length in result.shape[1:]) + frames
-        spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-        _print(f"{number(index)}{names[index]} -> {written[-1]} ({size}, {spacing} mm)")
-        for remark in _remarks(result):
-            _print(f"{number(index)}{names[index]}: {remark}")
+    before = len(names) - len(left)
+    hint = "; the same command with --resume true goes on."
+    with when_interrupted(lambda: f"{before + len(written)} of {len(names)} inputs are done{hint}"):
+        if processes > 1:
+            idist.barrier()  # before any process writes, all have seen the same files
+        mine = []
+        for index in left[rank::processes]:
+            try:
+                if saving is not None:
+                    saving.check(names[index])
+                mine.append(index)
+            except INPUT_ERRORS as error:
+                fail(index, error)
+        for index in mine:
+            try:
+                evaluator.data_loader = [list_data_collate([dataset[index]])]
+                evaluator.state.epoch_length = 1
+                evaluator.run()
+                result = evaluator.state.output[0][key]
+            except INPUT_ERRORS as error:
+                fail(index, error)
+                evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
+                continue
+            finally:
+                evaluator.state.batch = evaluator.state.output = None
+            written.append(str(result.meta["saved_to"]))
+            frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
+            size = "x".join(str(length) for length in result.shape[1:]) + frames
+            spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
+            _print(f"{number(index)}{names[index]} -> {written[-1]} ({size}, {spacing} mm)")
+            for remark in _remarks(result):
+                _print(f"{number(index)}{names[index]}: {remark}")
     if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
         for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
             failures = failures | others

@@ -43,6 +43,9 @@ IDENTITY = ["volume", "group", "protocol", "method"]
 """Columns that say what a row is the score of: file name without suffix, what the volume belongs to (its folder), title
 of the protocol, name of the method."""
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets run."""
+
 _PLACE = ["metric", "protocol", "group"]
 _SUMMARY = [*_PLACE, "method", "n", "mean", "std"]
 _COMPARISON = [*_PLACE, "method", "baseline", "n", "mean_difference", "low", "high", "wins", "p_value"]
@@ -98,6 +101,8 @@ def tidy_scores(table: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table as CSV, whole or not at all; one without rows makes an empty file.
 
+    Texts that a spreadsheet would run, as it does ``=1+1`` in the name of a file, begin with a ' there.
+
     Args:
         table: scores, or results of :mod:`monai_sliceinterp.evaluation.statistics`.
         path: the file; its folder must exist.
@@ -115,7 +120,15 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """
     with atomic_path(path) as part:
         if len(table):
-            table.to_csv(part, index=False, na_rep="nan", lineterminator="\r\n")
+            texts = table.select_dtypes(exclude="number").columns
+            table.assign(**{name: table[name].map(_no_formula) for name in texts}).to_csv(
+                part, index=False, na_rep="nan", lineterminator="\r\n"
+            )
+
+
+def _no_formula(text: Any) -> Any:
+    """Mark a text that begins like a formula as text."""
+    return f"'{text}" if str(text)[:1] in _FORMULAS else text
 
 
 def summarize(table: pd.DataFrame, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataFrame:

@@ -171,6 +171,8 @@ def nifti_image(array: NDArray[Any], affine: NDArray[np.float64], meta: Mapping[
         codes = (int(source["qform_code"]), int(source["sform_code"]))
         if min(codes) > 0 and not _same_places(source.get_qform(), source.get_sform(), source.get_data_shape()[:3]):
             codes, differ = (0, codes[1]), "whose qform puts it at another place than its sform, is"
+    if array.ndim > 3 and source is None and "frame_spacing" not in meta:
+        header.set_xyzt_units("mm")  # frames that are no times
     if array.ndim > 3 and "frame_spacing" in meta:
         unit = 1.0 if source is None else _IN_SECONDS.get(source.get_xyzt_units()[1], 1.0)
         header["pixdim"][4] = float(meta["frame_spacing"]) / unit

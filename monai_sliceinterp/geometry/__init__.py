@@ -34,6 +34,7 @@ from monai_sliceinterp.geometry.affine import (
 from monai_sliceinterp.geometry.alignment import SAME_PLACE, slice_indices, stack_axis
 from monai_sliceinterp.geometry.grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid, paste_observed
 from monai_sliceinterp.geometry.metadata import DISAGREEMENT, GRID_KEYS, GridMetadata, read_grid, write_grid
+from monai_sliceinterp.geometry.shear import UprightGrid
 from monai_sliceinterp.geometry.slices import (
     SLICE_DIRECTION,
     SLICE_POSITION_KEYS,
@@ -59,6 +60,7 @@ __all__ = [
     "GridMetadata",
     "OutputGrid",
     "SliceGeometry",
+    "UprightGrid",
     "axis_spacing",
     "check_slice_positions",
     "compose_affine",

@@ -64,6 +64,14 @@ class TrainingLogHandler:
         self.board.attach(engine)
 
 
+class _ScoresHandler(StatsHandler):
+    """Handler that logs scores, and no errors, which are raised and reported anyway."""
+
+    def exception_raised(self, _engine: Engine, e: Exception) -> None:
+        """Raise the error."""
+        raise e
+
+
 class ValidationLogHandler:
     """Handler that logs the scores of a validation, and images beside their truth, to the console and TensorBoard.
 
@@ -84,7 +92,7 @@ class ValidationLogHandler:
             """The engine's output is volumes, which are not for the log."""
 
         self.handlers = (
-            StatsHandler(name=name, iteration_log=False, output_transform=nothing),
+            _ScoresHandler(name=name, iteration_log=False, output_transform=nothing),
             TensorBoardStatsHandler(log_dir=log_dir, iteration_log=False, output_transform=nothing),
             TensorBoardImageHandler(
                 log_dir=log_dir,

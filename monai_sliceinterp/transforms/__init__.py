@@ -31,6 +31,7 @@ from monai_sliceinterp.transforms.degradation import (
     FWHMDownsampleDict,
     degrade,
 )
+from monai_sliceinterp.transforms.deshearing import DeshearD, Desheard, DeshearDict, deshear
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesD, SaveDicomSeriesd, SaveDicomSeriesDict
 from monai_sliceinterp.transforms.intensity import (
     InvertibleScaleIntensityRange,

@@ -40,6 +40,10 @@ _NIFTI = (".nii", ".nii.gz")
 _OF_ONE_SCAN = ("dicom_files", NIFTI_HEADER)
 """Entries of the metadata that are of no use for training: they differ in length, and nothing is written."""
 
+_HEADROOM, _LEVELS = 1e6, 100
+"""Factor below the largest float32 that filters may need; fewest steps of float32 between the smallest and the largest
+value of a scan."""
+
 _SPACINGS = (1e-5, 1e4)
 """Smallest and largest distance in mm of voxels that are taken for a scan's."""
 
@@ -66,8 +70,9 @@ class LoadVolume(Transform):
 
     Raises:
         ValueError: with one line that names the file, if it is missing, empty or not an image, not three-dimensional
-            (or 4D with time), has a single slice along any axis, NaN or infinite voxels, no spacing, one that is not of
-            a scan or contradicts itself, or if a folder or DICOM file does not hold one stack of slices.
+            (or 4D with time), has a single slice along any axis, voxels that are NaN, infinite or nothing that float32
+            can tell apart, no spacing, one that is not of a scan or contradicts itself, or if a folder or DICOM file
+            does not hold one stack of slices.
 
     Example:
         >>> import tempfile
@@ -125,6 +130,7 @@ class LoadVolume(Transform):
         if not array.size:
             raise ValueError(f"{path}: has no frame ({shape}); expected one at least.")
         _check_finite(path, array, self.allow_nan)
+        _check_precision(path, array)
         if array.dtype.itemsize > 8:  # extended precision, which torch does not compute with
             array = array.astype(np.float64)
         stored_dtype = str(array.dtype.newbyteorder("="))
@@ -204,6 +210,19 @@ def _check_finite(path: Path, array: np.ndarray, allow_nan: bool) -> None:
             raise ValueError(f"{path}: has {count} infinite voxels; expected finite intensities or NaN.")
         if not allow_nan and (count := int((~np.isfinite(array)).sum())):
             raise ValueError(f"{path}: has {count} NaN or infinite voxels; expected finite intensities.")
+
+
+def _check_precision(path: Path, array: np.ndarray) -> None:
+    """Check that float32, in which networks compute, holds the values and tells them apart."""
+    if array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return
+    low, high = float(np.nanmin(array)), float(np.nanmax(array))
+    largest, limits = max(abs(low), abs(high)), np.finfo(np.float32)
+    if largest > float(limits.max) / _HEADROOM or 0 < (high - low) < _LEVELS * float(limits.eps) * largest:
+        raise ValueError(
+            f"{path}: has values from {low:g} to {high:g}, which 32-bit floats cannot compute with; expected another "
+            "unit, or an offset taken off."
+        )
 
 
 def _check_spacing(lengths: NDArray[np.float64]) -> None:

@@ -28,6 +28,7 @@ from torch import Tensor
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.provenance import bundle_version, describe_output, file_sha256, input_sha256
+from monai_sliceinterp.transforms.deshearing import DESHEARED
 from monai_sliceinterp.transforms.saving import save_nifti
 
 __all__ = ["SaveProvenanceD", "SaveProvenanceDict", "SaveProvenanced", "provenance_labels"]
@@ -140,6 +141,7 @@ class SaveProvenanced(MapTransform):
                 method=self.method,
                 record=record,
                 output_affine=output.affine,
+                desheared=bool(output.meta.get(DESHEARED, False)),
                 **self._made_by,
             )
             labels = provenance_labels(output, (~record.observed).to(torch.uint8), record.axis)

@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+_LARGEST_PATCH, _COMMON_PATCH = 4, 512
+"""Largest patch in sizes of a slice; pixels that none needs to fall below, whatever the slice."""
+
+
 def slice_group(volume: Tensor, indices: Sequence[int], corner: Sequence[int], patch_size: Sequence[int]) -> Tensor:
     """Cut a patch from several slices of a volume.
 
@@ -130,6 +134,12 @@ class RandSliceGroups(Randomizable, Transform, MultiSampleTrait):
         strides = self._allowed(strides, data)
         stride = strides[int(self.R.randint(len(strides)))]
         size = (height, width) if self.patch_size is None else self.patch_size
+        largest = [max(_LARGEST_PATCH * full, _COMMON_PATCH) for full in (height, width)]
+        if size[0] > largest[0] or size[1] > largest[1]:
+            raise ValueError(
+                f"patches of {size[0]} x {size[1]} are nothing but repeated border of slices of {height} x {width}; "
+                f"expected a patch_size of at most {largest[0]} x {largest[1]}."
+            )
         if size[0] > height or size[1] > width:
             warnings.warn(
                 f"patches of {size[0]} x {size[1]} exceed slices of {height} x {width}, whose border is repeated.",

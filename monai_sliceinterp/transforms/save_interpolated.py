@@ -25,6 +25,7 @@ from torch import nn
 from monai_sliceinterp.checks import some_of, switch
 from monai_sliceinterp.files import check_free, typed_path
 from monai_sliceinterp.precision import dtype_name, network_dtype
+from monai_sliceinterp.transforms.deshearing import Desheard
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
 from monai_sliceinterp.transforms.labels import InterpolateLabeld
 from monai_sliceinterp.transforms.provenance import SaveProvenanced
@@ -40,7 +41,7 @@ _FORMATS = ("nifti", "same", "dicom")
 class SaveInterpolatedd(MapTransform):
     """Restore interpolated volumes and save them: the whole postprocessing of a bundle's inference.
 
-    It puts together :class:`RestoreVolumed`, :class:`InterpolateLabeld`, :class:`SaveVolumed`,
+    It puts together :class:`RestoreVolumed`, :class:`InterpolateLabeld`, :class:`Desheard`, :class:`SaveVolumed`,
     :class:`SaveDicomSeriesd`, :class:`SaveProvenanced`, :class:`DisagreementMapd` and :class:`LeaveOneOutQualityd`.
     Of a scan ``scan.nii.gz`` it writes ``scan_interp.nii.gz``, and beside it what else is wanted. Switches may be given
     as the texts "true" and "false".
@@ -54,6 +55,7 @@ class SaveInterpolatedd(MapTransform):
         output_format: "nifti", "same" (MetaImage or NRRD for inputs of these formats, NIfTI for others), "dicom" (a
             derived series, of an input that was DICOM), or several of these.
         label: whether there is a label "segmentation" to interpolate and save; the path of the label counts as true.
+        deshear: resample sheared volumes (a tilted gantry) in the planes of their slices, onto an upright grid.
         provenance: write which slices are synthesized, and how.
         quality: write how well the method does on this very scan, its own slices left out in turns.
         disagreement: write how much the views of the network disagree, from the inferer's metadata.
@@ -87,6 +89,7 @@ class SaveInterpolatedd(MapTransform):
         output_dir: str | Path,
         output_format: str | list[str] = "nifti",
         label: str | Path | bool = "",
+        deshear: bool | str = False,
         provenance: bool | str = False,
         quality: bool | str = False,
         disagreement: bool | str = False,
@@ -114,6 +117,9 @@ class SaveInterpolatedd(MapTransform):
         steps.append(RestoreVolumed(keys, transform, release=True))
         if label:
             steps.append(InterpolateLabeld("segmentation"))
+        if switch("deshear", deshear):
+            modes = {**dict.fromkeys(self.keys, "cubic"), "segmentation": "nearest", "disagreement": "linear"}
+            steps.append(Desheard(list(modes), self.keys[0], list(modes.values()), allow_missing_keys=True))
         if "nifti" in formats or "same" in formats:
             steps.append(save(keys))
         if "dicom" in formats:

@@ -24,7 +24,8 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_sliceinterp.checks import one_of
-from monai_sliceinterp.engines import load_weights
+from monai_sliceinterp.engines import check_description, describe_network, load_weights
+from monai_sliceinterp.provenance import file_sha256
 from monai_sliceinterp.zoo.metadata import check_metadata
 
 __all__ = ["check_bundle"]
@@ -39,6 +40,7 @@ def check_bundle(name: str, files: Mapping[str, Path]) -> str:
     - Every config is JSON, the metadata has what MONAI's schema requires, and the options it lists are in the configs.
     - The weights that ``inference.json`` reads are there. They load strictly into its network and into that of
       ``train.json``; so does every other file of weights into the network of the overlay that names it.
+    - The metadata list the SHA-256 of every file of weights, and what network it is of.
     - The card names every config and every file of weights, none that are not there, and contains the number of
       parameters of the network (or of each of its parts) and the scores in the metadata.
 
@@ -63,7 +65,7 @@ def check_bundle(name: str, files: Mapping[str, Path]) -> str:
     except ValueError as error:
         raise ValueError(f"{files['configs/metadata.json']}: {error}") from error
     _check_options(files, configs, metadata)
-    network = _check_weights(files, configs)
+    network = _check_weights(files, configs, metadata.get("weights", {}))
     _check_card(name, files, configs, metadata, network)
     return metadata["version"]
 
@@ -91,21 +93,32 @@ def _check_options(
             one_of(f"option of {Path(path).with_name(name)}.json", option, known)
 
 
-def _check_weights(files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+def _check_weights(
+    files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]], listed: Mapping[str, Any]
+) -> nn.Module:
     """Load every file of weights into the networks that are to use it; return the network of inference."""
+    networks: dict[str, nn.Module] = {}
     named = {name: config.get("weights", WEIGHTS) for name, config in configs.items()}
     default = named["inference"]
     if f"models/{default}" not in files:
         raise ValueError(f"{files['configs/inference.json']}: reads models/{default}, which is missing; ship it.")
-    network = _load(files, ["inference"], default)
+    networks[default] = network = _load(files, ["inference"], default)
     if "train" in configs:
         _load(files, ["train"], default)
     for name, file in named.items():
         if name not in ("inference", "train") and "weights" in configs[name] and f"models/{file}" in files:
-            _load(files, [_base(name, configs), name], file)
+            networks.setdefault(file, _load(files, [_base(name, configs), name], file))
     for path in files:
         if re.fullmatch(r"models/[^/]+\.pt", path) and path.removeprefix("models/") not in named.values():
             raise ValueError(f"{files[path]}: no config reads it; name it in one, as its 'weights', or remove it.")
+    for file, owner in networks.items():
+        entry = {"sha256": file_sha256(files[f"models/{file}"]), **describe_network(owner)}
+        if listed.get(file, {}).get("sha256") != entry["sha256"]:
+            raise ValueError(
+                f"{files['configs/metadata.json']}: does not describe models/{file} as it is; expected below its "
+                f'"weights": {json.dumps({file: entry})}.'
+            )
+        check_description(files["configs/metadata.json"], listed[file], owner)
     return network
 
 

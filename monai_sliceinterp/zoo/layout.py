@@ -73,6 +73,9 @@ def bundle_files(bundle: str | Path) -> dict[str, Path]:
     for flat in (*root.glob("*.json"), root / "logging.conf"):
         if flat.is_file() and f"configs/{flat.name}" not in files:
             raise ValueError(f"{flat}: is not in configs/; expected a link configs/{flat.name} to ../{flat.name}.")
+    for member, file in files.items():
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{root / member}: is {file.resolve()}, outside of the bundle; expected a file within.")
     missing = [name for name in REQUIRED_FILES if name not in files]
     if missing:
         raise ValueError(f"{root}: lacks {', '.join(missing)}; a bundle in a zoo needs {', '.join(REQUIRED_FILES)}.")

@@ -3,9 +3,11 @@
 
 """Training and evaluation of every bundle with all its overlays, from the command line."""
 
+import json
+import re
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -105,7 +107,7 @@ def training(request, thin_volumes, tmp_path_factory):
         start["stages"] = f"['{last}']"
         commands["pretrained"] = quick(bundle, root / "pretrained", **two, **start)
     else:  # nothing is learned
-        still = {"learning_rate": 0, **start}
+        still = {"optimizer__lr": 0, **start}
         still |= {key: 0 for key in ("norm_warmup_epochs",) if key in content(bundle, "train")}
         commands["pretrained"] = quick(bundle, root / "pretrained", dataset_dir=thin_volumes, **still)
     if len(case.stages) > 1:  # else there is nothing to go on with
@@ -318,6 +320,33 @@ def test_killed_training_resumes_to_the_same_result(training, thin_volumes, tmp_
     run(quick(training.bundle, tmp_path, ckpt=tmp_path / FIRST, **options)).check_success()
     assert_identical(state(tmp_path / "model.pt"), state(training.done / "model.pt"))
     assert (tmp_path / "scores.csv").read_text() == (training.done / "scores.csv").read_text()
+
+
+@pytest.mark.parametrize(("training", "folder"), RESUMED, indirect=["training"])
+def test_interrupted_training_resumes_to_the_same_result(training, folder, thin_volumes, tmp_path):
+    """Ctrl-C in the second epoch of a stage; the line that it ends with is taken at its word."""
+    items, number = (
+        list(content(training.bundle, "train")["run"]),
+        [stage.folder for stage in training.case.stages].index(folder),
+    )
+    index = [index for index, item in enumerate(items) if re.match(r"\$@\w+#trainer.run\(\)", item)][number]
+    when = "ignite.engine.Events.ITERATION_COMPLETED(event_filter=lambda engine, _: engine.state.epoch == 2)"
+    stop = f".add_event_handler({when}, lambda: os.kill(os.getpid(), {signal.SIGINT:d}))"
+    items.insert(index, items[index].replace(".run()", stop))
+    imports = [*content(training.bundle, "train")["imports"], "$import ignite"]
+    (tmp_path / "stop.json").write_text(json.dumps({"imports": imports, "run": items}))
+    given = {"dataset_dir": thin_volumes, **training.case.two_epochs}
+    command = quick(training.bundle, tmp_path / "out", **given)
+    configs = [command.config] if isinstance(command.config, str) else command.config
+    result = run_forked({"": replace(command, config=[*configs, str(tmp_path / "stop.json")])})[""]
+    line = result.stderr.splitlines()[-1]
+    assert result.status == 130 and "Traceback" not in result.stdout + result.stderr, result.stderr[-3000:]
+    told = re.search(r"interrupted: 1 whole epochs are saved; .* --ckpt (\S+)(?: --stages (\S+))? goes on", line)
+    more = {"ckpt": told[1]} | ({"stages": told[2]} if told[2] else {})
+    run_forked({"": quick(training.bundle, tmp_path / "out", **given, **more)})[""].check_success()
+    assert_identical(state(tmp_path / "out" / "model.pt"), state(training.done / "model.pt"))
+    assert (tmp_path / "out" / "scores.csv").read_text() == (training.done / "scores.csv").read_text()
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith((".", "tmp"))]
 
 
 @pytest.fixture(scope="module", params=CASES)

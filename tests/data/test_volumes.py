@@ -18,6 +18,7 @@ from monai_sliceinterp.data import (
     volumes_per_batch,
     with_body_parts,
 )
+from monai_sliceinterp.data.volumes import RESULT_ENDINGS
 from tests.dicom_series import write_series
 from tests.transforms.volumes import check_error
 
@@ -43,11 +44,36 @@ class TestFindVolumes:
         assert find_volumes(tmp_path) == expected
         assert find_volumes(expected[0]) == find_volumes(Path(expected[0])) == expected[:1]
 
+    def test_results_are_no_scans(self, tmp_path):
+        """In the folder that they are written to, those of its scans and of its DICOM series."""
+        scans = touch(tmp_path, "a.nii.gz", "a_interp_2.nii.gz", "b.nrrd", "other_interp.nii.gz")
+        results = touch(tmp_path, *(f"a{ending}.nii.gz" for ending in RESULT_ENDINGS), "b_interp.nrrd")
+        (tmp_path / "list.txt").write_text(str(tmp_path))
+        for source in (tmp_path, str(tmp_path / "b" / ".."), [tmp_path], tmp_path / "list.txt"):
+            (tmp_path / "b").mkdir(exist_ok=True)
+            found = find_volumes(source, output_dir=str(tmp_path))
+            assert [Path(path).name for path in found] == sorted(Path(path).name for path in scans)
+        assert len(find_volumes(tmp_path, output_dir=tmp_path / "b")) == len(scans + results)
+        assert find_volumes(results[0], output_dir=tmp_path) == results[:1]  # asked for
+        write_dicom(tmp_path / "ct")
+        touch(tmp_path, "ct/ct_interp.nii.gz")
+        assert find_volumes(tmp_path / "ct", output_dir=tmp_path / "ct") == [str(tmp_path / "ct")]
+
     def test_recursive(self, tmp_path):
         files = touch(tmp_path, "a/1.nii", "a/deep/er/2.nii.gz", "b/3.mha", "4.nii")
         touch(tmp_path, "a/._1.nii", "b/notes.txt")
         assert find_volumes(tmp_path, recursive=True) == sorted(files)
         assert find_volumes(tmp_path) == [files[3]]
+
+    def test_linked_folders(self, tmp_path):
+        """They are looked into, once; a loop of links ends."""
+        files = touch(tmp_path / "elsewhere", "1.nii", "deep/2.nii")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "a").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "data" / "b").symlink_to(tmp_path / "data")
+        (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere")
+        expected = [str(tmp_path / "data" / "a" / name) for name in ("1.nii", "deep/2.nii")]
+        assert find_volumes(tmp_path / "data", recursive=True) == expected and len(files) == 2
 
     def test_dicom_folders_below(self, tmp_path):
         """Each folder with a series is a volume; one with image files beside it is not."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import warnings
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -32,7 +33,8 @@ from monai_sliceinterp.dicom import read_dicom
 from monai_sliceinterp.dicom.frames import HEADER_TAGS
 from monai_sliceinterp.dicom.series import dicom_series, has_dicom, is_dicom, series_headers
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.transforms import LoadVolume
+from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, SaveVolumed
 from tests.dicom_series import LOCALIZER, SECRETS, remove_preamble, retag, set_tags, stack_affine, write_series
 from tests.volumes import oblique
 
@@ -199,7 +201,7 @@ class TestMixed:
     )
     def test_several_images_at_one_position(self, tmp_path, tags, named):
         write_series(tmp_path, ARRAY, OBLIQUE, duplicates=range(5), duplicate_offset=1, duplicate_tags=tags)
-        check_error(tmp_path, "several images at one position", named, "time frames or echoes")
+        check_error(tmp_path, "several images at one position", named, "--series 4d takes them as one 4D scan")
 
     @pytest.mark.parametrize(
         ("options", "named"),
@@ -559,3 +561,46 @@ def test_what_differs_at_one_position(tmp_path, tag, values):
             retag(path, FrameOfReferenceUID="1.2", **{tag: value})
     with pytest.raises(ValueError, match=f"which differ in .*{tag}.*; expected one volume"):
         read_dicom(tmp_path)
+    with pytest.warns(UserWarning, match=f"2 volumes are the frames of a 4D scan, in the order of .*{tag}"):
+        voxels, meta = read_dicom(tmp_path, series="4d")
+    np.testing.assert_array_equal(voxels, np.stack([ARRAY + ord("A"), ARRAY + ord("B")], -1))
+    np.testing.assert_allclose(meta["affine"], AXIAL, atol=1e-6)
+
+
+class TestVolumesOfOneSeries:
+    """A series of several volumes as one 4D scan."""
+
+    @pytest.fixture()
+    def b_values(self, tmp_path):
+        """Three volumes, whose b-values are not in the order of the files."""
+        for prefix, value in zip("ABC", (1000.0, 0.0, 50.0), strict=True):
+            for path in write_series(tmp_path, ARRAY + int(value), AXIAL, series_uid="1.2.3", prefix=prefix):
+                retag(path, FrameOfReferenceUID="1.2", DiffusionBValue=value, AcquisitionTime=f"10{ord(prefix)}00")
+        return tmp_path
+
+    @pytest.mark.parametrize("series", ["4d", "1:4d", "1.2.3:4D"])
+    def test_interpolated_frame_by_frame(self, b_values, series):
+        load = LoadVolumed("image", series=series)
+        with pytest.warns(UserWarning, match="DiffusionBValue: 0.0; 50.0; 1000.0"):
+            volume = load({"image": b_values})["image"]
+        assert volume.shape == (3, *SHAPE) and volume.meta["original_ndim"] == 4
+        for frame, value in zip(volume, (0, 50, 1000), strict=True):
+            np.testing.assert_array_equal(frame, ARRAY + value)
+        thin = SplineSliceInferer(factor=2)(volume[None].float())[0]
+        saved = SaveVolumed("pred", b_values / "out")({"pred": thin})["pred"].meta["saved_to"]
+        image = nib.load(saved)
+        assert image.shape == (*SHAPE[:2], 2 * SHAPE[2] - 1, 3) and image.header.get_xyzt_units() == ("mm", "unknown")
+        np.testing.assert_array_equal(image.dataobj[:, :, ::2], np.moveaxis(volume.numpy(), 0, -1))
+
+    def test_refused(self, b_values):
+        files = sorted(b_values.glob("B*"))
+        retag(files[0], ImagePositionPatient=[0.3, 0, 0])
+        with pytest.raises(ValueError, match="mm apart; expected volumes of one geometry"):
+            read_dicom(b_values, series="4d")
+        files[0].unlink()
+        with pytest.raises(ValueError, match="has 2 to 3 images at one position; expected as many at each"):
+            read_dicom(b_values, series="4d")
+
+    def test_one_volume(self, tmp_path):
+        write_series(tmp_path, ARRAY, AXIAL)
+        assert read_dicom(tmp_path, series="4d")[0].shape == SHAPE

@@ -189,6 +189,14 @@ class TestTable:
         assert (read[0]["ssim"], read[0]["vif"], read[1]["psnr"]) == ("inf", "nan", str(0.1 + 0.2))
         assert b"\r\n" in (tmp_path / "scores.csv").read_bytes()
 
+    @pytest.mark.parametrize("name", ["=cmd|'calc'!A1", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "=1,2"])
+    def test_no_formulas(self, tmp_path, name):
+        """A spreadsheet shows such names and does not run them; numbers may be negative."""
+        table = score_table(rows({name: [-20.5]}, group=name))
+        write_table(table, tmp_path / "scores.csv")
+        (row,) = read_csv(tmp_path / "scores.csv")
+        assert row["group"] == row["method"] == f"'{name}" and row["psnr"] == "-20.5" and row["volume"] == "v0"
+
     def test_results_in_a_file(self, tmp_path):
         scores = score_table(rows(THREE, ssim=0.5))
         for table in (compare_methods(scores), summarize(scores)):

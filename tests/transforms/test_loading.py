@@ -379,3 +379,16 @@ def test_real_scans(file):
     np.testing.assert_array_equal(volume.numpy(), values)
     np.testing.assert_array_equal(volume.affine, image.affine)
     assert volume.meta["stored_dtype"] == str(values.dtype)
+
+
+@pytest.mark.parametrize("values", [[0, 1e300], [1e12, 1e12 + 100], [2**31 - 60, 2**31 - 1]])
+def test_values_that_float32_cannot_tell_apart(tmp_path, values):
+    """They would become infinite, or lose all detail, without a word; a constant volume has no detail."""
+    dtype = np.int32 if isinstance(values[0], int) and values[1] < 2**31 and values[0] else np.float64
+    array = np.resize(np.array(values, dtype), (4, 4, 4))
+    write_nifti(tmp_path / "scan.nii", array)
+    with pytest.raises(ValueError, match=r"scan.nii: has values from .* which 32-bit floats cannot compute with"):
+        LoadVolume()(tmp_path / "scan.nii")
+    array[:] = min(values)
+    write_nifti(tmp_path / "scan.nii", array)
+    assert LoadVolume()(tmp_path / "scan.nii").shape == (1, 4, 4, 4)

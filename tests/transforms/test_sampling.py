@@ -341,3 +341,8 @@ def test_parameters_arrive():
     pairs = RandSlicePairsd("image", 3, 5, 2, True, 0.25, 4.5, True).transform
     assert (pairs.num_samples, pairs.num_slices, pairs.patch_size, pairs.strides) == (3, 3, (5, 5), (2,))
     assert (pairs.fractional, pairs.reverse_prob, pairs.max_distance, pairs.draw_channel) == (True, 0.25, 4.5, True)
+
+
+def test_patches_that_are_all_border():
+    with pytest.raises(ValueError, match="patches of 4096 x 4096 are nothing but repeated border of slices of 40 x 30"):
+        RandSlicePairs(patch_size=4096)(torch.rand(1, 40, 30, 5))
