@@ -13,9 +13,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 # before torch is imported: threads that spin while others compute make commands many times as slow on a busy machine
 if any(
@@ -23,22 +26,53 @@ if any(
 ):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from monai_sliceinterp import (
-    checks,
-    command_line,
-    data,
-    engines,
-    evaluation,
-    geometry,
-    handlers,
-    inferers,
-    losses,
-    metrics,
-    networks,
-    transforms,
-)
+if TYPE_CHECKING:
+    from monai_sliceinterp import (
+        bundles,
+        checks,
+        command_line,
+        data,
+        engines,
+        evaluation,
+        geometry,
+        handlers,
+        inferers,
+        losses,
+        metrics,
+        networks,
+        transforms,
+        zoo,
+    )
+    from monai_sliceinterp.api import interpolate
 
 try:
     __version__ = version("monai_sliceinterp")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
+
+__all__ = [
+    "bundles",
+    "checks",
+    "command_line",
+    "data",
+    "engines",
+    "evaluation",
+    "geometry",
+    "handlers",
+    "inferers",
+    "interpolate",
+    "losses",
+    "metrics",
+    "networks",
+    "transforms",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used when it is used: ``sliceinterp --help`` needs neither MONAI nor torch."""
+    if name == "interpolate":
+        return importlib.import_module(f"{__name__}.api").interpolate
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

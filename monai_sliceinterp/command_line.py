@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dis
 import errno
 import logging
@@ -25,26 +24,24 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.checks import check_device
-from monai_sliceinterp.files import typed_path
+from monai_sliceinterp.files import printable, typed_path
 from monai_sliceinterp.interruption import close_bars, end_on_signals
 from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
 from monai_sliceinterp.temporary import sweep
 
 __all__ = [
     "INPUT_ERRORS",
-    "OneLineParser",
     "check_writable",
     "is_bug",
     "one_line",
     "prepare_run",
-    "printable",
     "report",
 ]
 
@@ -53,21 +50,6 @@ INPUT_ERRORS = (ValueError, TypeError, OSError, RuntimeError, MemoryError)
 
 _ENVIRONMENT_ERRORS = (OSError, MemoryError, ImportError, torch.OutOfMemoryError)
 """Errors of the machine, which no ``raise`` statement has to announce."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser of arguments that reports an error in one line, with exit status 2.
-
-    Example:
-        >>> parser = OneLineParser()
-        >>> _ = parser.add_argument("--factor", type=int)
-        >>> parser.parse_args(["--factor", "4"]).factor
-        4
-    """
-
-    def error(self, message: str) -> NoReturn:
-        """End the program."""
-        self.exit(2, f"error: {message} (--help lists the options)\n")
 
 
 def one_line(error: BaseException) -> str:
@@ -131,16 +113,6 @@ def is_bug(error: BaseException) -> bool:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return last is not None and dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"
-
-
-def printable(text: str) -> str:
-    r"""Return a text that any terminal takes: file names need not be UTF-8.
-
-    Example:
-        >>> printable("caf\udce9.nii")
-        'caf\\udce9.nii'
-    """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def report(error: BaseException, line: str = "") -> None:

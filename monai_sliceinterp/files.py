@@ -23,7 +23,7 @@ from typing import Any
 
 from monai_sliceinterp.temporary import temporary_name
 
-__all__ = ["IMAGE_SUFFIXES", "atomic_path", "check_free", "file_stem", "last_part", "reason", "typed_path"]
+__all__ = ["IMAGE_SUFFIXES", "atomic_path", "check_free", "file_stem", "last_part", "printable", "reason", "typed_path"]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
@@ -61,6 +61,16 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None if text else ""
+
+
+def printable(text: str) -> str:
+    r"""Return a text that any terminal takes: file names need not be UTF-8.
+
+    Example:
+        >>> printable("caf\udce9.nii")
+        'caf\\udce9.nii'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def last_part(path: str | Path) -> str:

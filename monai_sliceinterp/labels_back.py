@@ -26,8 +26,9 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
+from monai_sliceinterp.arguments import OneLineParser
 from monai_sliceinterp.checks import positive
-from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, report
+from monai_sliceinterp.command_line import INPUT_ERRORS, report
 from monai_sliceinterp.files import check_free
 from monai_sliceinterp.geometry import SLICE_POSITION_KEYS, slice_geometry, slice_indices, stack_axis
 from monai_sliceinterp.transforms import LoadVolume, reorient_like
@@ -171,14 +172,14 @@ def write_label_back(
     return path
 
 
-def make_parser() -> OneLineParser:
+def make_parser(prog: str = "python -m monai_sliceinterp.labels_back") -> OneLineParser:
     """Make the parser of the command's options.
 
     Example:
         >>> make_parser().parse_args("--label s.nii.gz --like scan.nii.gz --output back.nii.gz".split()).slice_thickness
     """
     parser = OneLineParser(
-        prog="python -m monai_sliceinterp.labels_back",
+        prog=prog,
         description="Bring a segmentation that was made on the interpolated volume back onto the slices of the scan.",
     )
     parser.add_argument("--label", required=True, metavar="FILE", help="segmentation of the interpolated volume")
@@ -198,11 +199,12 @@ def _thickness(text: str) -> float | Literal["auto"]:
     return "auto" if text == "auto" else float(text)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m monai_sliceinterp.labels_back") -> int:
     """Run the command.
 
     Args:
         argv: the options; those of the command line where None.
+        prog: name of the command in messages.
 
     Returns:
         The exit status: 0, or 1 if something failed, 2 if an option is wrong.
@@ -211,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main("--label seg.nii.gz --like missing.nii.gz --output back.nii.gz".split())
         1
     """
-    options = make_parser().parse_args(argv)
+    options = make_parser(prog).parse_args(argv)
     how = {"slice_thickness": options.slice_thickness, "overwrite": options.overwrite}
     try:
         print(write_label_back(options.label, options.like, options.output, **how))

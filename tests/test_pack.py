@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_sliceinterp.__main__ import main
+from monai_sliceinterp.cli import COMMANDS, main
 from monai_sliceinterp.provenance import file_sha256
 from monai_sliceinterp.zoo import check_metadata, pack_bundles, write_archive
 from monai_sliceinterp.zoo import metadata as zoo_metadata
@@ -191,9 +191,11 @@ def test_model_info(tiny, tmp_path):
     other = {"checksum": "1", "source": "https://example.org/tiny_v0.1.0.zip"}
     write(info, {"tiny_v0.2.0": {"checksum": "2", "source": "there"}, "tiny_v0.1.0": other})
     (packed,) = pack_bundles([tiny], info.parent)
-    checksum = hashlib.sha1((info.parent / "tiny_v0.2.0.zip").read_bytes()).hexdigest()
-    assert packed.checksum == checksum
-    assert json.loads(info.read_text()) == {"tiny_v0.1.0": other, "tiny_v0.2.0": {"checksum": checksum, "source": ""}}
+    content = (info.parent / "tiny_v0.2.0.zip").read_bytes()
+    checksum, sha256 = hashlib.sha1(content).hexdigest(), hashlib.sha256(content).hexdigest()
+    assert (packed.checksum, packed.sha256) == (checksum, sha256)
+    entry = {"checksum": checksum, "sha256": sha256, "source": ""}
+    assert json.loads(info.read_text()) == {"tiny_v0.1.0": other, "tiny_v0.2.0": entry}
     pack_bundles([tiny], info.parent, source="https://example.org/zips/")
     assert json.loads(info.read_text())["tiny_v0.2.0"]["source"] == "https://example.org/zips/tiny_v0.2.0.zip"
 
@@ -438,10 +440,10 @@ def test_killed_run_leaves_the_old_file(tiny, tmp_path, monkeypatch):
 def test_command_tells_what_there_is(capsys):
     assert main([]) == 0
     printed = capsys.readouterr().out
-    assert "pack" in printed and "monai_sliceinterp.evaluation" in printed and "monai.bundle run" in printed
+    assert all(f"\n  {name} " in printed for name in COMMANDS)
 
 
-@pytest.mark.parametrize("options", [["pack"], ["unpack"], ["pack", "x", "--output"]])
+@pytest.mark.parametrize("options", [["pack"], ["pack", "x", "--output"], ["pack", "x", "--sauce", "y"]])
 def test_wrong_options_are_told_in_one_line(options, capsys):
     with pytest.raises(SystemExit) as caught:
         main(options)

@@ -40,10 +40,10 @@ def find_volumes(
     """List the volumes a user means by a path.
 
     Args:
-        source: an image file or a multi-frame DICOM file; a folder of image files; a folder with DICOM files (one
-            series, read as one volume); a text file (``.txt``) with one of these on every line, from the current
-            directory, where empty lines and lines that begin with # do not count; or several of these. Image files go
-            before DICOM files beside them.
+        source: an image file or a multi-frame DICOM file; a folder of image files; a folder with DICOM files, in it or
+            in folders below it (one series, read as one volume); a text file (``.txt``) with one of these on every
+            line, from the current directory, where empty lines and lines that begin with # do not count; or several of
+            these. Image files go before DICOM files beside them.
         recursive: also look into the folders below; each one with DICOM files is a volume.
         distinct: refuse files whose outputs would get the same name.
         output_dir: folder that results are written to. Where that is a folder of scans itself, the results of its scans
@@ -87,6 +87,8 @@ def find_volumes(
     with_files = {file.parent for file in files}
     series = [folder for folder in folders if folder not in with_files and has_dicom(folder)]
     volumes = [str(volume) for volume in sorted([*files, *series])]
+    if not volumes and not recursive and has_dicom(path, nested=True):  # the export of an archive
+        volumes = [str(path)]
     if not volumes:
         raise ValueError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} or one DICOM series.")
     return _distinct(volumes) if distinct else volumes

@@ -59,7 +59,7 @@ def read_dicom(
     Localizers, a few images of another plane, and copies of images are left out, and a warning reports how many.
 
     Args:
-        path: folder, without those below it, or file.
+        path: folder, or file; see :func:`monai_sliceinterp.dicom.series.series_headers`.
         series: of a folder with several, the series instance UID, or its number, from 1, in the order of the UIDs.
             None: the one that is a stack of at least two parallel slices; a warning names it if there are others.
             "4d", or "2:4d" for the second series, takes images at one position as the frames of a 4D scan.
@@ -79,10 +79,10 @@ def read_dicom(
             two slices.
 
     Example:
-        >>> read_dicom("tests")
+        >>> read_dicom("docs")
         Traceback (most recent call last):
         ...
-        ValueError: tests: expected a folder with one DICOM series, found 0: none.
+        ValueError: docs: expected a folder with one DICOM series, found 0: none.
     """
     path = Path(path)
     try:

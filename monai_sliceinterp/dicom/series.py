@@ -79,12 +79,13 @@ def open_dicom(path: str | Path, **settings: Any) -> Dataset:
 def series_headers(source: str | Path) -> dict[str, list[tuple[Path, Dataset]]]:
     """Read the headers of all DICOM images of a folder, or of one file.
 
+    Of a folder that holds no image itself, as the exports of archives do, the folders below it are looked through.
     Hidden files, files that are not DICOM and DICOM objects that are no images of intensities (reports, structures,
     segmentations, doses, directories) are passed over. A file that is named as the images are and is none is refused:
     it was one before its transfer went wrong.
 
     Args:
-        source: folder whose files are looked at, not those of folders below it; or a DICOM file.
+        source: folder, or a DICOM file.
 
     Returns:
         By series instance UID, the paths of the files, sorted by name, with their headers, which hold only
@@ -94,36 +95,36 @@ def series_headers(source: str | Path) -> dict[str, list[tuple[Path, Dataset]]]:
         ValueError: if a DICOM file is damaged or no DICOM file at all, or a single file is another kind of object.
 
     Example:
-        >>> series_headers(".")
+        >>> series_headers("docs")
         {}
     """
     series: dict[str, list[tuple[Path, Dataset]]] = {}
-    for path, header in _images(Path(source)):
+    for path, header in _images(Path(source), nested=True):
         series.setdefault(str(header.get("SeriesInstanceUID", "no UID")), []).append((path, header))
     return series
 
 
-def has_dicom(folder: str | Path) -> bool:
-    """Check whether a folder, without those below it, holds DICOM images.
+def has_dicom(folder: str | Path, nested: bool = False) -> bool:
+    """Check whether a folder, without those below it or with them, holds DICOM images.
 
     Example:
         >>> has_dicom(".")
         False
     """
-    return any(True for _ in _images(Path(folder)))
+    return any(True for _ in _images(Path(folder), nested))
 
 
 def dicom_series(folder: str | Path) -> dict[str, str]:
     """List the DICOM series of a folder: series instance UID to description.
 
     Args:
-        folder: folder whose files are looked at, not those of folders below it.
+        folder: see :func:`series_headers`.
 
     Raises:
         ValueError: if a DICOM file is damaged.
 
     Example:
-        >>> dicom_series(".")
+        >>> dicom_series("docs")
         {}
     """
     return {uid: description(headers) for uid, headers in series_headers(folder).items()}
@@ -143,10 +144,22 @@ def description(headers: Sequence[tuple[Path, Dataset]]) -> str:
     return f"{text}, {len(headers)} files"
 
 
-def _images(source: Path) -> Iterator[tuple[Path, Dataset]]:
+def _images(source: Path, nested: bool) -> Iterator[tuple[Path, Dataset]]:
     if not source.is_dir():
         yield from _image(source, alone=True)
         return
+    found = False
+    for image in _images_of(source):
+        found = True
+        yield image
+    if nested and not found:
+        for folder in sorted(path for path in source.rglob("*") if path.is_dir()):
+            if not any(part.startswith(".") for part in folder.relative_to(source).parts):
+                yield from _images_of(folder)
+
+
+def _images_of(source: Path) -> Iterator[tuple[Path, Dataset]]:
+    """Yield the images of a folder without those below it."""
     files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
     others, names = [], set()
     for path in files:

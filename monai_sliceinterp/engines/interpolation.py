@@ -24,7 +24,8 @@ from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, printable, report
+from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.interruption import when_interrupted
 from monai_sliceinterp.precision import dtype_name, network_dtype
@@ -70,11 +71,14 @@ def interpolate_volumes(
     written: list[str] = []
     failures: dict[int, str] = {}
 
+    def number(index: int) -> str:
+        return f"[{index + 1}/{len(names)}] " if len(names) > 1 else ""
+
     def fail(index: int, error: BaseException) -> None:
         reason = one_line(error)
         failures[index] = reason if names[index] in reason else f"{names[index]}: {reason}"
         _LOGGER.debug("%s failed", names[index], exc_info=error)
-        report(error, f"[{index + 1}/{len(names)}] failed: {failures[index]}")
+        report(error, f"{number(index)}failed: {failures[index]}")
 
     left: Sequence[int] = range(len(names))
     if saving is not None and saving.resume:
@@ -110,9 +114,9 @@ def interpolate_volumes(
             frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
             size = "x".join(str(length) for length in result.shape[1:]) + frames
             spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-            _print(f"[{index + 1}/{len(names)}] {names[index]} -> {written[-1]} ({size}, {spacing} mm)")
+            _print(f"{number(index)}{names[index]} -> {written[-1]} ({size}, {spacing} mm)")
             for remark in _remarks(result):
-                _print(f"[{index + 1}/{len(names)}] {names[index]}: {remark}")
+                _print(f"{number(index)}{names[index]}: {remark}")
     if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
         for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
             failures = failures | others

@@ -19,14 +19,15 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, report
+from monai_sliceinterp.arguments import OneLineParser
+from monai_sliceinterp.command_line import INPUT_ERRORS, report
 from monai_sliceinterp.evaluation.harness import NothingScoredError, run_evaluation
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
 
 __all__ = ["main", "make_parser"]
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(prog: str = "python -m monai_sliceinterp.evaluation") -> argparse.ArgumentParser:
     """Make the parser of the command's options.
 
     Example:
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         (['linear', 'asi'], [2, 4], ('subsample',))
     """
     parser = OneLineParser(
-        prog="python -m monai_sliceinterp.evaluation",
+        prog=prog,
         description="Make thin-slice volumes thick, interpolate them back by several methods, score and test the "
         "results, and write a report. A run that is cut off goes on where it was when the command is given again; "
         "methods, factors and volumes that are added are all that is computed then.",
@@ -62,11 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m monai_sliceinterp.evaluation") -> int:
     """Run the command.
 
     Args:
         argv: the options; those of the command line where None.
+        prog: name of the command in messages.
 
     Returns:
         The exit status: 0, or 1 if something failed, 2 if a setting is wrong.
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["--data", "nowhere", "--methods", "linear"])
         2
     """
-    options = vars(make_parser().parse_args(argv))
+    options = vars(make_parser(prog).parse_args(argv))
     options["window"] = tuple(options["window"]) if options["window"] else None
     try:
         evaluation = run_evaluation(EvaluationSettings(**options))

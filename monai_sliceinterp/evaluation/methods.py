@@ -14,25 +14,24 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from monai_sliceinterp.checks import closest
-from monai_sliceinterp.evaluation.bundles import INFERENCE, BundlePipeline, config_folder, unpacked
-from monai_sliceinterp.evaluation.comparison import BASELINES
+from monai_sliceinterp.bundles import CLASSICAL as _INTERPOLATION
+from monai_sliceinterp.bundles import MethodText, find_bundle, parse_method, unpacked
+from monai_sliceinterp.bundles.naming import joined
 from monai_sliceinterp.inferers import MotionSliceInferer, SplineSliceInferer
+from monai_sliceinterp.interpolation.pipeline import BundlePipeline
 
 __all__ = ["CLASSICAL", "Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
 
-CLASSICAL = (*BASELINES, "motion", "blurred")
+CLASSICAL = (*_INTERPOLATION, "blurred")
 """Methods without a network. "blurred" is linear interpolation whose synthesized slices are blurred in-plane. It is a
 yardstick: it gains PSNR for nothing, and shows it in its sharpness and flicker."""
 
@@ -47,7 +46,6 @@ _ABOUT = {
 }
 """What classical methods do."""
 
-_BUNDLES = Path("bundles")  # where bundles that are called by their name are looked for
 _RESERVED = ("truth", "input")  # names of what pictures show beside methods
 
 
@@ -95,16 +93,6 @@ class Method:
         return result
 
 
-@dataclass(frozen=True)
-class MethodText:
-    """Text that names a method, in its parts, see :func:`parse_method`."""
-
-    name: str
-    source: str
-    overlays: tuple[str, ...] = ()
-    ckpt: str = ""
-
-
 def find_device(name: str = "") -> torch.device:
     """Find a device by name; without a name the GPU if there is one, else the CPU."""
     try:
@@ -115,54 +103,14 @@ def find_device(name: str = "") -> torch.device:
     return device
 
 
-def parse_method(text: str) -> MethodText:
-    """Read ``[NAME=]SOURCE[,OVERLAY ...][,config=FILE ...][,ckpt=FILE]``.
-
-    Args:
-        text: SOURCE is a classical method, the name of a bundle, a bundle's folder, or the zip file of one. OVERLAY is
-            the name of a config beside the bundle's inference config, config=FILE any config file; ckpt=FILE other
-            weights. Without NAME the method is called like its source and overlays.
-
-    Raises:
-        ValueError: if a part is empty or unknown.
-
-    Example:
-        >>> parse_method("tuned=vts,small,ckpt=runs/model.pt")
-        MethodText(name='tuned', source='vts', overlays=('small',), ckpt='runs/model.pt')
-        >>> parse_method("saint,small").name
-        'saint_small'
-    """
-    first, *options = text.split(",")
-    name, equals, source = first.partition("=")
-    if not equals:
-        name, source = "", first
-    if not source or (equals and not name) or not all(options):
-        raise ValueError(f"method {text!r} has an empty part; expected [NAME=]METHOD[,OVERLAY...][,ckpt=FILE].")
-    overlays, ckpt = [], ""
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
-            overlays.append(option)
-        elif key == "config" and value:
-            overlays.append(value)
-        elif key == "ckpt" and value and not ckpt:
-            ckpt = value
-        else:
-            raise ValueError(
-                f"method {text!r}: cannot read {option!r}; expected config=FILE, one ckpt=FILE, or a name."
-            )
-    if not name and source not in CLASSICAL and not source.lower().endswith(".zip"):
-        name = _joined(Path(source).resolve().name, overlays)
-    return MethodText(name, source, tuple(overlays), ckpt)
-
-
 def find_method(text: str, device: torch.device | str = "cpu") -> Method:
     """Find a method and load its weights.
 
     The config of a bundle is a program: run only bundles you trust, as with ``monai.bundle run``.
 
     Args:
-        text: see :func:`parse_method`; a bare name is looked for in the folder ``bundles`` first.
+        text: see :func:`parse_method`; a bare name is looked for among the bundles first, see
+            :func:`monai_sliceinterp.bundles.bundle_roots`.
         device: where networks compute.
 
     Raises:
@@ -184,11 +132,11 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
         run, about = _classical(parts.source), _ABOUT[parts.source]
         return _named(parts.name or parts.source, f"classical {parts.source}", torch.device("cpu"), run, about)
     with ExitStack() as stack:
-        folder = _bundle_folder(parts.source)
+        folder = find_bundle(parts.source, CLASSICAL)
         if folder.is_file():
             folder = stack.enter_context(unpacked(folder))
         pipeline = BundlePipeline(folder, parts.overlays, parts.ckpt, device)
-        name = parts.name or _joined(folder.name, parts.overlays)
+        name = parts.name or joined(folder.name, parts.overlays)
         return _named(name, pipeline.fingerprint, device, pipeline, pipeline.description)
 
 
@@ -214,10 +162,6 @@ def _named(
     return Method(name, fingerprint, device, run, about, *((point[1], float(point[2])) if point else ()))
 
 
-def _joined(name: str, overlays: Sequence[str]) -> str:
-    return "_".join([name, *(Path(overlay).stem for overlay in overlays)])
-
-
 def _classical(name: str) -> Callable[[MetaTensor, int], MetaTensor]:
     """Make a classical method."""
 
@@ -232,23 +176,3 @@ def _classical(name: str) -> Callable[[MetaTensor, int], MetaTensor]:
         return result
 
     return interpolate
-
-
-def _bundle_folder(source: str) -> Path:
-    """Find the folder or the zip file of a bundle."""
-    named = _BUNDLES / source
-    path = named if Path(source).name == source and config_folder(named) else Path(source)
-    if path.is_dir():
-        if config_folder(path):
-            return path
-        raise ValueError(f"{path}: is not a bundle; expected a folder with {INFERENCE} or configs/{INFERENCE}.")
-    if path.is_file():
-        if zipfile.is_zipfile(path):
-            return path
-        raise ValueError(f"{path}: is not a zip file; expected a bundle's folder or the zip file of one.")
-    known = sorted(entry.name for entry in _BUNDLES.glob("*") if config_folder(entry)) if _BUNDLES.is_dir() else []
-    here = f"a bundle in ./{_BUNDLES} ({', '.join(known) or 'there is none'})"
-    raise ValueError(
-        f"unknown method {source!r}: expected {', '.join(CLASSICAL)}, {here}, or the folder or zip file of a bundle"
-        f"{closest(source, [*CLASSICAL, *known]) or '.'}"
-    )

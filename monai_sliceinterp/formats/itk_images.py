@@ -28,7 +28,7 @@ from monai_sliceinterp.formats.headers import Header, check_data, meta_image_hea
 from monai_sliceinterp.formats.values import NO_SPACING, UnusableFile, whole_values
 from monai_sliceinterp.geometry import compose_affine
 
-__all__ = ["SPACELESS_SUFFIXES", "read_itk_image", "write_itk_image"]
+__all__ = ["SPACELESS_SUFFIXES", "itk_volume", "read_itk_image", "write_itk_image"]
 
 SPACELESS_SUFFIXES = (".tif", ".tiff")
 """Files without a spacing, which are read only where one is given."""
@@ -56,7 +56,7 @@ def read_itk_image(path: Path, spacing: tuple[float, ...] | None) -> tuple[NDArr
     check_data(path, header)
     with _no_itk_warnings():
         image = sitk.ReadImage(str(path))
-    array, meta = _from_itk(image, header)
+    array, meta = itk_volume(image, header)
     if spacing is not None and not header.has_spacing:
         meta[MetaKeys.AFFINE][:3, :3] *= spacing
         meta[MetaKeys.ORIGINAL_AFFINE] = meta[MetaKeys.AFFINE].copy()
@@ -91,8 +91,25 @@ def write_itk_image(array: NDArray[Any], affine: NDArray[np.float64], meta: Mapp
     sitk.WriteImage(image, str(path), useCompression=True)
 
 
-def _from_itk(image: sitk.Image, header: Header) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Convert an image in memory."""
+def itk_volume(image: sitk.Image, header: Header | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Convert an image of SimpleITK in memory.
+
+    Args:
+        image: the image.
+        header: what its file says beyond that, if it comes from one.
+
+    Returns:
+        Voxels ``(X, Y, Z[, frames])``, and metadata with the affine in mm (RAS).
+
+    Raises:
+        UnusableFile: if its voxels are no gray values.
+
+    Example:
+        >>> array, meta = itk_volume(sitk.Image(4, 5, 6, sitk.sitkInt16))
+        >>> array.shape, meta["affine"].diagonal().tolist()
+        ((4, 5, 6), [-1.0, -1.0, 1.0, 1.0])
+    """
+    header = header or Header()
     kind = image.GetPixelIDTypeAsString()
     array = sitk.GetArrayViewFromImage(image)
     if "complex" in kind or ("vector" in kind and not header.frames_first):

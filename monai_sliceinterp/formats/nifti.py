@@ -102,7 +102,7 @@ def read_nifti(path: Path, spacing: tuple[float, ...] | None) -> tuple[NDArray[A
         raise UnusableFile(NO_SPACING)
     block[: len(start.binaryblock)] = _without_rounding(start).binaryblock
     header = kind.header_class.from_fileobj(io.BytesIO(bytes(block)))
-    source = nib.arrayproxy.ArrayProxy(str(path) if stream is None else stream, header.copy(), mmap="c")
+    source = nib.arrayproxy.ArrayProxy(str(path.absolute()) if stream is None else stream, header.copy(), mmap="c")
     claimed = source.offset + math.prod(map(int, source.shape)) * header.get_data_dtype().itemsize
     if size < claimed:  # known before memory is taken for it
         raise ValueError(f"it holds {size} bytes and its header tells of {claimed}")

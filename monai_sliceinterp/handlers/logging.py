@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,11 @@ from torch import Tensor
 from monai_sliceinterp.handlers.training import single_numbers
 
 __all__ = ["TrainingLogHandler", "ValidationLogHandler"]
+
+
+def _check_tensorboard() -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ImportError('training writes logs for TensorBoard; install it by: pip install "monai_sliceinterp[train]"')
 
 
 class TrainingLogHandler:
@@ -43,6 +49,8 @@ class TrainingLogHandler:
     """
 
     def __init__(self, log_dir: str, name: str | None = None) -> None:
+        _check_tensorboard()
+
         def losses(output: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
             numbers = single_numbers(output)
             return numbers if len(numbers) != 1 else next(iter(numbers.values()))
@@ -78,6 +86,8 @@ class ValidationLogHandler:
     """
 
     def __init__(self, log_dir: str, name: str = "validate", max_frames: int = 24) -> None:
+        _check_tensorboard()
+
         def nothing(output: object) -> None:
             """The engine's output is volumes, which are not for the log."""
 

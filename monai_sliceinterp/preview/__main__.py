@@ -17,13 +17,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_sliceinterp.command_line import INPUT_ERRORS, OneLineParser, report
+from monai_sliceinterp.arguments import OneLineParser
+from monai_sliceinterp.command_line import INPUT_ERRORS, report
 from monai_sliceinterp.preview.files import write_preview_files
 
 __all__ = ["main", "make_parser"]
 
 
-def make_parser() -> OneLineParser:
+def make_parser(prog: str = "python -m monai_sliceinterp.preview") -> OneLineParser:
     """Make the parser of the command's options.
 
     Example:
@@ -31,7 +32,7 @@ def make_parser() -> OneLineParser:
         'out/scan_interp.nii.gz'
     """
     parser = OneLineParser(
-        prog="python -m monai_sliceinterp.preview",
+        prog=prog,
         description="Write a picture of a scan before and after interpolation, STEM_preview.png, and a page to look at "
         "both in a browser, STEM_viewer.html, which needs no network. The page holds the scan's voxels.",
     )
@@ -43,11 +44,12 @@ def make_parser() -> OneLineParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m monai_sliceinterp.preview") -> int:
     """Run the command.
 
     Args:
         argv: the options; those of the command line where None.
+        prog: name of the command in messages.
 
     Returns:
         The exit status: 0, or 1 if something failed, 2 if an option is wrong.
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["missing.nii.gz", "thin.nii.gz"])
         1
     """
-    options = make_parser().parse_args(argv)
+    options = make_parser(prog).parse_args(argv)
     folder = Path(options.output).parent if options.output_dir is None else Path(options.output_dir)
     try:
         files = write_preview_files(

@@ -39,12 +39,14 @@ class PackedBundle:
         version: its version.
         path: the zip file.
         checksum: SHA-1 of the zip file, which MONAI's model zoo keeps.
+        sha256: SHA-256 of it, which ``sliceinterp`` checks after a download.
     """
 
     name: str
     version: str
     path: Path
     checksum: str
+    sha256: str
 
     @property
     def key(self) -> str:
@@ -92,10 +94,12 @@ def pack_bundles(bundles: Sequence[str | Path], output_dir: str | Path, source: 
     for name, (version, files) in checked.items():
         path = folder / f"{name}_v{version}.zip"
         write_archive(path, name, files)
-        packed.append(PackedBundle(name, version, path, hashlib.sha1(path.read_bytes()).hexdigest()))
+        content = path.read_bytes()
+        sums = (hashlib.sha1(content).hexdigest(), hashlib.sha256(content).hexdigest())
+        packed.append(PackedBundle(name, version, path, *sums))
     for item in packed:
         address = f"{source.rstrip('/')}/{item.path.name}" if source else ""
-        listed[item.key] = {"checksum": item.checksum, "source": address}
+        listed[item.key] = {"checksum": item.checksum, "sha256": item.sha256, "source": address}
     with atomic_path(folder / MODEL_INFO) as part:
         part.write_text(json.dumps(listed, indent=4, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
     return packed

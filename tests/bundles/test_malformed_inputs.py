@@ -66,7 +66,7 @@ def check_error(result, *parts, failed=0):
     *before, last = result.stderr.splitlines()
     assert last.startswith("error: ") and "Traceback" not in result.stdout + result.stderr, result.stderr[-3000:]
     assert [line for line in before if line.startswith("error: ")] == []
-    assert len([line for line in before if "] failed: " in line]) == failed, result.stderr[-3000:]
+    assert len([line for line in before if "failed: " in line]) == failed, result.stderr[-3000:]
     for part in parts:
         assert part in last, f"{part!r} is not in {last!r}"
 

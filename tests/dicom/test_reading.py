@@ -444,8 +444,8 @@ class TestSeries:
         data.save_as(report)
         assert is_dicom(report)
         paths = write_series(tmp_path / "below", ARRAY, AXIAL)
-        assert has_dicom(tmp_path / "below")
-        assert not has_dicom(tmp_path) and dicom_series(tmp_path) == {}
+        assert has_dicom(tmp_path / "below") and not has_dicom(tmp_path) and has_dicom(tmp_path, nested=True)
+        assert dicom_series(tmp_path) == dicom_series(tmp_path / "below")  # as a folder without images of its own
         disk = FileSet()
         for path in paths:
             disk.add(path)

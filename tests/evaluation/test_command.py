@@ -101,7 +101,7 @@ class TestStatus:
             ("--methods linear", "the following arguments are required: --data"),
             ("--data d --methods linear --factor two", "argument --factor/--factors: invalid int value: 'two'"),
             ("--data d --methods linear --window 1", "argument --window: expected 2 arguments"),
-            ("--data d --methods linear --color", "unrecognized arguments: --color"),
+            ("--data d --methods linear --color", "unknown option --color"),
         ],
     )
     def test_option(self, capsys, options, message):

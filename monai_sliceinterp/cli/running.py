@@ -1,0 +1,210 @@
+# Copyright (c) monai_sliceinterp contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``sliceinterp interpolate``: each scan through the inference config of the method that is chosen for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+
+from monai_sliceinterp.bundles import CLASSICAL, find_bundles, parse_method, read_metadata
+from monai_sliceinterp.bundles.download import opened_bundle
+from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.cli.bundles import modality_of
+from monai_sliceinterp.cli.sources import Source, open_sources
+from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
+from monai_sliceinterp.files import printable
+from monai_sliceinterp.interpolation.choice import choose_method
+from monai_sliceinterp.interpolation.configs import read_inference
+from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
+from monai_sliceinterp.interpolation.scan import MODALITIES, ScanFacts, scan_facts
+from monai_sliceinterp.transforms import LoadVolume, SaveInterpolatedd
+
+__all__ = ["run_scans"]
+
+
+def run_scans(options: argparse.Namespace) -> int:
+    """Interpolate every scan, report what fails, and go on with the others.
+
+    Args:
+        options: see :func:`monai_sliceinterp.cli.interpolate.make_parser`.
+
+    Returns:
+        The exit status: 0, or 1 if a scan failed.
+    """
+    failed = count = 0
+    with _one_line_warnings():
+        try:
+            name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            check_device(name)
+            device = torch.device(name)
+            check_writable(options.output)
+            with open_sources(options.inputs, options.output, options.series) as sources:
+                count = len(sources)
+                for number, source in enumerate(sources, 1):
+                    if count > 1:
+                        _print(f"[{number}/{count}]")
+                    failed += not _run_scan(source, options, device)
+        except (*INPUT_ERRORS, ImportError) as error:
+            report(error)
+            return 1
+    if failed and count > 1:
+        print(f"error: {failed} of {count} scans failed, see above.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run_scan(source: Source, options: argparse.Namespace, device: torch.device) -> bool:
+    """Interpolate one scan; whether it succeeded."""
+    try:
+        return _interpolate(source, options, device)
+    except (*INPUT_ERRORS, ImportError) as error:
+        line = one_line(error).replace("another output_dir, or --overwrite true", "another --output, or --overwrite")
+        report(error, f"error: {line if source.path in line else f'{source.path}: {line}'}")
+        return False
+
+
+def _interpolate(source: Source, options: argparse.Namespace, device: torch.device) -> bool:
+    values = _values(source, options, device)
+    saving = _saving(values)
+    if options.resume and saving.is_finished(source.path):
+        _print(f"{source.path}: is finished already")
+        return True
+    saving.check(source.path)
+    load = LoadVolume(options.spacing_in, allow_nan=True, series=source.series, max_gap_mm=options.max_gap_mm)
+    scan = scan_facts(load(source.path), options.axis, options.modality or "")
+    _print(f"{source.path}: {scan}")
+    ratio = scan.ratio(options.factor, options.spacing)
+    name, reason = options.method, "as you say"
+    if name == "auto":
+        if len(scan.grid(options.factor, options.spacing)) == scan.num_slices:
+            return _nothing_to_do(source, scan)
+        choice = choose_method(scan, find_bundles(), device.type != "cpu", ratio)
+        name, reason = choice.method, choice.reason
+        if choice.missing:
+            reason += f"; better, but not here: sliceinterp bundles download {' '.join(choice.missing)}"
+    method = parse_method(name)
+    _print(f"method: {name}, {reason}")
+    with opened_bundle(method.source) as bundle:
+        if bundle is not None:
+            made_for = modality_of(read_metadata(bundle))
+            if made_for in MODALITIES and scan.modality != made_for:
+                _print(f"warning: {method.source} was trained on {made_for}, this scan is {scan.modality}", sys.stderr)
+        parser = read_inference(method, bundle, values)
+        inferer, network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network")
+        grid = scan.grid(options.factor, options.spacing, inferer.default_spacing)
+        if len(grid) == scan.num_slices and options.factor is None and options.spacing is None:
+            return _nothing_to_do(source, scan)
+        seconds = None if method.source in CLASSICAL[:3] else estimate_seconds(inferer, network, scan, device)
+        if seconds is not None:
+            _print(f"{len(grid)} slices, {duration(seconds)} on {device}")
+        return _run(parser, source, load, options)
+
+
+def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
+    _print(
+        f"{source.path}: its slices are {scan.geometry.slice_spacing:g} mm apart, as fine as they are made unasked: "
+        "nothing is written; --factor or --spacing asks for more."
+    )
+    return True
+
+
+def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argparse.Namespace) -> bool:
+    """Run a config, as ``python -m monai.bundle run`` does; whether it succeeded."""
+    try:
+        written = parser.get_parsed_content("run")[-1]
+    except SystemExit:  # the failure has been reported
+        return False
+    files = parser.get_parsed_content("postprocessing").output_files(source.path)
+    for file in files:
+        if file.name.endswith("_quality.json"):
+            _print(_quality(json.loads(file.read_text(encoding="utf-8"))))
+    for file in files:
+        if str(file) not in map(str, written):
+            _print(f"beside it: {file}")
+    if options.preview:
+        _write_preview(source, Path(written[0]), load, options)
+    return True
+
+
+def _quality(scores: Mapping[str, Any]) -> str:
+    """Tell the leave-one-out quality in a line."""
+    if "reason" in scores:
+        return f"quality: {scores['reason']}"
+    psnr, linear = (f"{scores[name]:.2f} dB" if scores[name] else "exact" for name in ("psnr", "linear_psnr"))
+    return (
+        f"quality: {psnr} where its own slices were left out, linear interpolation {linear} ({scores['slices']} slices)"
+    )
+
+
+def _write_preview(source: Source, output: Path, load: LoadVolume, options: argparse.Namespace) -> None:
+    """Write a picture and a page beside the result."""
+    from monai_sliceinterp.preview.files import write_preview_files
+
+    for path in write_preview_files(source.path, output, output.parent, load=load, overwrite=options.overwrite):
+        _print(f"beside it: {path}")
+
+
+def _values(source: Source, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Return the options of the config."""
+    names = ("factor", "spacing", "axis", "quality", "provenance", "overwrite", "resume", "spacing_in", "max_gap_mm")
+    return {
+        **{name: getattr(options, name) for name in names},
+        "input": [source.path],
+        "output_dir": str(source.output),
+        "output_format": options.format,
+        "label": options.label or "",
+        "series": source.series,
+        "device": device,
+        "progress": os.isatty(2),
+    }
+
+
+def _saving(values: Mapping[str, Any]) -> SaveInterpolatedd:
+    """Make the end of the pipeline alone, which knows what will be written."""
+    names = ("output_dir", "output_format", "label", "provenance", "quality", "overwrite", "resume")
+    inferer: Any = None
+    return SaveInterpolatedd("pred", Compose([]), inferer, None, **{name: values[name] for name in names})
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Show this package's warnings in a line each, and neither others nor the logs of readers."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        _print(f"warning: {message}", sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module=r"monai_sliceinterp(\.|$)")
+        warnings.showwarning = show  # type: ignore[assignment]
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _print(line: str, stream: Any = None) -> None:
+    print(printable(line), file=stream or sys.stdout, flush=True)

@@ -1,0 +1,138 @@
+# Copyright (c) monai_sliceinterp contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Bundles that are not here: from zip files and from Hugging Face, both on the loopback."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from monai_sliceinterp.bundles import download, find_bundles
+from monai_sliceinterp.cli import main
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    servers = []
+
+    def start(handler):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def zips(make_bundle, tmp_path, serve, monkeypatch):
+    """A folder of two versions of a bundle that is served, as the place of all bundles."""
+    folder = tmp_path / "zips"
+    listed = {}
+    for version in ("0.9.0", "0.10.0"):
+        make_bundle(tmp_path / version / "tiny", version)
+        file = Path(shutil.make_archive(str(folder / f"tiny_v{version}"), "zip", tmp_path / version))
+        listed[f"tiny_v{version}"] = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (folder / "model_info.json").write_text(json.dumps(listed))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(download, "BUNDLES_URL", serve(functools.partial(Quiet, directory=folder)))
+    return folder
+
+
+def version_of(folder):
+    return json.loads((folder / "configs" / "metadata.json").read_text())["version"]
+
+
+def test_method_is_downloaded_when_it_is_named(scan, zips, bundles, capsys):
+    assert main([scan, "-m", "tiny", "-f", "2", "-o", "out"]) == 0
+    assert version_of(bundles / "tiny") == "0.10.0" and [path.name for path in bundles.iterdir()] == ["tiny"]
+    assert main(["bundles", "download", "tiny", "--bundle_version", "0.9.0"]) == 0  # replaces it
+    assert version_of(bundles / "tiny") == "0.9.0" and [path.name for path in bundles.iterdir()] == ["tiny"]
+    assert main(["bundles"]) == 0
+    assert f"tiny       0.9.0   MR  {bundles / 'tiny'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", ["sum", "no sum", "name", "offline"])
+def test_nothing_is_left_of_a_failed_download(wrong, scan, zips, bundles, capsys, monkeypatch):
+    listed = json.loads((zips / "model_info.json").read_text())
+    listed["tiny_v0.10.0"] = {"sha256": {"sum": "0" * 64, "no sum": ""}.get(wrong, "")}
+    (zips / "model_info.json").write_text(json.dumps(listed))
+    if wrong == "offline":
+        monkeypatch.setattr(download, "BUNDLES_URL", "http://127.0.0.1:9")
+    name = "other" if wrong == "name" else "tiny"
+    assert main([scan, "-m", name, "-o", "out"]) == 1
+    error = capsys.readouterr().err
+    reason = {"sum": "has SHA-256", "no sum": "tells no SHA-256", "name": "has tiny_v0.10.0", "offline": "refused"}
+    assert error.count("\n") == 1 and reason[wrong] in error
+    assert wrong == "sum" or f"{name}_v*.zip into {bundles}" in error
+    assert not list(bundles.iterdir())
+
+
+def test_zip_file_that_was_put_where_the_line_says(scan, zips, bundles, monkeypatch):
+    monkeypatch.setattr(download, "BUNDLES_URL", "http://127.0.0.1:9")
+    shutil.copy(zips / "tiny_v0.9.0.zip", bundles)
+    assert main([scan, "-m", "tiny", "-f", "2", "-o", "out"]) == 0 and version_of(bundles / "tiny") == "0.9.0"
+
+
+def test_hugging_face(make_bundle, tmp_path, serve, bundles, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra huggingface")
+    source = make_bundle(tmp_path / "repository")
+    files = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+
+    class Hub(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            path, info = self.path.partition("?")[0], {"_id": "0", "id": "OWNER/tiny", "sha": COMMIT}
+            if path.startswith("/api/models/OWNER/tiny"):
+                info |= {"converts": [], "tags": []}
+                info["branches"] = [{"name": "main", "ref": "refs/heads/main", "targetCommit": COMMIT}]
+                info["siblings"] = [{"rfilename": name} for name in files]
+                tree = [
+                    {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0" * 40}
+                    for name, file in files.items()
+                ]
+                self.answer(json.dumps(tree if "/tree/" in path else info).encode())
+            else:
+                name = path.removeprefix(f"/OWNER/tiny/resolve/{COMMIT}/")
+                self.answer(files[name].read_bytes() if name in files else None)
+
+        do_HEAD = do_GET
+
+        def answer(self, content):
+            self.send_response(404 if content is None else 200)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha1(content or b"").hexdigest()}"')
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            if self.command == "GET" and content:
+                self.wfile.write(content)
+
+    address = serve(Hub)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    assert main(["bundles", "download", "tiny", "--repo", "OWNER/tiny"]) == 0
+    assert find_bundles() == {"tiny": bundles / "tiny"}
+    for name, file in files.items():
+        assert (bundles / "tiny" / name).read_bytes() == file.read_bytes()
