@@ -118,7 +118,7 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         seconds = None if method.source in CLASSICAL[:3] else estimate_seconds(inferer, network, scan, device)
         if seconds is not None:
             _print(f"{len(grid)} slices, {duration(seconds)} on {device}")
-        return _run(parser, source, load, options)
+        return _run(parser, source, load, options, name)
 
 
 def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
@@ -129,7 +129,7 @@ def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
     return True
 
 
-def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argparse.Namespace) -> bool:
+def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argparse.Namespace, method: str) -> bool:
     """Run a config, as ``python -m monai.bundle run`` does; whether it succeeded."""
     try:
         written = parser.get_parsed_content("run")[-1]
@@ -143,7 +143,7 @@ def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argpar
         if str(file) not in map(str, written):
             _print(f"beside it: {file}")
     if options.preview:
-        _write_preview(source, Path(written[0]), load, options)
+        _write_preview(source, Path(written[0]), load, method, options.overwrite)
     return True
 
 
@@ -157,11 +157,12 @@ def _quality(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _write_preview(source: Source, output: Path, load: LoadVolume, options: argparse.Namespace) -> None:
+def _write_preview(source: Source, output: Path, load: LoadVolume, method: str, overwrite: bool) -> None:
     """Write a picture and a page beside the result."""
     from monai_sliceinterp.preview.files import write_preview_files
 
-    for path in write_preview_files(source.path, output, output.parent, load=load, overwrite=options.overwrite):
+    files = write_preview_files(source.path, output, output.parent, method=method, load=load, overwrite=overwrite)
+    for path in files:
         _print(f"beside it: {path}")
 
 
