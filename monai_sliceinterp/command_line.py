@@ -189,7 +189,7 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
                 print(options_text(options, config))
                 sys.exit(0)
             check_options(chosen, config)
-            if "max_epochs" in config:
+            if "train" in config:  # overlays of trainings lie over inference too
                 check_training_options(chosen, config)
         check_paths(chosen)
     check_device(device)

@@ -27,7 +27,7 @@ SCORES: dict[str, tuple[int, dict[str, tuple[float, float]]]] = {
         {
             "saint": (45.34, 39.13),
             "saint,small": (45.25, 38.95),
-            "mixture": (44.66, 38.57),
+            "mixture": (45.00, 38.76),
             "motion": (43.51, 37.99),
             "cubic": (44.74, 37.27),
             "linear": (42.96, 37.14),
@@ -45,7 +45,7 @@ SCORES: dict[str, tuple[int, dict[str, tuple[float, float]]]] = {
     "thin MR": (
         4,
         {
-            "mixture": (30.15, 24.81),
+            "mixture": (30.30, 24.93),
             "motion": (29.11, 24.20),
             "cubic": (29.03, 23.45),
             "linear": (28.19, 23.42),
@@ -54,7 +54,7 @@ SCORES: dict[str, tuple[int, dict[str, tuple[float, float]]]] = {
     "thick MR": (
         13,
         {
-            "mixture": (21.38, 18.82),
+            "mixture": (21.51, 19.00),
             "asi": (21.37, 18.42),
             "motion": (20.90, 18.20),
             "linear": (19.54, 17.20),

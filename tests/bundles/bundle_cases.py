@@ -304,7 +304,7 @@ CASES = {
         wrong={
             "--max_epochs 2 --val_interval 3": "val_interval 3 ... max_epochs 2 ... expected 1 to 2",
             "--body_parts \"{{'torso':'thorax'}}\"": "unknown body part 'thorax' ... chest",
-            "--factors [0,4]": "factor ... got 0",
+            "--factors [0,4]": "factors ... got [0, 4]",
             "--sigma_range [-1,2]": "sigma_range ... [-1, 2]",
             "--noise_range [0.1,0]": "noise_range ... [0.1, 0]",
             "--val_sigma -1": "sigma ... got -1",

