@@ -22,6 +22,7 @@ from monai_sliceinterp.command_line import _is_news, one_line
 from monai_sliceinterp.engines import AtomicCheckpointSaver
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.interruption import Interrupted, end_on_signals, when_interrupted
+from monai_sliceinterp.transforms import saving
 from tests.engines.test_interpolation import run, write_scan
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -139,7 +140,7 @@ def test_interrupted_inference(tmp_path, capfd, monkeypatch, number, part):
         write_scan(tmp_path / "scans" / f"{name}.nii")
     options = {"inferer": SplineSliceInferer(factor=2), "resume": True}
     run(tmp_path / "scans", tmp_path / "whole", **options)
-    where = {"computed": (SplineSliceInferer, "__call__"), "written": (nib, "save")}[part]
+    where = {"computed": (SplineSliceInferer, "__call__"), "written": (saving, "write_nifti")}[part]
     original, calls = getattr(*where), []
 
     def stop(*args, **kwargs):

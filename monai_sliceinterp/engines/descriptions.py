@@ -24,7 +24,7 @@ from torch import nn
 
 __all__ = ["add_description", "check_description", "describe_network", "read_description"]
 
-_PACKAGE = "monai_sliceinterp"
+_PACKAGE = "monai_sliceinterp.networks."
 _RECORD = "description.json"
 _STATES = ("training", "normalization_frozen")
 """Attributes that change in use."""

@@ -99,8 +99,8 @@ class TestBestModelSaver:
         validation.run(1, 1.0)
         before = (tmp_path / "model.pt").read_bytes()
 
-        def fail(state, path):
-            path.write_bytes(b"half")
+        def fail(state, file):
+            file.write(b"half")
             raise OSError("no space left")
 
         monkeypatch.setattr(torch, "save", fail)

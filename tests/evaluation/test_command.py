@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from monai_sliceinterp.data import write_phantoms
+from monai_sliceinterp.evaluation import BASELINES
 from monai_sliceinterp.evaluation import __main__ as command
 from monai_sliceinterp.evaluation.__main__ import main, make_parser
 from monai_sliceinterp.evaluation.harness import Evaluation
@@ -191,7 +192,9 @@ class TestSameScoresAsBundles:
         for key, row in found.items():
             for name in ("psnr", "ssim", "psnr_volume", "psnr_body", "ssim_body"):
                 value, expected = float(row[name]), float(own[key][name])
-                assert value == pytest.approx(expected, abs=1e-4, nan_ok=True), (key, name)
+                # the command computes networks as users get them, in bfloat16 where the processor has it
+                limit = 1e-4 if key[2] in BASELINES else 1e-2
+                assert value == pytest.approx(expected, abs=limit, nan_ok=True), (key, name)
 
     def test_saint(self, torsos, tmp_path, no_pictures):
         protocols = [{"factor": 3, "fwhm": 0}, {"factor": 3}]

@@ -49,6 +49,7 @@ def run_bundle(config, scan, folder, **settings):
     parser = ConfigParser()
     parser.read_config(config)
     parser.read_meta(ROOT / "bundles" / "asi" / "metadata.json")
+    parser["_meta_"]["weights"] = {}  # not those that are shipped
     given = {"input": str(scan), "output_dir": str(folder / "out"), "device": torch.device("cpu"), "progress": False}
     for key, value in {**given, **settings}.items():
         parser[key] = value
