@@ -71,7 +71,7 @@ class SliceInterpolationInferer(Inferer):
     time series are channels and are interpolated one by one.
 
     Beside the input and the output, memory holds what the method needs, a copy of a channel of the input with its
-    slices first, where they are not, and a limited one where that exceeds ``value_range``.
+    slices first, where they are not and it is not large, and a limited one where that exceeds ``value_range``.
 
     Args:
         factor: upsampling factor; or
@@ -201,10 +201,14 @@ class SliceInterpolationInferer(Inferer):
             del indices, images  # not kept in memory while the next ones are computed
 
 
+_COPIED = 2**26
+"""Voxels of a channel up to which its slices are put first in memory, which is faster; beyond, memory is short."""
+
+
 def _slices_first(volume: Tensor) -> Tensor:
-    """Copy a channel ``(H, W, N)`` to ``(N, H, W)``, once for all that reads its slices."""
+    """Copy a channel ``(H, W, N)`` to ``(N, H, W)``, once for all that reads its slices; a large one is viewed so."""
     slices = volume.permute(2, 0, 1)
-    if slices.is_contiguous():
+    if slices.is_contiguous() or volume.numel() > _COPIED:
         return slices
     height, width, count = volume.shape
     if volume.stride(2) >= max(volume.stride()):  # apart already: each is transposed, as a matrix

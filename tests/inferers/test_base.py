@@ -189,3 +189,13 @@ def test_different_spacings_in_a_batch():
 @pytest.mark.parametrize("spacing", [2, 2.0, np.float32(2), np.float64(2), 0.001, 400])
 def test_any_positive_spacing_can_be_asked_for(spacing):
     assert PositionInferer(spacing=spacing).spacing == spacing
+
+
+def test_large_channels_are_not_copied(monkeypatch):
+    """The result is the same, whether slices are put first in memory or viewed so."""
+    volume = torch.rand(1, 2, 20, 17, 6, generator=torch.Generator().manual_seed(0))
+    results = []
+    for limit in (2**26, 0):
+        monkeypatch.setattr("monai_sliceinterp.inferers.base._COPIED", limit)
+        results.append(SplineSliceInferer(factor=3)(volume))
+    torch.testing.assert_close(*results)
