@@ -23,7 +23,7 @@ from torch import Tensor
 
 from monai_sliceinterp.bundles import find_bundles, parse_method
 from monai_sliceinterp.bundles.download import opened_bundle
-from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.checks import chosen_device
 from monai_sliceinterp.formats.itk_images import itk_volume
 from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import CLASSICAL_CONFIGS, classical_settings
@@ -75,9 +75,7 @@ def interpolate(
     """
     if factor is not None and spacing is not None:
         raise ValueError(f"give a factor or a spacing, not both (got factor {factor!r}, spacing {spacing!r} mm).")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(chosen)
-    where = torch.device(chosen)
+    where = chosen_device(device)
     volume = as_volume(image)
     if method == "auto":
         facts = scan_facts(volume, axis)

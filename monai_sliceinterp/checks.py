@@ -18,10 +18,14 @@ import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "check_device",
+    "chosen_device",
     "closest",
     "finite",
     "fraction",
@@ -267,6 +271,23 @@ def _is_sequence(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def chosen_device(device: Any = None) -> torch.device:
+    """Return the device to compute on, once it is checked: a GPU if there is one, where none is named.
+
+    Raises:
+        ValueError: see :func:`check_device`.
+
+    Example:
+        >>> chosen_device("cpu")
+        device(type='cpu')
+    """
+    import torch  # takes a second, which other checks do not pay
+
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(name)
+    return torch.device(name)
 
 
 def check_device(device: Any) -> None:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -23,9 +24,21 @@ from typing import Any
 
 from monai_sliceinterp.temporary import temporary_name
 
-__all__ = ["IMAGE_SUFFIXES", "atomic_path", "check_free", "file_stem", "last_part", "printable", "reason", "typed_path"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "atomic_path",
+    "check_free",
+    "file_sha256",
+    "file_stem",
+    "last_part",
+    "printable",
+    "reason",
+    "typed_path",
+]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+
+_CHUNK = 1 << 20
 
 
 def typed_path(value: Any) -> str:
@@ -109,6 +122,34 @@ def reason(error: BaseException) -> str:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip().rstrip(".") if lines else type(error).__name__
+
+
+def file_sha256(path: str | Path) -> str:
+    """Compute the SHA-256 of a file in hexadecimal digits; the file is read in chunks.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: if the file is missing or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> _ = file.write_bytes(b"abc")
+        >>> file_sha256(file)[:16]
+        'ba7816bf8f01cfea'
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror or error}); expected a file to take the hash of."
+        ) from error
+    return digest.hexdigest()
 
 
 def check_free(path: Path, overwrite: bool) -> None:

@@ -24,44 +24,15 @@ from typing import Any
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from monai_sliceinterp.files import last_part
+from monai_sliceinterp.files import file_sha256, last_part
 from monai_sliceinterp.geometry import GridMetadata, slice_geometry, spatial_affine
 
-__all__ = ["SOFTWARE", "bundle_version", "describe_output", "file_sha256", "input_sha256"]
+__all__ = ["SOFTWARE", "bundle_version", "describe_output", "input_sha256"]
 
 SOFTWARE = "monai_sliceinterp"
 
-_CHUNK = 1 << 20
 _DETACHED = (".mhd", ".nhdr")
 _DATA_FILES = re.compile(r"^\s*(?:ElementDataFile\s*=|data ?file:)(.*)", re.MULTILINE | re.IGNORECASE | re.DOTALL)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Compute the SHA-256 of a file in hexadecimal digits; the file is read in chunks.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: if the file is missing or cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "model.pt"
-        >>> _ = file.write_bytes(b"abc")
-        >>> file_sha256(file)[:16]
-        'ba7816bf8f01cfea'
-    """
-    digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror or error}); expected a file to take the hash of."
-        ) from error
-    return digest.hexdigest()
 
 
 def input_sha256(path: str | Path, files: Sequence[str | Path] = ()) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from monai_sliceinterp.cli import COMMANDS, main
-from monai_sliceinterp.provenance import file_sha256
+from monai_sliceinterp.files import file_sha256
 from monai_sliceinterp.zoo import check_metadata, pack_bundles, write_archive
 from monai_sliceinterp.zoo import metadata as zoo_metadata
 

@@ -19,10 +19,10 @@ import torch
 from monai.data import MetaTensor
 
 from monai_sliceinterp import __version__
-from monai_sliceinterp.files import file_stem
+from monai_sliceinterp.files import file_sha256, file_stem
 from monai_sliceinterp.geometry import GridMetadata, OutputGrid
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.provenance import bundle_version, describe_output, file_sha256, input_sha256
+from monai_sliceinterp.provenance import bundle_version, describe_output, input_sha256
 from monai_sliceinterp.transforms import SaveVolumed
 from monai_sliceinterp.transforms import provenance as module
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd

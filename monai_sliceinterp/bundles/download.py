@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import io
 import json
 import logging
@@ -38,6 +37,7 @@ from monai_sliceinterp.bundles.finding import (
     unpacked,
 )
 from monai_sliceinterp.bundles.naming import CLASSICAL
+from monai_sliceinterp.files import file_sha256
 
 __all__ = ["BUNDLES_URL", "download_bundle", "obtain_bundle", "opened_bundle"]
 
@@ -132,7 +132,7 @@ def download_bundle(name: str, url: str = "", repo: str = "", version: str = "")
             else:
                 address, checksum = (base, "") if base.endswith(".zip") else _listed(base, name, version)
                 _fetch(name, part, url=address)
-                found = hashlib.sha256(Path(part, f"{name}.zip").read_bytes()).hexdigest()
+                found = file_sha256(Path(part, f"{name}.zip"))
                 if checksum and found != checksum:
                     raise ValueError(
                         f"{address}: has SHA-256 {found[:16]}..., its list says {checksum[:16]}...: not kept, try again"

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from monai_sliceinterp.arguments import OneLineParser
@@ -65,12 +64,13 @@ def main(argv: Sequence[str], prog: str = "sliceinterp bundles") -> int:
         parser.error("expected list, or download with names of bundles")
     if options.action == "download":
         from monai_sliceinterp.bundles.download import download_bundle
+        from monai_sliceinterp.command_line import report
 
         for name in options.names:
             try:
                 print(f"{name}: {download_bundle(name, options.url, options.repo, options.bundle_version)}")
             except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
+                report(error)
                 return 1
         return 0
     for name, folder in find_bundles().items():

@@ -30,7 +30,7 @@ from monai.transforms import Compose
 
 from monai_sliceinterp.bundles import CLASSICAL, find_bundles, parse_method, read_metadata
 from monai_sliceinterp.bundles.download import opened_bundle
-from monai_sliceinterp.checks import check_device
+from monai_sliceinterp.checks import chosen_device
 from monai_sliceinterp.cli.bundles import modality_of
 from monai_sliceinterp.cli.sources import Source, open_sources
 from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
@@ -56,9 +56,7 @@ def run_scans(options: argparse.Namespace) -> int:
     failed = count = 0
     with _one_line_warnings():
         try:
-            name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            check_device(name)
-            device = torch.device(name)
+            device = chosen_device(options.device)
             check_writable(options.output)
             with open_sources(options.inputs, options.output, options.series) as sources:
                 count = len(sources)

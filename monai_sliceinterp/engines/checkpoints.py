@@ -29,9 +29,8 @@ from torch import nn
 
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.engines.descriptions import add_description, check_description, read_description
-from monai_sliceinterp.files import atomic_path, typed_path
+from monai_sliceinterp.files import atomic_path, file_sha256, typed_path
 from monai_sliceinterp.interruption import when_interrupted
-from monai_sliceinterp.provenance import file_sha256
 from monai_sliceinterp.temporary import sweep
 
 __all__ = ["AtomicCheckpointSaver", "BestModelSaver", "check_checkpoint", "load_weights"]

@@ -24,9 +24,9 @@ from monai.transforms import MapTransform
 from monai_sliceinterp.checks import switch
 from monai_sliceinterp.dicom.series import is_dicom
 from monai_sliceinterp.dicom.writing import write_dicom_series
-from monai_sliceinterp.files import file_stem
+from monai_sliceinterp.files import check_free, file_sha256, file_stem
 from monai_sliceinterp.geometry import read_grid, slice_geometry
-from monai_sliceinterp.provenance import SOFTWARE, file_sha256
+from monai_sliceinterp.provenance import SOFTWARE
 
 __all__ = ["SaveDicomSeriesD", "SaveDicomSeriesDict", "SaveDicomSeriesd"]
 
@@ -101,9 +101,7 @@ class SaveDicomSeriesd(MapTransform):
         """
         if not Path(source).is_dir() and not is_dicom(source):
             raise ValueError(f"{source}: is not DICOM; expected a DICOM input for output_format dicom.")
-        folder = self._folder(source)
-        if folder.exists() and not self.overwrite:
-            raise ValueError(f"{folder}: exists already; expected another output_dir, or --overwrite true.")
+        check_free(self._folder(source), self.overwrite)
 
     def output_files(self, source: str | Path, before: Sequence[Path] = ()) -> list[Path]:
         """List the folder that will be written for an input.

@@ -25,9 +25,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_sliceinterp.files import atomic_path, file_stem
+from monai_sliceinterp.files import atomic_path, file_sha256, file_stem
 from monai_sliceinterp.geometry import read_grid
-from monai_sliceinterp.provenance import bundle_version, describe_output, file_sha256, input_sha256
+from monai_sliceinterp.provenance import bundle_version, describe_output, input_sha256
 from monai_sliceinterp.transforms.deshearing import DESHEARED
 from monai_sliceinterp.transforms.saving import save_nifti
 

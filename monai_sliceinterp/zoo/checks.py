@@ -25,7 +25,7 @@ from torch import nn
 
 from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.engines import check_description, describe_network, load_weights
-from monai_sliceinterp.provenance import file_sha256
+from monai_sliceinterp.files import file_sha256
 from monai_sliceinterp.zoo.metadata import check_metadata
 
 __all__ = ["check_bundle"]

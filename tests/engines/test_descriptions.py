@@ -13,8 +13,8 @@ from torch import nn
 
 from monai_sliceinterp.engines import BestModelSaver, load_weights
 from monai_sliceinterp.engines.descriptions import add_description, describe_network, read_description
+from monai_sliceinterp.files import file_sha256
 from monai_sliceinterp.networks.nets import ASIAutoencoder, ResidualASIAutoencoder, VTSGenerator
-from monai_sliceinterp.provenance import file_sha256
 
 SMALL = {"channels": (2, 3), "latent_channels": 4}
 
