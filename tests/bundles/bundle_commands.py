@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -31,13 +31,13 @@ LIMIT = 3600  # seconds after which a process hangs, however busy the machine is
 
 @dataclass(frozen=True)
 class Command:
-    """``python -m monai.bundle run --config_file <config> <options>``, started in ``cwd``."""
+    """``python -m monai.bundle run --config_file <config> <options>`` in ``cwd``; several processes by torchrun."""
 
     config: str | Sequence[str]
     options: Mapping[str, object]
     cwd: Path = ROOT
-    launcher: tuple[str, ...] = ()
-    python_path: str = ""
+    processes: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self):
@@ -49,10 +49,9 @@ class Command:
         return arguments
 
     def start(self):
-        arguments = [sys.executable, *self.launcher, "-m", "monai.bundle", *self.arguments]
-        environment = _environment()
-        if self.python_path:
-            environment["PYTHONPATH"] = self.python_path
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes))
+        arguments = [sys.executable, *(launcher if self.processes > 1 else ()), "-m", "monai.bundle", *self.arguments]
+        environment = {**_environment(), **self.environment}
         pipe = subprocess.PIPE
         return subprocess.Popen(arguments, cwd=self.cwd, env=environment, stdout=pipe, stderr=pipe, encoding="utf-8")
 
@@ -110,22 +109,42 @@ def run(command):
     return Result(process.returncode, stdout, stderr)
 
 
-# Imports what commands import, then becomes a process of its own for each command and runs it as ``python -m`` does.
+# Imports what commands import, then becomes a process of its own for each command and runs it as ``python -m`` does. Of
+# several processes of one command, the others end with the first that fails, as torchrun has it.
 _FORKING = """
-import gc, inspect, json, os, runpy, signal, sys
+import gc, inspect, json, os, runpy, signal, socket, sys
 import fire, monai.bundle, monai_sliceinterp.evaluation, torch._dynamo, torch.onnx, torch.utils.tensorboard
 inspect.stack()  # Fire asks for it, and the first answer takes a second
 gc.freeze()  # else every child copies all of it when it collects garbage
 child = None
 for line in sys.stdin:
-    child = os.fork()
+    arguments, outputs, cwd, processes, environment = json.loads(line)
+    if processes > 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    children = set()
+    for rank in range(processes):
+        child = os.fork()
+        if not child:
+            break
+        children.add(child)
     if not child:
         break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    status = 0
+    while children:
+        ended, how = os.wait()
+        children.remove(ended)
+        if how and not status:
+            status = os.waitstatus_to_exitcode(how)
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+    print(status, flush=True)
 if child == 0:
-    arguments, *outputs = json.loads(line)
     for number, path in enumerate(outputs, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(cwd)
+    os.environ.update(environment, **({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}))
     signal.alarm(3600)
     sys.argv = ["monai.bundle", *arguments]
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
@@ -141,16 +160,17 @@ def _forking_process():
 def run_forked(commands):
     """Run commands in processes forked from one that has imported everything: seconds faster for each than :func:`run`.
 
-    For commands in the root of the repository that need no launcher and no other ``PYTHONPATH``.
+    They share what it has imported, so that ``PYTHONPATH`` does nothing.
     """
     if not hasattr(os, "fork"):  # Windows
         return {name: run(command) for name, command in commands.items()}
     server, results = _forking_process(), {}
     for name, command in commands.items():
-        assert command.cwd == ROOT and not command.launcher and not command.python_path
+        assert "PYTHONPATH" not in command.environment
         with tempfile.TemporaryDirectory() as folder:
             outputs = [Path(folder) / "stdout", Path(folder) / "stderr"]
-            print(json.dumps([command.arguments, *map(str, outputs)]), file=server.stdin, flush=True)
+            how = [str(command.cwd), command.processes, dict(command.environment)]
+            print(json.dumps([command.arguments, list(map(str, outputs)), *how]), file=server.stdin, flush=True)
             status = int(server.stdout.readline())
             results[name] = Result(status, *(path.read_bytes().decode() for path in outputs))
     return results

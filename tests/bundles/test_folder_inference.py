@@ -21,14 +21,13 @@ import pytest
 from monai_sliceinterp.data import find_volumes
 from tests.bundles.bundle_commands import BUNDLES, LIMIT, ROOT, bundle_command, content, names, run, save_scan
 
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SCANS = 10
 OUTPUTS = ("_interp.nii.gz", "_interp.json", "_interp_provenance.nii.gz")
 
 
 def command(listed, out, weights, **options):
     given = {"input": listed, "output_dir": out, "ckpt": weights, "factor": 4, "provenance": "true", **options}
-    return replace(bundle_command("asi", "inference", ["multi_gpu_inference"], given), launcher=LAUNCHER)
+    return replace(bundle_command("asi", "inference", ["multi_gpu_inference"], given), processes=2)
 
 
 def finished(out):

@@ -11,20 +11,17 @@ from monai_sliceinterp.options import check_options
 from tests.bundles.bundle_cases import CASES
 from tests.bundles.bundle_commands import (
     BUNDLES,
-    ROOT,
     Command,
     bundle_command,
     content,
     overlays_of,
     parser_of,
-    run,
     run_forked,
     save_scan,
 )
 
 KINDS = ("inference", "train", "evaluate")
 OVERLAYS = [(bundle, name) for bundle in CASES for name in (*overlays_of(bundle), "multi_gpu_inference")]
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def is_part(value):
@@ -80,16 +77,15 @@ def test_commands(bundle, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_debugging(monkeypatch, tmp_path):
+def test_debugging(tmp_path):
     """The traceback, of what is reported at once and of a scan that fails; else one line."""
     (tmp_path / "scan.nii").write_text("no image")
     options = {"input": tmp_path / "scan.nii", "output_dir": tmp_path / "out"}
     plain = bundle_command("asi", "inference", (), {**options, "factor": 0})
     scan = bundle_command("asi", "inference", (), {**options, "factor": 2})
-    run(plain).check_error("factor must be a positive integer", "got 0.")
-    monkeypatch.setenv("MONAI_DEBUG", "true")
+    run_forked({"": plain})[""].check_error("factor must be a positive integer", "got 0.")
     for command, last in ((plain, "error: "), (scan, "error: 1 of 1 inputs failed")):
-        result = run(command)
+        result = run_forked({"": replace(command, environment={"MONAI_DEBUG": "true"})})[""]
         assert result.status == 1 and "Traceback (most recent call last)" in result.stderr
         assert result.stderr.splitlines()[-1].startswith(last)
 
@@ -99,17 +95,19 @@ def test_from_another_folder(bundle, tmp_path):
     """Where the bundle is not found by itself, it is said how to name it; then it works."""
     scan = save_scan(tmp_path / "scan.nii.gz", (14, 13, 3))
     config, options = str(BUNDLES / bundle / "inference.json"), {"input": scan, "factor": 2, "output_dir": "out"}
-    command = Command(config, options, tmp_path, python_path=str(ROOT))
-    run(command).check_error(f".: is not the folder of the bundle; expected it as --bundle_root {BUNDLES / bundle}.")
+    command = Command(config, options, tmp_path)
+    run_forked({"": command})[""].check_error(
+        f".: is not the folder of the bundle; expected it as --bundle_root {BUNDLES / bundle}."
+    )
     assert not (tmp_path / "out").exists()
     if bundle == "asi":
-        run(replace(command, options={**options, "bundle_root": BUNDLES / bundle})).check_success()
+        run_forked({"": replace(command, options={**options, "bundle_root": BUNDLES / bundle})})[""].check_success()
         assert (tmp_path / "out" / "scan_interp.nii.gz").is_file()
 
 
 def test_two_processes(tmp_path):
     for config, option, hint in (("inference", "facter", "factor"), ("train", "max_epoch", "max_epochs")):
         command = bundle_command("asi", config, [f"multi_gpu_{config}"], {option: 3, "output_dir": tmp_path / "out"})
-        result = run(replace(command, launcher=LAUNCHER))
+        result = run_forked({"": replace(command, processes=2)})[""]
         assert result.status != 0 and f"unknown option --{option}; did you mean --{hint}?" in result.stderr
     assert not (tmp_path / "out").exists()

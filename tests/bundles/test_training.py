@@ -458,7 +458,7 @@ def test_paper_without_lpips_says_what_to_install(overlay, thin_volumes, tmp_pat
     (tmp_path / "lpips.py").write_text("raise ImportError('No module named lpips')\n")
     names_ = ["paper"] if overlay == "paper" else ["paper", overlay]
     command = train("asi", tmp_path / "out", *names_, dataset_dir=thin_volumes)
-    result = run(Command(command.config, command.options, python_path=str(tmp_path)))
+    result = run(Command(command.config, command.options, environment={"PYTHONPATH": str(tmp_path)}))
     result.check_error("lpips", 'pip install "monai_sliceinterp[perceptual]"')
     assert not list(tmp_path.rglob("*.pt"))
 
