@@ -25,6 +25,7 @@ from monai_sliceinterp.inferers.base import (
     check_batch_size,
     images_per_batch,
 )
+from monai_sliceinterp.inferers.in_plane import pixel_size, plane_grid
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
 __all__ = ["LatentSliceInferer"]
@@ -39,6 +40,10 @@ class LatentSliceInferer(SliceInterpolationInferer):
     The volume is streamed: only the codes of the slices at hand are kept, so that memory does not grow with the number
     of slices beyond the volume itself.
 
+    A network that was trained on pixels of one size in mm, or on slices of one height and width (its attributes
+    ``in_plane_spacing`` and ``in_plane_size``), sees such slices. What it makes of them differs from a linear mean of
+    the two neighbors; this difference is brought back onto the scan's own pixels and added to the mean there.
+
     Args:
         factor: upsampling factor; or
         spacing: output slice spacing in mm. With neither the output is isotropic.
@@ -48,6 +53,8 @@ class LatentSliceInferer(SliceInterpolationInferer):
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         progress: show a progress bar.
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
+        in_plane_spacing: size in mm of the pixels that the network sees; 0: those of the scan. None: what the network
+            says.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -70,9 +77,11 @@ class LatentSliceInferer(SliceInterpolationInferer):
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
         amp: bool | str = False,
+        in_plane_spacing: float | None = None,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         self.batch_size = check_batch_size(batch_size)
+        self.in_plane_spacing = pixel_size(in_plane_spacing)
 
     @torch.no_grad()
     def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,24 +90,33 @@ class LatentSliceInferer(SliceInterpolationInferer):
         if not isinstance(latent, LatentInterpolator):
             raise TypeError(f"expected a network with encode, mix and decode, got {type(network).__name__}.")
         slices, wanted = stack.slices, stack.wanted
-        size = slices.shape[-2:]
+        plane = plane_grid(stack, latent, self.in_plane_spacing)
+        size = slices.shape[-2:] if plane is None else tuple(matrix.shape[1] for matrix in plane.onto)
         count = images_per_batch(self.batch_size, size[0] * size[1], _PIXELS_PER_BATCH, slices.device)
         lower, alpha = stack.grid.lower[wanted], stack.grid.alpha[wanted].to(slices)
         codes: Codes | None = None
+        seen = slices.new_empty(0, *size)  # the slices of the codes at hand, as the network sees them
         for begin in range(0, len(slices), count):
+            part = slices[begin : begin + count]
+            part = part if plane is None else plane.resample(part)
             with self.network_precision(slices.device):
-                encoded = latent.encode(slices[begin : begin + count, None].contiguous())
+                encoded = latent.encode(part[:, None].contiguous())
             encoded = tuple(code.to(slices) for code in encoded)
             # the last code of the batch before is the earlier end of the gap between the two batches
             codes = encoded if codes is None else tuple(torch.cat(pair) for pair in zip(codes, encoded, strict=True))
+            seen = torch.cat([seen, part]) if plane is not None else seen
             offset = begin + len(encoded[0]) - len(codes[0])
             within = torch.nonzero((lower >= offset) & (lower < offset + len(codes[0]) - 1))[:, 0]
-            for batch in within.split(count):
+            for batch in within.split(count) if len(within) else ():
                 gaps = (lower[batch] - offset).to(slices.device)
                 earlier = tuple(code[gaps] for code in codes)
                 later = tuple(code[gaps + 1] for code in codes)
                 mixed = latent.mix(earlier, later, alpha[batch.to(alpha.device)])
                 with self.network_precision(slices.device):
                     images = latent.decode(mixed, size)[:, 0]
+                if plane is not None:
+                    weight = alpha[batch.to(alpha.device)][:, None, None]
+                    images = plane.restore(images.to(slices) - torch.lerp(seen[gaps], seen[gaps + 1], weight))
+                    images += torch.lerp(slices[gaps + offset], slices[gaps + offset + 1], weight)
                 yield wanted[batch], images
-            codes = tuple(code[-1:] for code in codes)
+            codes, seen = tuple(code[-1:] for code in codes), seen[-1:]

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size
+from monai_sliceinterp.inferers.in_plane import pixel_size, plane_grid
 from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
 
 __all__ = ["VolumetricSliceInferer"]
@@ -39,6 +40,10 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
     The windows divide the volume evenly, overlap by 32 voxels and are blended, so that no seam shows. Along the slices
     they are finished one after another: memory is bounded by one row of windows beside the input and the output.
 
+    A network that was trained on pixels of one size (its attribute ``in_plane_spacing``, 1 mm in the paper) sees pixels
+    of that size: the interpolated stack is resampled in the plane, and what the network adds there is brought back onto
+    the stack's own pixels, so that no detail of the scan is lost.
+
     By default all output slices are the network's. It is made to undo the blur of thick slabs too, from which the
     observed slices suffer like the others: a stack that kept them would alternate between blurred and sharp slices.
 
@@ -52,6 +57,8 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         progress: show a progress bar.
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
+        in_plane_spacing: size in mm of the pixels that the network sees; 0: those of the scan. None: what the network
+            says.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -78,11 +85,13 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         value_range: tuple[float, float] | None = None,
         progress: bool = False,
         amp: bool | str = False,
+        in_plane_spacing: float | None = None,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
         if len(roi_size) != 3 or any(size < 64 or size % 64 for size in roi_size):
             raise ValueError(f"roi_size must be three multiples of 64, got {tuple(roi_size)!r}.")
         self.roi_size, self.batch_size = tuple(int(size) for size in roi_size), check_batch_size(batch_size)
+        self.in_plane_spacing = pixel_size(in_plane_spacing)
 
     @torch.no_grad()
     def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -90,6 +99,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         if network is None:
             raise ValueError("a volumetric inferer needs a network.")
         slices, grid = stack.slices, stack.grid
+        plane = plane_grid(stack, getattr(network, "module", network), self.in_plane_spacing)
         count, overlap = len(grid), _overlap(self.roi_size[2])
         length = _window(count, self.roi_size[2])
         is_wanted = torch.zeros(count, dtype=torch.bool)
@@ -100,8 +110,12 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         while True:
             end = min(begin + length, count)
             last = end == count
-            fine = apply_to_slices(slices, weights[:, begin:end]).movedim(0, -1)
-            result = self._restore(fine, network).movedim(-1, 0)
+            fine = apply_to_slices(slices, weights[:, begin:end])
+            if plane is None:
+                result = self._restore(fine.movedim(0, -1), network).movedim(-1, 0)
+            else:
+                seen = plane.resample(fine).movedim(0, -1)
+                result = fine + plane.restore((self._restore(seen, network) - seen).movedim(-1, 0))
             if len(tail):
                 ramp = _ramp(len(tail)).to(result)[:, None, None]
                 result[: len(tail)] = torch.lerp(tail, result[: len(tail)], ramp)

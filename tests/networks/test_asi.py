@@ -9,7 +9,7 @@ from torch import nn
 
 from monai_sliceinterp.networks.blocks.autoencoder import fan_in_normal_, pad_to_multiple
 from monai_sliceinterp.networks.nets import ASIAutoencoder, ResidualASIAutoencoder
-from tests.networks.helpers import conv_count, count, rand, trained
+from tests.networks.helpers import rand, trained
 
 BOTH = pytest.mark.parametrize("network_class", [ASIAutoencoder, ResidualASIAutoencoder])
 SMALL = {"channels": (4, 6), "latent_channels": 8}
@@ -22,42 +22,7 @@ def build(network_class=ASIAutoencoder, seed=0, **kwargs):
 
 
 class TestArchitecture:
-    """Section III-B of the paper."""
-
-    def test_parameter_count(self):
-        # nine weights a kernel: encoder 1-32-32-64-64-128-128, decoder 128-64-64-32-32-32-1
-        widths = [(1, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
-        widths += [(128, 64), (64, 64), (64, 32), (32, 32), (32, 32), (32, 1)]
-        assert conv_count(widths, 9) + 2 * 2 * (32 + 64) == 434_785
-        assert count(ASIAutoencoder()) == count(ResidualASIAutoencoder()) == 434_785
-
-    @BOTH
-    @pytest.mark.parametrize("slope", [0.2, 0.01])
-    def test_layers(self, network_class, slope):
-        def block(before, after, resize):
-            return [("conv", before, after), slope, ("conv", after, after), slope, ("norm", after), resize]
-
-        def describe(layer):
-            if isinstance(layer, nn.Conv2d):
-                assert (layer.kernel_size, layer.padding, layer.stride) == ((3, 3), (1, 1), (1, 1))
-                assert layer.padding_mode == "zeros" and layer.bias is not None
-                return ("conv", layer.in_channels, layer.out_channels)
-            if isinstance(layer, nn.LeakyReLU):
-                return layer.negative_slope
-            if isinstance(layer, nn.BatchNorm2d):
-                return ("norm", layer.num_features)
-            if isinstance(layer, nn.AvgPool2d):
-                return ("average", layer.kernel_size, layer.stride)
-            assert isinstance(layer, nn.Upsample)
-            return (layer.mode, layer.scale_factor)
-
-        network = network_class(negative_slope=slope)
-        leaves = lambda part: [describe(layer) for layer in part.modules() if not list(layer.children())]  # noqa: E731
-        down, up = ("average", 2, 2), ("nearest", 2)
-        last = [("conv", 64, 128), slope, ("conv", 128, 128)]  # linear
-        assert leaves(network.encoder) == [*block(1, 32, down), *block(32, 64, down), *last]
-        last = [("conv", 32, 32), slope, ("conv", 32, 1)]
-        assert leaves(network.decoder) == [*block(128, 64, up), *block(64, 32, up), *last]
+    """Beside what ``tests/papers/test_asi.py`` states."""
 
     def test_code(self):
         network = ASIAutoencoder().eval()

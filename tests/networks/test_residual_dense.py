@@ -40,11 +40,6 @@ def block_by_hand(block, image, dims):
 
 
 class TestBlock:
-    def test_parameter_count_of_the_paper(self):
-        assert block_count(64, 32, 8, 9) == 426_304
-        assert count(ResidualDenseBlock(2, channels=64, growth=32, num_layers=8)) == 426_304
-        assert count(ResidualDenseBlock()) == 426_304
-
     @DIMS
     def test_wiring(self, dims):
         """Every layer sees the input and all layers before it, in that order."""
@@ -55,13 +50,6 @@ class TestBlock:
 
 
 class TestNetwork:
-    def test_parameter_count_of_the_paper(self):
-        """Configuration C of the authors' code (D=6, C=8, G=32), without the filter generator."""
-        expected = 1_792 + 36_928 + 6 * 426_304 + 24_640 + 36_928
-        assert expected == 2_787_712 - 129_600
-        assert count(ResidualDenseNetwork()) == expected
-        assert count(ResidualDenseNetwork(2, 3, None, 64, 6, 8, 32)) == expected
-
     @DIMS
     @pytest.mark.parametrize(
         "change", [{}, {"num_blocks": 1}, {"num_blocks": 4}, {"num_layers": 1}, {"growth": 7}, {"channels": 5}]

@@ -20,6 +20,11 @@ from monai_sliceinterp.networks.nets.hrinet import HRINetAutoencoder
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator, mix_codes
 from monai_sliceinterp.networks.nets.mixture import MixtureNetwork
 from monai_sliceinterp.networks.nets.saint import SAINT, ResidualFusionNetwork
-from monai_sliceinterp.networks.nets.variational import VariationalHRINetAutoencoder, gaussian_divergence
+from monai_sliceinterp.networks.nets.variational import (
+    VariationalASIAutoencoder,
+    VariationalHRINetAutoencoder,
+    VariationalInterpolator,
+    gaussian_divergence,
+)
 from monai_sliceinterp.networks.nets.volumetric_baselines import SRCNN3D, Pix2Pix3D
 from monai_sliceinterp.networks.nets.vts import CONDITION_CHANNELS, VolumeTranslator, VTSDiscriminator, VTSGenerator

@@ -45,9 +45,11 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
         channels: number of kernels of each pooled block.
         latent_channels: channels of the code.
         negative_slope: slope of the leaky ReLU for negative inputs.
+        in_plane_spacing: size in mm of the pixels it is trained on, which inferers then show it, 1.4 in the paper; 0:
+            any.
 
     Raises:
-        ValueError: if ``channels`` is empty or any size is not positive.
+        ValueError: if ``channels`` is empty, any size is not positive, or ``in_plane_spacing`` negative.
 
     Example:
         >>> network = ASIAutoencoder().eval()
@@ -65,8 +67,10 @@ class ASIAutoencoder(FreezableNormalization, LatentInterpolator):
         channels: Sequence[int] = (32, 64),
         latent_channels: int = 128,
         negative_slope: float = 0.2,
+        in_plane_spacing: float = 0.0,
     ) -> None:
         super().__init__()
+        self.in_plane_spacing = checks.not_negative("in_plane_spacing", in_plane_spacing, "mm")
         self.in_channels = checks.positive_integer("in_channels", in_channels)
         channels = checks.positive_integers("channels", channels)
         checks.positive_integer("latent_channels", latent_channels)
@@ -114,6 +118,7 @@ class ResidualASIAutoencoder(ASIAutoencoder):
         channels: number of kernels of each pooled block.
         latent_channels: channels of the code.
         negative_slope: slope of the leaky ReLU for negative inputs.
+        in_plane_spacing: see :class:`ASIAutoencoder`.
 
     Example:
         >>> network = ResidualASIAutoencoder().eval()

@@ -62,6 +62,8 @@ class HRINetAutoencoder(LatentInterpolator):
         shortcut: add a linear transform of pixel blocks parallel to the convolutions, between the slice and the highest
             level's map, see :class:`monai_sliceinterp.networks.blocks.BlockCosineShortcut`. The untrained network then
             reconstructs already, and learns what the transform cannot, in a fraction of the steps.
+        in_plane_size: height and width that slices are resized to before it is trained on them, which inferers then
+            show it, 256 or 512 in the paper; 0: any.
 
     Raises:
         ValueError: if ``channels`` or ``latent_channels`` is empty or has a number that is not positive, or ``stem`` is
@@ -84,8 +86,10 @@ class HRINetAutoencoder(LatentInterpolator):
         init_gain: float = 1.0,
         stem: int = 1,
         shortcut: bool = False,
+        in_plane_size: int = 0,
     ) -> None:
         super().__init__()
+        self.in_plane_size = checks.positive_integer("in_plane_size", in_plane_size, least=0)
         self.in_channels = checks.positive_integer("in_channels", in_channels)
         channels = checks.positive_integers("channels", channels)
         self.latent_channels = latent_channels = checks.positive_integers("latent_channels", latent_channels)

@@ -34,6 +34,7 @@ class SRCNN3D(VolumeTranslator):
         channels: channels after the first and the second layer; the original has 64 and 32.
         intensity_center: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
         intensity_scale: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
+        in_plane_spacing: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
 
     Raises:
         ValueError: if ``channels`` is not a pair of positive numbers.
@@ -44,9 +45,13 @@ class SRCNN3D(VolumeTranslator):
     """
 
     def __init__(
-        self, channels: Sequence[int] = (64, 32), intensity_center: float = 0.5, intensity_scale: float = 0.5
+        self,
+        channels: Sequence[int] = (64, 32),
+        intensity_center: float = 0.5,
+        intensity_scale: float = 0.5,
+        in_plane_spacing: float = 0.0,
     ) -> None:
-        super().__init__(intensity_center, intensity_scale)
+        super().__init__(intensity_center, intensity_scale, in_plane_spacing)
         checks.positive_integers("channels", channels, count=2)
         self.layers = nn.Sequential(
             # replicated borders: zeros would darken or brighten the volume towards its faces
@@ -76,6 +81,7 @@ class Pix2Pix3D(VolumeTranslator):
         negative_slope: slope of the leaky ReLU.
         intensity_center: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
         intensity_scale: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
+        in_plane_spacing: see :class:`monai_sliceinterp.networks.nets.VolumeTranslator`.
 
     Raises:
         ValueError: if ``channels`` is not positive, or ``size`` not a power of two of at least 4.
@@ -93,8 +99,9 @@ class Pix2Pix3D(VolumeTranslator):
         negative_slope: float = 0.2,
         intensity_center: float = 0.5,
         intensity_scale: float = 0.5,
+        in_plane_spacing: float = 0.0,
     ) -> None:
-        super().__init__(intensity_center, intensity_scale)
+        super().__init__(intensity_center, intensity_scale, in_plane_spacing)
         checks.positive_integer("channels", channels)
         if size < 4 or size & (size - 1):
             raise ValueError(f"size must be a power of two of at least 4, got {size!r}.")

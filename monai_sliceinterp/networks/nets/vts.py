@@ -42,9 +42,11 @@ class VolumeTranslator(FreezableNormalization):
         intensity_center: intensity, on the input's scale, that the network sees as 0.
         intensity_scale: difference of intensity that it sees as 1. With the window [-2048, 2048] HU scaled to [0, 1],
             the defaults show it the paper's [-1, 1].
+        in_plane_spacing: size in mm of the pixels it is trained on, which inferers then show it, 1 in the paper; 0:
+            any.
 
     Raises:
-        ValueError: if the scale is not positive.
+        ValueError: if the scale is not positive, or ``in_plane_spacing`` negative.
 
     Example:
         >>> class Square(VolumeTranslator):
@@ -56,9 +58,12 @@ class VolumeTranslator(FreezableNormalization):
 
     multiple = 1
 
-    def __init__(self, intensity_center: float = 0.5, intensity_scale: float = 0.5) -> None:
+    def __init__(
+        self, intensity_center: float = 0.5, intensity_scale: float = 0.5, in_plane_spacing: float = 0.0
+    ) -> None:
         super().__init__()
         self.intensity_center = intensity_center
+        self.in_plane_spacing = checks.not_negative("in_plane_spacing", in_plane_spacing, "mm")
         self.intensity_scale = checks.positive("intensity_scale", intensity_scale)
 
     def translate(self, image: Tensor) -> Tensor:
@@ -97,6 +102,7 @@ class VTSGenerator(VolumeTranslator):
         negative_slope: slope of the leaky ReLU.
         intensity_center: see :class:`VolumeTranslator`.
         intensity_scale: see :class:`VolumeTranslator`.
+        in_plane_spacing: see :class:`VolumeTranslator`.
 
     Raises:
         ValueError: if ``channels`` is empty, or a size is not positive.
@@ -116,8 +122,9 @@ class VTSGenerator(VolumeTranslator):
         negative_slope: float = 0.2,
         intensity_center: float = 0.5,
         intensity_scale: float = 0.5,
+        in_plane_spacing: float = 0.0,
     ) -> None:
-        super().__init__(intensity_center, intensity_scale)
+        super().__init__(intensity_center, intensity_scale, in_plane_spacing)
         channels = checks.positive_integers("channels", channels)
         checks.positive_integer("stem_channels", stem_channels, least=0)
         self.high_frequency = high_frequency
@@ -178,6 +185,7 @@ class VTSDiscriminator(nn.Module):
         negative_slope: slope of the leaky ReLU.
         intensity_center: see :class:`VolumeTranslator`.
         intensity_scale: see :class:`VolumeTranslator`.
+        in_plane_spacing: see :class:`VolumeTranslator`.
 
     Raises:
         ValueError: if ``channels`` is empty, or a size is not positive.
