@@ -22,7 +22,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_sliceinterp.checks import not_negative, one_of
+from monai_sliceinterp.checks import not_negative, one_of, positive
 from monai_sliceinterp.data import BODY_PARTS
 
 __all__ = [
@@ -81,9 +81,11 @@ class DegradationConditiond(MapTransform):
         factors: see :func:`condition_vector`.
         sigma_threshold: see :func:`condition_vector`.
         allow_missing_keys: do not raise for keys that are not there.
+        unit: length in mm that factors and sigma count in, see :class:`monai_sliceinterp.transforms.RandDegrader`;
+            None: the slice spacing of the thin volume.
 
     Raises:
-        ValueError: if there are several keys.
+        ValueError: if there are several keys, or the unit is not positive.
 
     Example:
         >>> transform = DegradationConditiond("degradation")
@@ -99,8 +101,10 @@ class DegradationConditiond(MapTransform):
         factors: Sequence[float] = (4, 8),
         sigma_threshold: float = 1.6,
         allow_missing_keys: bool = False,
+        unit: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.unit = None if unit is None else positive("unit", unit, "mm")
         if len(self.keys) != 1:
             raise ValueError(f"expected one key, got {self.keys}.")
         self.body_part_key, self.condition_key = body_part_key, condition_key
@@ -111,6 +115,11 @@ class DegradationConditiond(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             factor, sigma = result[key]["factor"], result[key]["sigma"]
+            if self.unit is not None:
+                scale = result[key]["slice_spacing"] / factor / self.unit  # units in a voxel
+                factor, sigma = factor * scale, sigma * scale
+                nearest = min(self.factors, key=lambda value: abs(value - factor))
+                factor = nearest if math.isclose(factor, nearest, rel_tol=1e-3) else factor  # headers are rounded
             result[self.condition_key] = condition_vector(
                 result.get(self.body_part_key), factor, sigma, self.factors, self.sigma_threshold
             )

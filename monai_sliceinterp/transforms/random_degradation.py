@@ -23,7 +23,7 @@ from monai.transforms import RandomizableTransform
 from monai.utils import ensure_tuple
 from torch import Tensor
 
-from monai_sliceinterp.checks import switch
+from monai_sliceinterp.checks import positive, switch
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.transforms.degradation import (
     Degradation,
@@ -38,10 +38,15 @@ from monai_sliceinterp.transforms.mapping import RandApplyToKeys
 __all__ = ["RandDegrader", "RandDegraderD", "RandDegraderDict", "RandDegraderd"]
 
 
+_WHOLE = 1e-4
+"""Factors that differ from whole numbers by less than this fraction are whole."""
+
+
 class RandDegrader(RandomizableTransform):
     """Random transform that applies a :class:`Degrader` with parameters drawn anew for each volume.
 
     The defaults are the paper's: a Gaussian of 0 to 3.2 voxels, one slice in 4 or 8 (Virtual Thin Slice, section 4.1).
+    The paper's voxels are 1 mm: with ``unit=1.0`` the slabs have these widths and distances in mm on any grid.
 
     Args:
         factors: reduction factors, of which one is drawn; write one several times to draw it more often.
@@ -56,6 +61,7 @@ class RandDegrader(RandomizableTransform):
         restore_grid: see :class:`Degrader`.
         extrapolate: see :class:`Degrader`.
         prob: probability to degrade at all; otherwise thick and thin are both the input.
+        unit: length in mm that factors and ``sigma_range`` count in; None: the slice spacing of the input.
 
     Raises:
         ValueError: if a range is not ascending, or a parameter is out of range.
@@ -84,8 +90,10 @@ class RandDegrader(RandomizableTransform):
         restore_grid: bool = False,
         extrapolate: bool = False,
         prob: float = 1.0,
+        unit: float | None = None,
     ) -> None:
         super().__init__(prob)
+        self.unit = None if unit is None else positive("unit", unit, "mm")
         widths = {"sigma": sigma_range, "fwhm": fwhm_range, "gap": gap_range}
         if all(limits is None for limits in widths.values()):
             widths["sigma"] = (0.0, 3.2)
@@ -111,14 +119,20 @@ class RandDegrader(RandomizableTransform):
         """Draw the parameters for a volume ``data`` ``(C, X, Y, Z)``."""
         super().randomize(None)
         axis = self.axes[int(self.R.randint(len(self.axes)))]
-        num_slices = as_volume(data).shape[1:][axis]
+        image = as_volume(data)
+        num_slices = image.shape[1:][axis]
+        # voxels in a unit
+        scale = 1.0 if self.unit is None else self.unit / slice_geometry(image.affine, axis=axis).slice_spacing
         if self.factor_range is None:
             # of those that leave two slices; where none does, the first one raises the error
-            fitting = [factor for factor in self.factors if factor <= num_slices - 1] or list(self.factors[:1])
+            factors = [scale * factor for factor in self.factors]
+            fitting = [factor for factor in factors if factor <= num_slices - 1 + 1e-9] or factors[:1]
             factor = float(fitting[int(self.R.randint(len(fitting)))])
         else:
-            low, high = self.factor_range
+            low, high = (scale * limit for limit in self.factor_range)
             factor = float(self.R.uniform(low, max(low, min(high, num_slices - 1))))
+        if math.isclose(factor, round(factor), rel_tol=_WHOLE):  # headers are rounded
+            factor = float(round(factor))
         phases = min(math.floor(factor), max(num_slices - math.ceil(factor), 1))
         phase = float(self.R.randint(phases)) if self.random_phase else 0.0
         self.draw = {
@@ -130,6 +144,8 @@ class RandDegrader(RandomizableTransform):
             "axis": axis,
             **{name: float(self.R.uniform(limits[0], limits[1])) for name, limits in self.widths.items()},
         }
+        if "sigma" in self.draw:
+            self.draw["sigma"] *= scale
 
     def __call__(self, img: Tensor, randomize: bool = True) -> Degradation:
         """Degrade ``img`` ``(C, X, Y, Z)``."""
@@ -177,10 +193,11 @@ class RandDegraderd(DegradeKeys, RandApplyToKeys):
         restore_grid: bool = False,
         extrapolate: bool = False,
         prob: float = 1.0,
+        unit: float | None = None,
     ) -> None:
         degrader = RandDegrader(
             factors, factor_range, sigma_range, fwhm_range, gap_range, profiles, noise_range, random_phase, axes,
-            restore_grid, extrapolate, prob,
+            restore_grid, extrapolate, prob, unit,
         )  # fmt: skip
         super().__init__(keys, degrader, thin_keys, parameters_key, allow_missing_keys)
 

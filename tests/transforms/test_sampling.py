@@ -106,12 +106,6 @@ class TestGroups:
         assert {column for *_, column in seen} == set(range(12 - patch[1] + 1))
         assert 70 < sum(indices[0] > indices[1] for indices, *_ in seen) < 130
 
-    def test_defaults_of_the_paper(self):
-        """Seven slices, of which five are to be made, next to each other."""
-        (sample,) = RandSliceGroups()(coded())
-        indices, *_ = check_sample(sample, FULL, 7, (128, 128))
-        assert abs(indices[1] - indices[0]) == 1
-
     def test_uniform(self):
         """Positions in the plane and first slices are all as likely, borders too, and independent."""
         seen = trace(RandSliceGroups(3000, 5, (4, 8)).set_random_state(seed=0), count=5, patch=(4, 8))
