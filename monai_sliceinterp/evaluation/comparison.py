@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from monai_sliceinterp.checks import one_of
+from monai_sliceinterp.checks import one_of, switch
 from monai_sliceinterp.evaluation.protocols import read_protocols
 from monai_sliceinterp.evaluation.statistics import paired_difference, score_table, signed_rank_p_value, write_table
 from monai_sliceinterp.files import atomic_path, file_stem
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.metrics import Protocol, body_mask
+from monai_sliceinterp.metrics import Protocol, body_mask, score_reconstruction
 
-__all__ = ["BASELINES", "Interpolator", "MethodComparison", "compare", "format_scores"]
+__all__ = ["BASELINES", "Interpolator", "MethodComparison", "compare", "format_reconstruction", "format_scores"]
 
 BASELINES = ("linear", "cubic", "lanczos")
 
@@ -42,6 +43,7 @@ def compare(
     data_range: float = 1.0,
     progress: bool = True,
     body_threshold: float | None = None,
+    reconstruct: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> pd.DataFrame:
     """Score methods and classical baselines on volumes that are degraded by protocols.
 
@@ -55,6 +57,8 @@ def compare(
         progress: show a progress bar.
         body_threshold: intensity, scaled like the volumes, above which voxels are tissue, see
             :func:`monai_sliceinterp.metrics.body_mask`; scores inside the body are added. None: they are not.
+        reconstruct: by name of a method, a function that computes the slices ``(1, C, H, W, N)`` it is given anew;
+            their scores are added, see :func:`monai_sliceinterp.metrics.score_reconstruction`.
 
     Returns:
         Scores with a row for each volume, protocol and method, see :func:`monai_sliceinterp.evaluation.score_table`. A
@@ -86,8 +90,12 @@ def compare(
             identity = {"volume": file_stem(source), "group": source.parent.name, "protocol": protocol.title}
             for name, make in makers.items():
                 result = make(trial.factor)(trial.thick[None])
+                again: dict[str, float] = {}
+                if reconstruct is not None and name in reconstruct:
+                    computed = reconstruct[name](trial.thick[None])[0]
+                    again = score_reconstruction(computed, trial.thick, data_range, detailed=True)
                 for part, pred in result.items() if isinstance(result, Mapping) else [(name, result)]:
-                    rows.append({**identity, "method": part, **trial.score(pred[0], data_range)})
+                    rows.append({**identity, "method": part, **trial.score(pred[0], data_range), **again})
     return score_table(rows)
 
 
@@ -129,6 +137,28 @@ def format_scores(table: pd.DataFrame, method: str, region: str = "slices") -> s
     return "\n".join(lines)
 
 
+def format_reconstruction(table: pd.DataFrame, method: str) -> str:
+    """Tell the mean scores of the observed slices that a method computes itself, for each group and protocol.
+
+    Args:
+        table: scores, see :func:`compare`.
+        method: the method.
+
+    Returns:
+        A line for each: PSNR (dB), SSIM and VIF, as ASI's Table I has them ("Rec").
+
+    Example:
+        >>> row = {"volume": "v", "group": "g", "protocol": "p", "method": "asi", "psnr_reconstruction": 32.83}
+        >>> print(format_reconstruction(score_table([{**row, "ssim_reconstruction": 0.968}]), "asi"))
+        g, p: 32.83 / 0.9680 / nan
+    """
+    lines = []
+    for (group, protocol), rows in table[table["method"] == method].groupby(["group", "protocol"], sort=False):
+        psnr, ssim, vif = (rows[f"{name}_reconstruction"].mean() for name in ("psnr", "ssim", "vif"))
+        lines.append(f"{group}, {protocol}: {psnr:.2f} / {ssim:.4f} / {vif:.4f}")
+    return "\n".join(lines)
+
+
 class MethodComparison:
     """Comparison of a network with the classical baselines, for the ``run`` section of a bundle.
 
@@ -140,6 +170,8 @@ class MethodComparison:
         method: name of the method in the table.
         output_dir: folder for ``scores.csv`` and ``scores.md``; None writes nothing.
         body_threshold: see :func:`compare`; a second table contains the scores inside the body.
+        reconstruction: also score the observed slices as the network computes them, by an inferer with
+            ``keep_observed=False``.
 
     Example:
         >>> import torch
@@ -162,9 +194,11 @@ class MethodComparison:
         method: str,
         output_dir: str | Path | None = None,
         body_threshold: float | None = None,
+        reconstruction: bool = False,
     ) -> None:
         self.volumes, self.network, self.inferer, self.protocols = volumes, network, inferer, protocols
         self.method, self.output_dir, self.body_threshold = method, output_dir, body_threshold
+        self.reconstruction = switch("reconstruction", reconstruction)
 
     def run(self, progress: bool = True) -> str:
         """Compare, write the scores, and return the table."""
@@ -182,14 +216,26 @@ class MethodComparison:
 
             return interpolate
 
+        def reconstruct(volume: Tensor) -> Tensor:
+            result = self.inferer(factor=1, keep_observed=False)(volume.to(device), self.network)
+            return torch.as_tensor(result).cpu()
+
         scores = compare(
-            self.volumes, {self.method: make}, self.protocols, progress=progress, body_threshold=self.body_threshold
+            self.volumes,
+            {self.method: make},
+            self.protocols,
+            progress=progress,
+            body_threshold=self.body_threshold,
+            reconstruct={self.method: reconstruct} if self.reconstruction else None,
         )
         if scores.empty:
             raise ValueError("no volume has enough slices for any of the protocols.")
         text = format_scores(scores, self.method)
         if self.body_threshold is not None:
             text += "\n\ninside the body:\n" + format_scores(scores, self.method, "body")
+        if self.reconstruction:
+            text += "\n\nobserved slices as the network reconstructs them, PSNR (dB) / SSIM / VIF:\n"
+            text += format_reconstruction(scores, self.method)
         if self.output_dir is not None:
             Path(self.output_dir).mkdir(parents=True, exist_ok=True)
             write_table(scores, Path(self.output_dir) / "scores.csv")

@@ -16,20 +16,33 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
+from torch import Tensor
 
 from monai_sliceinterp.bundles import CLASSICAL as _INTERPOLATION
 from monai_sliceinterp.bundles import MethodText, find_bundle, parse_method, unpacked
 from monai_sliceinterp.bundles.naming import joined
+from monai_sliceinterp.evaluation.cost import measure_cost
 from monai_sliceinterp.inferers import MotionSliceInferer, SplineSliceInferer
 from monai_sliceinterp.interpolation.pipeline import BundlePipeline
+from monai_sliceinterp.transforms.intensity import scale_to_unit, unscale_from_unit
 
-__all__ = ["CLASSICAL", "Method", "MethodText", "find_device", "find_method", "find_methods", "parse_method"]
+__all__ = [
+    "CLASSICAL",
+    "Method",
+    "MethodText",
+    "find_device",
+    "find_method",
+    "find_methods",
+    "in_units",
+    "interpolate_unit",
+    "parse_method",
+]
 
 CLASSICAL = (*_INTERPOLATION, "blurred")
 """Methods without a network. "blurred" is linear interpolation whose synthesized slices are blurred in-plane. It is a
@@ -61,6 +74,8 @@ class Method:
         about: what it does, in a sentence.
         series: name of the curve it lies on, where its name is SERIES@NUMBER; else empty.
         number: its place on this curve.
+        reconstruct: computes the slices of ``(C, H, W, N)`` anew, without copying any; None for methods that always
+            return them as they are.
     """
 
     name: str
@@ -70,6 +85,7 @@ class Method:
     about: str = ""
     series: str = ""
     number: float = 0.0
+    reconstruct: Callable[[MetaTensor], MetaTensor] | None = None
 
     def interpolate(self, thick: MetaTensor, factor: int) -> MetaTensor:
         """Interpolate a volume.
@@ -137,7 +153,8 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
             folder = stack.enter_context(unpacked(folder))
         pipeline = BundlePipeline(folder, parts.overlays, parts.ckpt, device)
         name = parts.name or joined(folder.name, parts.overlays)
-        return _named(name, pipeline.fingerprint, device, pipeline, pipeline.description)
+        method = _named(name, pipeline.fingerprint, device, pipeline, pipeline.description)
+        return replace(method, reconstruct=pipeline.reconstruct) if "keep_observed" in pipeline.parser else method
 
 
 def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> list[Method]:
@@ -150,6 +167,26 @@ def find_methods(texts: Sequence[str], device: torch.device | str = "cpu") -> li
         if names.count(name) > 1:
             raise ValueError(f"two methods are called {name!r}; name them apart: NAME={name}.")
     return methods
+
+
+def in_units(thick: MetaTensor, window: tuple[float, float]) -> MetaTensor:
+    """Scale a volume from [0, 1] to the units of its scan."""
+    scan = MetaTensor(unscale_from_unit(thick.as_tensor(), *window)).copy_meta_from(thick)
+    scan.applied_operations = []  # a method must not undo the preprocessing of the thin volume
+    return scan
+
+
+def interpolate_unit(
+    method: Method, thick: MetaTensor, factor: int, window: tuple[float, float]
+) -> tuple[Tensor, float, float]:
+    """Interpolate a thick volume ``(C, H, W, N)`` that is scaled from a window to [0, 1], in the units of the scan.
+
+    Returns:
+        The result in [0, 1], seconds, and MiB, see :func:`monai_sliceinterp.evaluation.cost.measure_cost`.
+    """
+    scan = in_units(thick, window)
+    fine, seconds, memory = measure_cost(lambda: method.interpolate(scan, factor), method.device)
+    return scale_to_unit(fine.as_tensor(), *window, clip=True), seconds, memory
 
 
 def _named(

@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from monai_sliceinterp.checks import positive
 from monai_sliceinterp.command_line import INPUT_ERRORS
 from monai_sliceinterp.evaluation.cuts import add_views, holds_views, read_views, slice_view
-from monai_sliceinterp.evaluation.methods import Method
+from monai_sliceinterp.evaluation.methods import Method, interpolate_unit
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
-from monai_sliceinterp.evaluation.volume import describe_failure, interpolate_unit, load_thin, state_of
+from monai_sliceinterp.evaluation.volume import describe_failure, load_thin, state_of
 from monai_sliceinterp.geometry import scaled_affine
 from monai_sliceinterp.preview.drawing import Sheet, drawing, wrap
 from monai_sliceinterp.preview.planes import View

@@ -34,9 +34,6 @@ from monai_sliceinterp.preview.windows import BODY, LUNG, DisplayWindow, display
 
 __all__ = ["check_curve", "curve_points", "present", "settings_in_words", "split_groups", "unit_windows"]
 
-_TESTED = ("psnr", "ssim", "psnr_body", "ssim_body")
-"""Metrics on which methods are tested; few, as the p-values are corrected for the number of tests."""
-
 
 def check_curve(settings: EvaluationSettings, methods: Sequence[Method]) -> None:
     """Check that a method lies on the curve that is asked for."""
@@ -147,12 +144,12 @@ def present(
     kinds = {result.item.name: result.kind for result in results}
     scores = split_groups(scores, kinds)
     known = [metric for metric in METRICS if scores[metric].notna().any()]
-    tested = [metric for metric in _TESTED if metric in known]
+    tested = [metric for metric in settings.tests if metric in known]
     tests = compare_methods(scores, settings.baselines, tested, settings.seed)
     summaries = summarize(scores, known)
     for table, name in ((summaries, "summary"), (tests, "statistics")):
         write_table(table, output_dir / f"{name}.csv")
-    shown = [metric for metric in (*tested, "vif", *settings.perceptual) if metric in known]
+    shown = [metric for metric in dict.fromkeys((*tested, "vif", *settings.perceptual)) if metric in known]
     pictures, failures = _draw(results, settings, methods, scores, shown)
     guide = {method.name: method.about for method in methods if method.about}
     lines = [line for result in results for line in result.failures] + failures

@@ -108,7 +108,16 @@ class EvaluationSettings:
         const=BODY_THRESHOLD,
     )
     quick: bool = _setting(False, "no VIF, no scores of all slices and of cuts across them, which take long")
+    reconstruction: bool = _setting(
+        False, "also score the observed slices as each bundle computes them where it must not copy them"
+    )
     perceptual: Sequence[str] = _setting((), f"optional scores: {', '.join(PERCEPTUAL)}", "NAME")
+    tests: Sequence[str] = _setting(
+        ("psnr", "ssim", "psnr_body", "ssim_body"),
+        "scores that methods are tested on and box plots are drawn of, where there are such; few, as p-values are "
+        "corrected for their number; the ASI paper has psnr ssim_sagittal vif_sagittal",
+        "NAME",
+    )
     baselines: Sequence[str] = _setting(
         ("linear", "cubic"), "methods that the others are tested against, where they are evaluated", "METHOD"
     )
@@ -138,6 +147,8 @@ class EvaluationSettings:
             raise ValueError(f"axis must be 0, 1 or 2, got {self.axis!r}.")
         for name in self.perceptual:
             one_of("perceptual score", name, PERCEPTUAL)
+        for name in self.tests:
+            one_of("score", name, [key for key, metric in METRICS.items() if metric.better != "closer to 1"])
         self.make_protocols()
 
     def make_protocols(self) -> list[Protocol]:
@@ -147,7 +158,10 @@ class EvaluationSettings:
     @property
     def scoring(self) -> dict[str, Any]:
         """Settings that the scores of a volume depend on, beside volume, method and protocol."""
-        return {name: getattr(self, name) for name in ("axis", "window", "crop", "body", "quick", "perceptual")}
+        return {
+            name: getattr(self, name)
+            for name in ("axis", "window", "crop", "body", "quick", "reconstruction", "perceptual")
+        }
 
     def volumes(self) -> list[VolumeItem]:
         """List the volumes.

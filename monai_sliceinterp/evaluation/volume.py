@@ -29,16 +29,15 @@ from monai.transforms import CenterSpatialCrop
 from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, is_bug, one_line
-from monai_sliceinterp.evaluation.cost import measure_cost
 from monai_sliceinterp.evaluation.cuts import add_views, holds_views, panel_cuts, panel_path
-from monai_sliceinterp.evaluation.methods import Method
+from monai_sliceinterp.evaluation.methods import Method, in_units, interpolate_unit
 from monai_sliceinterp.evaluation.settings import HU_WINDOW, EvaluationSettings, VolumeItem
 from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.metrics import METRICS, PerceptualMetric, Protocol, Trial, body_mask
+from monai_sliceinterp.metrics import METRICS, PerceptualMetric, Protocol, Trial, body_mask, score_reconstruction
 from monai_sliceinterp.preview.windows import is_ct
 from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast
-from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit, unscale_from_unit
+from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit
 
 __all__ = [
     "ThinVolume",
@@ -46,7 +45,6 @@ __all__ = [
     "VolumeResult",
     "describe_failure",
     "evaluate_volume",
-    "interpolate_unit",
     "load_thin",
     "state_of",
 ]
@@ -192,20 +190,6 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
     return ThinVolume(thin, (low, high), window_from, slice_geometry(loaded, axis=settings.axis).axis, body)
 
 
-def interpolate_unit(
-    method: Method, thick: MetaTensor, factor: int, window: tuple[float, float]
-) -> tuple[torch.Tensor, float, float]:
-    """Interpolate a thick volume ``(C, H, W, N)`` that is scaled from a window to [0, 1], in the units of the scan.
-
-    Returns:
-        The result in [0, 1], seconds, and MiB, see :func:`monai_sliceinterp.evaluation.cost.measure_cost`.
-    """
-    scan = MetaTensor(unscale_from_unit(thick.as_tensor(), *window)).copy_meta_from(thick)
-    scan.applied_operations = []  # a method must not undo the preprocessing of the thin volume
-    fine, seconds, memory = measure_cost(lambda: method.interpolate(scan, factor), method.device)
-    return scale_to_unit(fine.as_tensor(), *window, clip=True), seconds, memory
-
-
 def evaluate_volume(
     item: VolumeItem,
     settings: EvaluationSettings,
@@ -257,7 +241,7 @@ def evaluate_volume(
                     step = f"{protocol.title}, {method.name}"
                     report(f"{item.name}: {step}")
                     try:
-                        values, cuts = _solve(trial, method, thin.window, perceptual or {}, not settings.quick)
+                        values, cuts = _solve(trial, method, thin.window, perceptual or {}, settings)
                         if panel is not None:
                             add_views(panel, cuts, method.name, identities[method.name])
                         record.add(identities[method.name], values)
@@ -286,11 +270,20 @@ def describe_failure(error: BaseException, path: str, step: str = "") -> str:
 
 
 def _solve(
-    trial: Trial, method: Method, window: tuple[float, float], perceptual: Mapping[str, PerceptualMetric], details: bool
+    trial: Trial,
+    method: Method,
+    window: tuple[float, float],
+    perceptual: Mapping[str, PerceptualMetric],
+    settings: EvaluationSettings,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Interpolate the thick volume of a trial; the scores of the result, and cuts through it."""
     pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, window)
-    values = trial.score(pred, 1.0, details)
+    values = trial.score(pred, 1.0, not settings.quick)
+    if settings.reconstruction and method.reconstruct is not None:
+        again = method.reconstruct(in_units(trial.thick, window))
+        values |= score_reconstruction(
+            scale_to_unit(again.as_tensor(), *window, clip=True), trial.thick, detailed=not settings.quick
+        )
     for name, metric in perceptual.items():
         metric.reset()
         metric(*trial.pairs(pred))

@@ -94,6 +94,15 @@ class BundlePipeline:
         image.meta.pop("stored_dtype", None)  # to which the way back would limit the intensities
         return cast(MetaTensor, self.restored({"image": image}, factor, spacing)["pred"])
 
+    def reconstruct(self, thick: MetaTensor) -> MetaTensor:
+        """Compute the slices of ``thick`` ``(C, X, Y, Z)`` anew, none of them copied, in the units of the scan."""
+        kept = self.parser["keep_observed"]
+        self.parser["keep_observed"] = False
+        try:
+            return self(thick, 1)
+        finally:
+            self.parser["keep_observed"] = kept
+
     @torch.no_grad()
     def restored(self, data: dict[str, Any], factor: int | None, spacing: float | None = None) -> dict[Any, Any]:
         """Interpolate a dictionary's "image": "pred", beside what the preprocessing made of the other entries."""

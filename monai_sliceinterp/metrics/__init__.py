@@ -18,6 +18,7 @@ from monai_sliceinterp.metrics.fidelity import VIFMetric, visual_information_fid
 from monai_sliceinterp.metrics.mean import MeanScoreMetric
 from monai_sliceinterp.metrics.perceptual import PERCEPTUAL_SCORES, PerceptualMetric
 from monai_sliceinterp.metrics.protocol import LEAVE_ONE_OUT, Protocol, Trial, every_second_slice
+from monai_sliceinterp.metrics.reconstruction import score_reconstruction
 from monai_sliceinterp.metrics.sharpness import flicker, gradient_magnitude, relative_sharpness
 from monai_sliceinterp.metrics.similarity import structural_similarity
 from monai_sliceinterp.metrics.slices import (

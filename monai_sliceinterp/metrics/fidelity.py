@@ -33,7 +33,7 @@ _IMAGES_AT_ONCE = 8  # bounds the memory, which is over 20 times an image in flo
 
 
 @torch.no_grad()
-def visual_information_fidelity(pred: Tensor, truth: Tensor, data_range: float = 1.0) -> Tensor:
+def visual_information_fidelity(pred: Tensor, truth: Tensor, data_range: float = 1.0, extend: bool = False) -> Tensor:
     """Compute the pixel-domain visual information fidelity (VIF) of images.
 
     The multi-scale form in the pixel domain (Sheikh and Bovik, "Image information and visual quality", 2006): four
@@ -46,6 +46,7 @@ def visual_information_fidelity(pred: Tensor, truth: Tensor, data_range: float =
         pred: images ``(K, C, H, W)``, at least 41 x 41 pixels; every channel is an image of its own.
         truth: the references, of the same shape.
         data_range: largest possible intensity difference.
+        extend: extend images that are smaller than 41 pixels by their mirror images, at their end, to that size.
 
     Returns:
         ``(K, C)`` float64: 1 for an image equal to its reference, 0 where nothing of it is left; above 1 for an image
@@ -66,6 +67,8 @@ def visual_information_fidelity(pred: Tensor, truth: Tensor, data_range: float =
         raise ValueError(
             f"VIF compares images (K, C, H, W) of one shape, got {tuple(pred.shape)} and {tuple(truth.shape)}."
         )
+    if extend:
+        pred, truth = _extended(pred), _extended(truth)
     if min(pred.shape[-2:]) < VIF_SIZE:
         raise ValueError(f"VIF needs images of at least {VIF_SIZE} x {VIF_SIZE} pixels, got {tuple(pred.shape[-2:])}.")
     for images, what in ((pred, "images"), (truth, "references")):
@@ -101,6 +104,16 @@ class VIFMetric(MeanScoreMetric):
         if y is None:
             raise ValueError("VIF needs references to compare the images with.")
         return visual_information_fidelity(y_pred, y, self.data_range)
+
+
+def _extended(images: Tensor) -> Tensor:
+    """Extend images ``(..., H, W)`` by their mirror images, one after another, to the size that VIF needs."""
+    for axis in (-2, -1):
+        length = images.shape[axis]
+        if length < VIF_SIZE:
+            index = torch.arange(VIF_SIZE, device=images.device) % (2 * length)
+            images = images.index_select(axis, torch.minimum(index, 2 * length - 1 - index))
+    return images
 
 
 def _fidelity(images: Tensor, references: Tensor, data_range: float) -> Tensor:

@@ -104,6 +104,7 @@ def _pyiqa_model(name: str, device: torch.device) -> nn.Module:
         model: nn.Module = create_metric(_PYIQA_NAMES[name], device=device)
     except (ImportError, RuntimeError, OSError) as error:  # does not import, or its weights do not download
         raise ImportError(
-            f"the score {name!r} needs the package pyiqa and its pretrained weights (pip install pyiqa). Cause: {error}"
+            f"the score {name!r} needs the package pyiqa and its pretrained weights, which it downloads once "
+            f'(pip install "monai_sliceinterp[iqa]"). Cause: {error}'
         ) from error
     return model

@@ -20,7 +20,7 @@ from torch import Tensor
 from monai_sliceinterp.checks import one_of
 from monai_sliceinterp.metrics.fidelity import VIF_SIZE, visual_information_fidelity
 from monai_sliceinterp.metrics.mean import MeanScoreMetric
-from monai_sliceinterp.metrics.similarity import SSIM_SIZE, structural_similarity
+from monai_sliceinterp.metrics.similarity import SSIM_SIZE, fitting_window, structural_similarity
 
 __all__ = ["SLICE_SCORES", "SMALLEST_SLICE", "SynthesizedSliceMetric", "slice_score", "synthesized_pairs"]
 
@@ -69,7 +69,9 @@ def synthesized_pairs(
     return first, second
 
 
-def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0, mask: Tensor | None = None) -> Tensor:
+def slice_score(
+    pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0, mask: Tensor | None = None, fit: bool = False
+) -> Tensor:
     """Compute a score of a batch of slices against the truth.
 
     Args:
@@ -83,6 +85,8 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
         data_range: largest possible intensity difference.
         mask: pixels that count, of the slices' shape; all where None. SSIM counts those whose window lies inside the
             slice and is centered on them.
+        fit: where slices are smaller than the window, take for SSIM the largest odd window that fits, and for VIF the
+            slices extended by their mirror images; else this is an error.
 
     Returns:
         The score, a float32 scalar; an infinite PSNR where all slices are identical, NaN where no pixel counts, and for
@@ -101,17 +105,19 @@ def slice_score(pred: Tensor, truth: Tensor, name: str, data_range: float = 1.0,
     if mask is not None and mask.shape != truth.shape:
         raise ValueError(f"mask and slices differ in shape: {tuple(mask.shape)} and {tuple(truth.shape)}.")
     size, needed = tuple(pred.shape[-2:]), SMALLEST_SLICE.get(name, 0)
-    if min(size) < needed:
+    if min(size) < needed and not fit:
         raise ValueError(f"{name.upper()}'s window needs slices of at least {needed} x {needed} pixels, got {size}.")
     if name == "vif":
         if mask is not None:
             raise ValueError("VIF is a score of whole slices and takes no mask.")
-        return visual_information_fidelity(pred, truth, data_range).nanmean().float()
+        return visual_information_fidelity(pred, truth, data_range, fit).nanmean().float()
     if name == "ssim":
-        similarity = structural_similarity(pred, truth, data_range)
+        window = fitting_window(size)
+        similarity = structural_similarity(pred, truth, data_range, window)
         if mask is not None:
-            border = SSIM_SIZE // 2
-            similarity = similarity[mask[..., border:-border, border:-border]]
+            border = window // 2
+            height, width = similarity.shape[-2:]
+            similarity = similarity[mask[..., border : border + height, border : border + width]]
         return similarity.mean().float()
     pred, truth = pred.float(), truth.float()
     first, second = (pred, truth) if mask is None else (pred[mask], truth[mask])

@@ -38,7 +38,8 @@ class Region(NamedTuple):
 
 _CUTS = (
     "Cuts across slices: the volume cut along the two in-plane axes, so that observed and synthesized slices "
-    "are rows of one image."
+    "are rows of one image. Where they have fewer rows than the window of a score, SSIM takes the largest odd window "
+    "that fits (11 rows otherwise), and VIF extends them by their mirror images to 41 rows."
 )
 
 REGIONS = {
@@ -49,6 +50,11 @@ REGIONS = {
     "body": Region("inside the body", "Inside the body: over the synthesized slices' voxels that are tissue only."),
     "coronal": Region("cuts across slices (coronal where these are axial)", _CUTS),
     "sagittal": Region("cuts across slices (sagittal where these are axial)", _CUTS),
+    "reconstruction": Region(
+        "observed slices computed",
+        "Observed slices computed: the slices that a method was given, as it makes them itself where it must not copy "
+        "them (an autoencoder's reconstructions), against what it was given.",
+    ),
 }
 """Parts of a volume that are scored. Cuts at a fixed second in-plane index are called coronal, as they are of axial
 slices stored as x, y, z; those at a fixed first index sagittal."""
@@ -163,6 +169,10 @@ _VIF = Metric(
     detailed=True,
     smallest=SMALLEST_SLICE["vif"],
 )
+_SSIM_CUTS, _VIF_CUTS = (
+    replace(metric, score=partial(slice_score, name=name, fit=True), smallest=1)
+    for name, metric in (("ssim", _SSIM), ("vif", _VIF))
+)
 
 METRICS: dict[str, Metric] = {
     "psnr": _PSNR,
@@ -198,11 +208,14 @@ METRICS: dict[str, Metric] = {
     ),
     "rmse_body": _RMSE.of("body"),
     "ssim_volume": _SSIM.of("volume", detailed=True),
-    "ssim_coronal": _SSIM.of("coronal", detailed=True),
-    "ssim_sagittal": _SSIM.of("sagittal", detailed=True),
+    "ssim_coronal": _SSIM_CUTS.of("coronal", detailed=True),
+    "ssim_sagittal": _SSIM_CUTS.of("sagittal", detailed=True),
     "vif_volume": _VIF.of("volume", detailed=True),
-    "vif_coronal": _VIF.of("coronal", detailed=True),
-    "vif_sagittal": _VIF.of("sagittal", detailed=True),
+    "vif_coronal": _VIF_CUTS.of("coronal", detailed=True),
+    "vif_sagittal": _VIF_CUTS.of("sagittal", detailed=True),
+    "psnr_reconstruction": _PSNR.of("reconstruction"),
+    "ssim_reconstruction": _SSIM.of("reconstruction"),
+    "vif_reconstruction": _VIF.of("reconstruction", detailed=True),
     "lpips": Metric(
         "LPIPS", "LPIPS: mean learned perceptual distance of the slices; smaller is better.", better="smaller"
     ),
@@ -210,6 +223,11 @@ METRICS: dict[str, Metric] = {
         "NIQE",
         "NIQE: natural image quality evaluator, which knows no truth; smaller is better.",
         better="smaller",
+        style=".2f",
+    ),
+    "ma": Metric(
+        "Ma",
+        "Ma: quality of super-resolved images by Ma et al. (NRQM), which knows no truth, 0 to 10; larger is better.",
         style=".2f",
     ),
     "seconds": Metric(
@@ -253,9 +271,9 @@ def score_volume(
         detailed: add VIF, and the scores of all slices and of the cuts across them, which takes several times as long.
 
     Returns:
-        Scores by their names in :data:`METRICS`. A detailed score is NaN where it is not defined: SSIM where the volume
-        has less than 11 slices to cut across, VIF where slices or cuts are smaller than 41 pixels either way, or where
-        the truth is constant in all of them.
+        Scores by their names in :data:`METRICS`. A detailed score is NaN where it is not defined: VIF where slices are
+        smaller than 41 pixels either way, or where the truth is constant in all of them. Cuts across few slices are
+        scored with ``fit``, see :func:`monai_sliceinterp.metrics.slice_score`.
 
     Raises:
         ValueError: if the shapes do not belong together, a volume has NaN or infinite voxels, or the slices are too
@@ -286,6 +304,8 @@ def score_volume(
     for name, metric in METRICS.items():
         if metric.score is None or (metric.detailed and not detailed) or (metric.region == "body" and body is None):
             continue
+        if metric.region == "reconstruction":  # of other images, see score_reconstruction
+            continue
         if metric.region not in images:
             axis = {"coronal": 2, "sagittal": 1}.get(metric.region)
             if axis is None:
@@ -302,5 +322,5 @@ def score_volume(
 
 
 def _cuts(volume: Tensor, axis: int) -> Tensor:
-    """Cut a volume ``(C, H, W, M)`` at every index of an in-plane axis: images ``(K C, 1, H or W, M)``."""
+    """Cut a volume ``(C, H, W, M)`` at every index of an axis: images ``(K C, 1, ., .)``."""
     return volume.movedim(axis, 0).flatten(0, 1)[:, None]

@@ -20,9 +20,10 @@ from monai_sliceinterp.evaluation.harness import run_evaluation
 from monai_sliceinterp.evaluation.methods import Method, find_methods
 from monai_sliceinterp.evaluation.presentation import check_curve, curve_points, settings_in_words
 from monai_sliceinterp.evaluation.settings import EvaluationSettings, VolumeItem
-from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume
+from monai_sliceinterp.evaluation.volume import VolumeResult, evaluate_volume, load_thin
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.metrics import METRICS, Metric
+from monai_sliceinterp.networks.nets import ASIAutoencoder
 from tests.evaluation.helpers import FakeMetric, read_csv, rows
 
 
@@ -217,10 +218,30 @@ class TestRun:
     def test_perceptual(self, heads, tmp_path, no_pictures, monkeypatch):
         made = []
         monkeypatch.setattr(harness, "PerceptualMetric", lambda name, **more: made.append((name, more)) or FakeMetric())
-        result = run_evaluation(make_settings(heads, tmp_path, perceptual=["niqe"]), progress=False)
-        assert made == [("niqe", {"device": torch.device("cpu")})]
-        assert result.scores["niqe"].tolist() == [1, 2, 3, 4, 5, 6] and result.scores["lpips"].isna().all()
-        assert "niqe" in {row["metric"] for row in read_csv(tmp_path / "summary.csv")}
+        result = run_evaluation(make_settings(heads, tmp_path, perceptual=["ma"]), progress=False)
+        assert made == [("ma", {"device": torch.device("cpu")})]
+        assert result.scores["ma"].tolist() == [1, 2, 3, 4, 5, 6] and result.scores["lpips"].isna().all()
+        assert "ma" in {row["metric"] for row in read_csv(tmp_path / "summary.csv")}
+
+    def test_reconstruction(self, heads, tmp_path, tiny_bundle, no_pictures):
+        """Observed slices through encoder and decoder; methods that copy them have no such scores. Tests on request."""
+        settings = make_settings(
+            heads, tmp_path, ["cubic", str(tiny_bundle)], reconstruction=True, quick=False, tests=["ssim_sagittal"]
+        )
+        scores = run_evaluation(settings, progress=False).scores
+        network = ASIAutoencoder(channels=(2,), latent_channels=2).eval()
+        network.load_state_dict(torch.load(tiny_bundle / "models" / "model.pt", weights_only=True))
+        thin = load_thin(settings.volumes()[0].path, settings)
+        observed = thin.image.as_tensor()[0, ..., ::2].permute(2, 0, 1)[:, None]
+        low, high = (float(np.percentile(observed.numpy(), level)) for level in (1, 99))
+        unit = (observed - low) / (high - low)
+        with torch.no_grad():
+            made = network.decode(network.encode(unit.clamp(0, 1)), unit.shape[-2:]) + unit - unit.clamp(0, 1)
+        error = (made * (high - low) + low).clamp(0, 1) - observed
+        own = scores[scores["method"] != "cubic"]["psnr_reconstruction"].tolist()
+        assert own[0] == pytest.approx(-10 * math.log10(error.square().mean().item()), abs=0.01)
+        assert scores[scores["method"] == "cubic"]["psnr_reconstruction"].isna().all()
+        assert {row["metric"] for row in read_csv(tmp_path / "statistics.csv")} == {"ssim_sagittal"}
 
 
 class TestProcesses:

@@ -113,7 +113,7 @@ class TestErrors:
     @pytest.mark.parametrize("name", ["niqe", "ma"])
     def test_no_package(self, monkeypatch, name):
         monkeypatch.setitem(sys.modules, "pyiqa", None)
-        with pytest.raises(ImportError, match=f"the score '{name}' needs the package pyiqa .*pip install pyiqa"):
+        with pytest.raises(ImportError, match=f"the score '{name}' needs the package pyiqa .*monai_sliceinterp.iqa"):
             PerceptualMetric(name)
 
     @pytest.mark.parametrize("error", [OSError("<urlopen error>"), RuntimeError("no torchvision::nms")])

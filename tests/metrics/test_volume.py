@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from monai_sliceinterp.metrics import LEAVE_ONE_OUT, METRICS, REGIONS, score_volume, slice_score
+from monai_sliceinterp.metrics import (
+    LEAVE_ONE_OUT,
+    METRICS,
+    REGIONS,
+    score_reconstruction,
+    score_volume,
+    slice_score,
+)
 from tests.engines.helpers import rand
 
 PLAIN = {"psnr", "ssim", "rmse", "mse", "sharpness", "flicker", "psnr_volume"}
@@ -92,16 +99,50 @@ class TestDetails:
     @pytest.mark.parametrize(
         ("size", "missing"),
         [
-            ((41, 41, 9), {"ssim_coronal", "ssim_sagittal", "vif_coronal", "vif_sagittal"}),
-            ((41, 41, 39), {"vif_coronal", "vif_sagittal"}),
-            ((40, 41, 41), {"vif", "vif_volume", "vif_coronal"}),
-            ((41, 40, 41), {"vif", "vif_volume", "vif_sagittal"}),
-            ((11, 11, 11), {"vif", "vif_volume", "vif_coronal", "vif_sagittal"}),
+            ((41, 41, 3), set()),
+            ((41, 40, 41), {"vif", "vif_volume"}),
+            ((11, 11, 11), {"vif", "vif_volume"}),
         ],
     )
     def test_too_small_for_a_window(self, size, missing):
         scores = score_volume(rand(1, *size) / 2, rand(1, *size), 2, detailed=True)
         assert {name for name, value in scores.items() if math.isnan(value)} == missing
+
+    @pytest.mark.parametrize(("rows", "window"), [(9, 9), (10, 9), (19, 11), (4, 3)])
+    def test_cuts_of_few_slices(self, rows, window):
+        """SSIM by scikit-image with the largest odd window that fits; VIF of what NumPy extends symmetrically."""
+        truth, pred = rand(1, 43, 45, rows), rand(1, 43, 45, rows, seed=1)
+        pred[..., ::3] = truth[..., ::3]
+        found = score_volume(pred[..., :rows], truth, 1, include_observed=True, detailed=True)
+        sigma = 1.5 * window / 11
+        options = {"gaussian_weights": True, "sigma": sigma, "truncate": (window // 2) / sigma, "data_range": 1.0}
+        for name, axis in (("sagittal", 1), ("coronal", 2)):
+            pairs = [
+                [volume.select(axis, k)[0].double().numpy() for volume in (pred, truth)]
+                for k in range(pred.shape[axis])
+            ]
+            values, border = [], window // 2
+            for first, second in pairs:
+                _, full = structural_similarity(first, second, full=True, use_sample_covariance=False, **options)
+                values.append(full[border : full.shape[0] - border, border : full.shape[1] - border].mean())
+            assert found[f"ssim_{name}"] == pytest.approx(np.mean(values), abs=1e-6)
+            extended = [
+                torch.from_numpy(np.pad(np.stack(images), ((0, 0), (0, 0), (0, 41 - rows)), "symmetric"))[:, None]
+                for images in zip(*pairs, strict=True)
+            ]
+            assert found[f"vif_{name}"] == pytest.approx(slice_score(*extended, "vif").item(), rel=1e-5)
+
+    def test_reconstruction(self):
+        """Of all slices that were given, each once."""
+        observed = rand(2, 41, 42, 5)
+        pred = 0.9 * observed
+        found = score_reconstruction(pred, observed, detailed=True)
+        images = [images_at(volume, 3) for volume in (pred, observed)]
+        for name in ("psnr", "ssim", "vif"):
+            assert found[f"{name}_reconstruction"] == pytest.approx(slice_score(*images, name).item(), rel=1e-6)
+        assert set(score_reconstruction(pred[:, :12], observed[:, :12], detailed=True)) == set(found)
+        with pytest.raises(ValueError, match="the computed slices have shape"):
+            score_reconstruction(pred[..., 1:], observed)
 
     def test_constant_slices_have_no_fidelity(self):
         truth, pred = rand(1, 41, 41, 5), rand(1, 41, 41, 5, seed=1)
@@ -148,12 +189,13 @@ class TestEntries:
         names = ["psnr", "ssim", "psnr_volume", "psnr_body", "ssim_body", "rmse", "mse", "vif", "sharpness"]
         names += ["flicker", "rmse_body"]
         names += [f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")]
-        assert list(METRICS) == [*names, "lpips", "niqe", "seconds", "memory"]
+        again = [f"{name}_reconstruction" for name in ("psnr", "ssim", "vif")]
+        assert list(METRICS) == [*names, *again, "lpips", "niqe", "ma", "seconds", "memory"]
         smaller = {"rmse", "flicker", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"}
         assert {name for name, metric in METRICS.items() if metric.better == "smaller"} == smaller
         assert {metric.region for metric in METRICS.values()} == set(REGIONS)
         computed = {name for name, metric in METRICS.items() if metric.score}
-        assert computed == PLAIN | INSIDE | DETAILS
+        assert computed == PLAIN | INSIDE | DETAILS | set(again)
 
     @pytest.mark.parametrize(
         ("name", "label"),
