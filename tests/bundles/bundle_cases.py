@@ -180,7 +180,12 @@ CASES = {
             "residual": (("residual",), options("--input {root}/scans/axial.nii.gz --factor 2")),
         },
         narrow_network=options("--network_def#channels [8,16] --network_def#latent_channels 16"),
-        trained_overlays={"residual": {}, "mr": {"dataset_dir": "{root}/mr"}, "paper": {"loss#synthesis": "mse"}},
+        trained_overlays={
+            "residual": {},
+            "mr": {"dataset_dir": "{root}/mr"},
+            "paper": {"loss#synthesis": "mse", **options("--in_plane_spacing 0")},  # pixels of 8 mm
+        },
+        inferred={"paper": options("--in_plane_spacing 0")},
         wrong={
             "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
             "--batch_size 12": "batch_size 12 ... samples_per_volume 8",
@@ -295,11 +300,16 @@ CASES = {
             "fine": (("small",), options("--input {root}/fine.nii.gz")),
         },
         narrow=options("--channels [4,8,16,32]"),
-        trained_overlays={"paper": options("--training_pixdim [0,0,0]"), "pix2pix": {"patch_size": 32}}
+        trained_overlays={
+            # volumes of 8 mm
+            "paper": options("--training_pixdim [0,0,0] --in_plane_spacing 0 --degradation_unit 8"),
+            "pix2pix": {"patch_size": 32},
+        }
         | dict.fromkeys(["no_hf", "no_condition", "srcnn"], {}),
-        inferred=dict.fromkeys(
-            ["paper", "no_hf", "no_condition", "srcnn", "pix2pix"], options("--channels [4,8,16,32]")
-        ),
+        inferred={
+            "paper": options("--channels [4,8,16,32] --in_plane_spacing 0"),
+            **dict.fromkeys(["no_hf", "no_condition", "srcnn", "pix2pix"], options("--channels [4,8,16,32]")),
+        },
         methods={name: name for name in ("no_hf", "no_condition", "srcnn", "pix2pix")},
         wrong={
             "--max_epochs 2 --val_interval 3": "val_interval 3 ... max_epochs 2 ... expected 1 to 2",
@@ -363,7 +373,8 @@ CASES = {
         narrow_network=options("--latent_channels [2,2] --channels [4,4] --patch_critic_channels 4"),
         narrow=options("--channels [4,4] --patch_critic_channels 4"),
         trained_overlays=dict.fromkeys(HRINET_OVERLAYS, {}) | {"paper": {"sampler#num_samples": 2}},
-        inferred=dict.fromkeys(HRINET_OVERLAYS, options("--channels [4,4]")),
+        inferred=dict.fromkeys(HRINET_OVERLAYS, options("--channels [4,4]"))
+        | {"paper": options("--channels [4,4] --in_plane_size 24")},
         methods={"mse": "hrinet-mse", "perceptual": "hrinet-perceptual", "patchgan_only": "patchgan-only"}
         | {name: name for name in ("ae", "acai", "vae")},
         wrong={

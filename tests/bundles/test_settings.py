@@ -1,40 +1,18 @@
 # Copyright (c) monai_sliceinterp contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Settings of the bundles' trainings: those of the papers, of the overlays' networks and losses, and of the data."""
-
-import warnings
+"""Settings of the bundles' trainings: data, devices, costs; those of the papers are in ``tests/papers``."""
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.losses import PatchAdversarialLoss
 from scipy.ndimage import map_coordinates
-from torch import nn
 
-from monai_sliceinterp.losses import EncoderFeatureLoss
-from monai_sliceinterp.networks import nets
 from monai_sliceinterp.transforms.conditioning import BODY_PARTS
 from tests.bundles.bundle_cases import CASES
-from tests.bundles.bundle_commands import BUNDLES, content, diagonal, parameters, parser_of, save, save_scan
-
-ALONE = ("ae", "acai", "vae")  # overlays of hrinet that have the first stage alone
-
-
-def part_of(bundle, name, *overlays, **options):
-    """A part of the configuration of a training."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return parser_of(bundle, "train", *overlays, **options).get_parsed_content(name)
-
-
-def merged(bundle, *overlays):
-    """The settings of the paper, or of other overlays."""
-    result = {}
-    for name in ("train", *(overlays or ["paper"])):
-        result |= content(bundle, name)
-    return result
+from tests.bundles.bundle_commands import BUNDLES, content, diagonal, parameters, parser_of, save
+from tests.papers.common import part_of
 
 
 @pytest.mark.parametrize("bundle", [name for name in CASES if (BUNDLES / name / "ct.json").is_file()])
@@ -46,74 +24,6 @@ def test_subjects_of_ct_are_apart(bundle):
         others = [name for other, names in groups.items() if other != group for name in names]
         assert not [name for name in others for subject in subjects if name.startswith(subject)]
     assert set(content("vts", "ct")["body_parts"].values()) <= set(BODY_PARTS)
-
-
-@pytest.mark.parametrize(
-    ("names", "epochs", "pairs", "patch", "weight", "percentiles"),
-    [(["paper"], 900, 12, 128, 0.05, [1.0, 99.0]), (["paper", "paper_brain"], 1300, 8, 64, 0.001, [0.0, 100.0])],
-    ids=["asi", "brain"],
-)
-def test_asi_paper(names, epochs, pairs, patch, weight, percentiles, tmp_path):
-    for seed in range(6):
-        save_scan(tmp_path / "scans" / f"{seed}.nii.gz", (130, 128, 4), seed=seed)
-    parser = parser_of("asi", "train", *names, loss__synthesis="mse", dataset_dir=str(tmp_path / "scans"))
-    assert parser.get_parsed_content("train#trainer").state.max_epochs == parser["max_epochs"] == epochs
-    optimizer, scheduler = parser.get_parsed_content("optimizer"), parser.get_parsed_content("lr_scheduler")
-    assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["lr"] == 1e-5
-    for _ in range(20):
-        optimizer.step()
-        scheduler.step()
-    assert optimizer.param_groups[0]["lr"] == 1e-5
-    assert parser.get_parsed_content("loss").synthesis_weight == weight
-    assert parser["norm_warmup_epochs"] is None and parser["percentiles"] == percentiles
-    batch = next(iter(parser.get_parsed_content("train#dataloader")))
-    assert batch["image"].shape == (pairs, 2, patch, patch)
-    assert (batch["alpha"] == 0.5).all()  # the slice in the middle of three
-
-
-def test_epochs_of_asis_paper(tmp_path):
-    """Section IV: every slice between two others is provided once per epoch, of every frame."""
-    for seed, shape in enumerate([(130, 128, 4, 3), (130, 128, 12), (130, 128, 9)]):
-        save_scan(tmp_path / "scans" / f"{seed}.nii.gz", shape, seed=seed)
-    own = {"loss__synthesis": "mse", "dataset_dir": str(tmp_path / "scans"), "validation_subjects": ["2"]}
-    parser = parser_of("asi", "train", "paper", **own)
-    assert parser.get_parsed_content("sampler#weights") == [2 * 3, 10]
-    batches = list(parser.get_parsed_content("train#dataloader"))
-    assert sum(len(batch["image"]) for batch in batches) == 2 * 3 + 10
-    assert parser.get_parsed_content("train#trainer").state.epoch_length == len(batches)
-
-
-def test_iterations_of_hrinets_paper(thin_volumes, tmp_path):
-    """Section 4.2: 50,000 in each stage, whatever the number of volumes."""
-    own = {"dataset_dir": str(thin_volumes), "output_dir": str(tmp_path), "patch_size": 24}
-    parser = parser_of("hrinet", "train", "paper", **own)
-    for stage in ("train", "refine"):
-        state = parser.get_parsed_content(f"{stage}#trainer").state
-        assert state.epoch_length * state.max_epochs == 50_000
-
-
-def test_saint_paper():
-    settings, network = merged("saint"), part_of("saint", "network_def", "paper")
-    assert settings["factors"] == [4, 6] and settings["max_spacing"] == 5
-    assert parameters(network.ami) == 2_787_712 and network.edge == "zero" and network.ami.residual is False
-
-
-@pytest.mark.parametrize("paper", [(), ("paper",)])
-def test_networks_of_comparison_overlays(paper):
-    """They keep the form and the widths of what they are combined with, in any order."""
-    for name in ("four_views", "rfn_3d"):
-        network = part_of("saint", "network_def", *paper, name)
-        assert network.ami.residual is not bool(paper) and parameters(network.ami) == 2_787_712
-        assert network.edge == ("zero" if paper else "replicate")
-        assert len(network.directions) == (4 if name == "four_views" else 2)
-        assert network.rfn.spatial_dims == (3 if name == "rfn_3d" else 2)
-    width = 64 if paper else 16
-    for overlays in ((*paper, "srcnn"), ("srcnn", *paper)):
-        layers = part_of("vts", "network_def", *overlays).layers
-        assert [layer.out_channels for layer in layers[::2]] == [width, width // 2, 1]
-    network = part_of("vts", "network_def", *paper, "pix2pix")
-    assert network.encoder[0](torch.zeros(1, 1, 4, 4, 4)).shape[1] == width
-    assert merged("vts", "pix2pix", *paper)["patch_size"] % network.multiple == 0  # no padding
 
 
 @pytest.mark.parametrize(
@@ -145,40 +55,6 @@ def test_small_saint_costs_a_tenth():
     assert 6 < costs[0] / costs[1] < 15
 
 
-def test_hrinet_paper():
-    """Sections 3.3 and 4.2."""
-    settings = merged("hrinet")
-    assert settings["num_slices"] == 7 and settings["patch_size"] == 256 and settings["strides"] == 1
-    assert settings["constraint_weight"] == 0.5 and settings["adversarial_weight"] == 5e-4
-    assert settings["steps"] == ["unsupervised", "supervised"] and settings["stages"] == ["stage1", "stage2"]
-    network = part_of("hrinet", "network_def", "paper")
-    assert parameters(network) == 9_571_809
-    codes = network.encode(torch.zeros(1, 1, 256, 256))
-    assert [tuple(code.shape[1:]) for code in codes] == [(16, 16, 16), (8, 8, 8), (8, 4, 4)]  # Table 1
-    assert parameters(part_of("hrinet", "constraint_critic_def", "paper")) == 2_388_720
-    patch_critic = part_of("hrinet", "patch_critic_def", "paper")
-    assert patch_critic(torch.zeros(1, 1, 256, 256))[-1].shape == (1, 1, 30, 30)  # of patches of 70 pixels
-    loss = part_of("hrinet", "adversarial_loss", "paper")
-    assert type(loss) is PatchAdversarialLoss
-    logits = torch.tensor([[0.0, 3.0]])  # the form of eq. 8 that does not saturate: -log D2
-    found = loss(logits, target_is_real=True, for_discriminator=False)
-    torch.testing.assert_close(found, -torch.sigmoid(logits).log().mean())
-
-
-def test_networks_and_losses_of_hrinets_overlays():
-    """The comparison networks have one level, that of the highest of the three; a VAE draws its codes in training."""
-    assert part_of("hrinet", "network_def").latent_channels == (16, 8, 8)
-    for name in ALONE:
-        network = part_of("hrinet", "network_def", name)
-        assert network.latent_channels == (16,) and network.multiple == 16
-        assert type(network) is (nets.VariationalHRINetAutoencoder if name == "vae" else nets.HRINetAutoencoder)
-    pair = torch.rand(1, 2, 16, 16)
-    assert not torch.equal(network.train()(pair), network(pair)) and torch.equal(network.eval()(pair), network(pair))
-    for name, kind in (("mse", nn.MSELoss), ("perceptual", EncoderFeatureLoss), ("patchgan_only", nn.MSELoss)):
-        assert type(part_of("hrinet", "stage2_loss", name)) is kind
-        assert type(part_of("hrinet", "loss", name)) is nn.MSELoss
-
-
 def test_hrinets_phantoms_are_taken_slice_by_slice(tmp_path):
     """By default it is their slices, 2 mm apart, that are mixed, not their rows or columns, 3.5 mm apart."""
     sizes = {"output_dir": str(tmp_path), "phantoms__num_phantoms": 2, "phantoms__shape": [24, 26, 13]}
@@ -207,40 +83,6 @@ def test_hrinets_groups(tmp_path):
         assert torch.equal(group.amin(dim=(1, 2)), group.amax(dim=(1, 2)))
         orders.add(tuple(torch.diff(group[:, 0, 0] * 40).round().int().tolist()))  # 100 of 4000 HU a slice
     assert orders == {(1, 1, 1), (-1, -1, -1)}
-
-
-def test_vts_paper():
-    """Crops of 160 mm, small affine transforms alone, no frozen statistics."""
-    settings = merged("vts")
-    assert settings["patch_size"] == 160 and settings["pixdim"] == [1, 1, 1] and settings["norm_warmup_epochs"] is None
-    assert settings["factors"] == [4, 8] and settings["sigma_range"] == [0, 3.2] and settings["window"] == [-2048, 2048]
-    steps = part_of("vts", "train#preprocessing", "paper").transforms
-    drawn = {type(step).__name__: step.prob for step in steps if type(step).__name__ in ("RandAffined", "RandFlipd")}
-    assert drawn == {"RandAffined": 1}
-    full = part_of("vts", "network_def", "paper")
-    assert type(full) is nets.VTSGenerator and parameters(full) == 18_096_769
-    assert full.residual_scale == 1 and full.high_frequency and type(full.stem) is nn.Identity
-
-
-def test_networks_of_vts_overlays():
-    default, small, whole = (part_of("vts", "network_def", *names) for names in ((), ("small",), ("no_hf",)))
-    assert type(default) is type(small) is type(whole) is nets.VTSGenerator
-    assert parameters(whole) == parameters(default) and not whole.high_frequency and default.high_frequency
-    assert 3 < parameters(default) / parameters(small) < 4.2  # half as wide
-    assert type(part_of("vts", "network_def", "srcnn")) is nets.SRCNN3D
-    assert content("vts", "srcnn")["adversarial_weight"] == 0
-    pix2pix = part_of("vts", "network_def", "pix2pix")
-    assert type(pix2pix) is nets.Pix2Pix3D and pix2pix.multiple == content("vts", "train")["patch_size"]
-
-
-@pytest.mark.parametrize("name", ["", "paper", "no_condition", "pix2pix", "srcnn"])
-def test_discriminators_of_vts_overlays(name):
-    critic, bare = part_of("vts", "discriminator_def", *filter(None, [name])), name in ("no_condition", "pix2pix")
-    assert critic.condition_channels == (0 if bare else 8)
-    attention = any("SelfAttention" in type(module).__name__ for module in critic.modules())
-    assert attention == (name != "pix2pix")
-    image = torch.rand(1, 2, 16, 16, 16)
-    assert critic.eval()(image, **({} if bare else {"condition": torch.zeros(1, 8)})).shape[:2] == (1, 1)
 
 
 def vts_part(folder, part, dataset_dir, **options):
