@@ -21,6 +21,7 @@ from typing import Any
 
 from monai_sliceinterp.checks import one_of, positive_integer
 from monai_sliceinterp.data import find_volumes
+from monai_sliceinterp.evaluation.downstream import check_segmenter
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS, make_protocols
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.metrics import BODY_THRESHOLD, METRICS, PERCEPTUAL_SCORES, SMALLEST_SLICE, Protocol
@@ -109,6 +110,17 @@ class EvaluationSettings:
     )
     quick: bool = _setting(False, "no VIF, no scores of all slices and of cuts across them, which take long")
     perceptual: Sequence[str] = _setting((), f"optional scores: {', '.join(PERCEPTUAL)}", "NAME")
+    segment: str = _setting(
+        "",
+        "also score how a segmentation of the result fits on the thick volume's own slices (Dice): a command that "
+        "segments a NIfTI file, such as 'TotalSegmentator -i {input} -o {output} --ml'",
+        "COMMAND",
+    )
+    labels: str = _setting(
+        "",
+        "its reference: a folder with labels named as the volumes; without it the truth, segmented by the command",
+        "DIR",
+    )
     baselines: Sequence[str] = _setting(
         ("linear", "cubic"), "methods that the others are tested against, where they are evaluated", "METHOD"
     )
@@ -138,6 +150,10 @@ class EvaluationSettings:
             raise ValueError(f"axis must be 0, 1 or 2, got {self.axis!r}.")
         for name in self.perceptual:
             one_of("perceptual score", name, PERCEPTUAL)
+        if self.segment:
+            check_segmenter(self.segment)
+        elif self.labels:
+            raise ValueError("labels are the reference of a segmentation; expected --segment COMMAND beside --labels.")
         self.make_protocols()
 
     def make_protocols(self) -> list[Protocol]:
@@ -147,7 +163,8 @@ class EvaluationSettings:
     @property
     def scoring(self) -> dict[str, Any]:
         """Settings that the scores of a volume depend on, beside volume, method and protocol."""
-        return {name: getattr(self, name) for name in ("axis", "window", "crop", "body", "quick", "perceptual")}
+        names = ("axis", "window", "crop", "body", "quick", "perceptual", "segment", "labels")
+        return {name: getattr(self, name) for name in names}
 
     def volumes(self) -> list[VolumeItem]:
         """List the volumes.

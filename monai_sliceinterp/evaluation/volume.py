@@ -31,13 +31,14 @@ from monai.utils import MONAIEnvVars
 from monai_sliceinterp.command_line import INPUT_ERRORS, is_bug, one_line
 from monai_sliceinterp.evaluation.cost import measure_cost
 from monai_sliceinterp.evaluation.cuts import add_views, holds_views, panel_cuts, panel_path
+from monai_sliceinterp.evaluation.downstream import dice_on_slices, on_output_grid, segment
 from monai_sliceinterp.evaluation.methods import Method
 from monai_sliceinterp.evaluation.settings import HU_WINDOW, EvaluationSettings, VolumeItem
 from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.metrics import METRICS, PerceptualMetric, Protocol, Trial, body_mask
 from monai_sliceinterp.preview.windows import is_ct
-from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast
+from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadLabeld, LoadVolume, ThroughPlaneLast
 from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit, unscale_from_unit
 
 __all__ = [
@@ -65,6 +66,7 @@ class ThinVolume:
         window_from: where the window comes from, in words.
         axis: axis along which the slices are stacked in the file.
         body: ``(C, H, W, N)`` bool, voxels of the body; None where none was asked for.
+        label: ``(1, H, W, N)`` segmentation, the reference of those of results; None where none was asked for.
     """
 
     image: MetaTensor
@@ -72,6 +74,7 @@ class ThinVolume:
     window_from: str
     axis: int
     body: torch.Tensor | None = None
+    label: MetaTensor | None = None
 
 
 @dataclass
@@ -173,8 +176,9 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
         ValueError: with one line that names the file, if it cannot be read, holds NaN, or has one intensity only.
     """
     loaded = LoadVolume(for_training=True)(path)  # what is degraded has even slices
+    axis = slice_geometry(loaded, axis=settings.axis).axis
     try:
-        image = ThroughPlaneLast(settings.axis)(loaded)
+        image = ThroughPlaneLast(axis)(loaded)
         if settings.window is not None:
             low, high, window_from = *settings.window, "as given"
         elif is_ct(image.as_tensor()):
@@ -184,12 +188,25 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
         if not low < high:
             raise ValueError(f"all voxels are {low:g}; expected an image.")
         thin = InvertibleScaleIntensityRange(low, high, clip=True)(image)
-        if settings.crop:
-            thin = cast(MetaTensor, CenterSpatialCrop((settings.crop, settings.crop, -1))(thin))
+        crop = CenterSpatialCrop((settings.crop or -1, settings.crop or -1, -1))
+        thin = cast(MetaTensor, crop(thin))
+        label = None
+        if settings.labels:
+            known = LoadLabeld("image", settings.labels, "label")({"image": loaded})["label"]
+            label = cast(MetaTensor, crop(ThroughPlaneLast(axis)(known)))
+        elif settings.segment:
+            label = segment(_in_units(thin, thin, (low, high)), settings.segment)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     body = None if settings.body is None else body_mask(thin, (settings.body - low) / (high - low))
-    return ThinVolume(thin, (low, high), window_from, slice_geometry(loaded, axis=settings.axis).axis, body)
+    return ThinVolume(thin, (low, high), window_from, axis, body, label)
+
+
+def _in_units(unit: torch.Tensor, like: MetaTensor, window: tuple[float, float]) -> MetaTensor:
+    """Scale a volume from [0, 1] to the units of the scan, with the metadata of another one."""
+    volume = MetaTensor(unscale_from_unit(unit.as_subclass(torch.Tensor), *window)).copy_meta_from(like)
+    volume.applied_operations = []  # nothing must undo the preprocessing of the thin volume
+    return volume
 
 
 def interpolate_unit(
@@ -200,8 +217,7 @@ def interpolate_unit(
     Returns:
         The result in [0, 1], seconds, and MiB, see :func:`monai_sliceinterp.evaluation.cost.measure_cost`.
     """
-    scan = MetaTensor(unscale_from_unit(thick.as_tensor(), *window)).copy_meta_from(thick)
-    scan.applied_operations = []  # a method must not undo the preprocessing of the thin volume
+    scan = _in_units(thick, thick, window)
     fine, seconds, memory = measure_cost(lambda: method.interpolate(scan, factor), method.device)
     return scale_to_unit(fine.as_tensor(), *window, clip=True), seconds, memory
 
@@ -257,7 +273,7 @@ def evaluate_volume(
                     step = f"{protocol.title}, {method.name}"
                     report(f"{item.name}: {step}")
                     try:
-                        values, cuts = _solve(trial, method, thin.window, perceptual or {}, not settings.quick)
+                        values, cuts = _solve(trial, method, thin, perceptual or {}, settings)
                         if panel is not None:
                             add_views(panel, cuts, method.name, identities[method.name])
                         record.add(identities[method.name], values)
@@ -286,11 +302,19 @@ def describe_failure(error: BaseException, path: str, step: str = "") -> str:
 
 
 def _solve(
-    trial: Trial, method: Method, window: tuple[float, float], perceptual: Mapping[str, PerceptualMetric], details: bool
+    trial: Trial,
+    method: Method,
+    thin: ThinVolume,
+    perceptual: Mapping[str, PerceptualMetric],
+    settings: EvaluationSettings,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Interpolate the thick volume of a trial; the scores of the result, and cuts through it."""
-    pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, window)
-    values = trial.score(pred, 1.0, details)
+    pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, thin.window)
+    values = trial.score(pred, 1.0, not settings.quick)
+    if thin.label is not None:
+        fine = on_output_grid(pred, trial.thick, trial.factor)
+        label = segment(_in_units(pred, fine, thin.window), settings.segment)
+        values["dice"] = dice_on_slices(label, thin.label, trial.thick)
     for name, metric in perceptual.items():
         metric.reset()
         metric(*trial.pairs(pred))

@@ -212,6 +212,11 @@ METRICS: dict[str, Metric] = {
         better="smaller",
         style=".2f",
     ),
+    "dice": Metric(
+        "Dice",
+        "Dice: overlap of a segmentation of the result with the reference, both on the thick volume's own slices; mean "
+        "over labels, larger is better.",
+    ),
     "seconds": Metric(
         "Time",
         "Time: of the interpolation of one volume; it depends on the machine.",

@@ -48,6 +48,9 @@ ASKED = {
 PROTOCOLS = ("subsample", "fwhm", "random")
 """Ways to make a thin scan thick, see :func:`monai_sliceinterp.evaluation.make_protocols`."""
 
+_LEAST_DETAIL = 0.5
+"""Slices with less than this share of the median's detail, at the ends of a scan, are not asked about."""
+
 _CONTEXT = 4
 """Thick slices on either side of a stack that methods see beyond it, where the scan has them."""
 
@@ -127,7 +130,8 @@ class Question:
     Attributes:
         stacks: ``(M, K, H, W)`` uint8: candidates, slices, rows from the top, columns from the left.
         aspect: height of a pixel over its width.
-        key: what the reader must not know: "scan", "slices" (first and last), "window", and "candidates" in the order
+        key: what the reader must not know: "scan", "axis" of its slices, "slices" (first and last), "window", and
+            "candidates" in the order
             in which they are shown.
     """
 
@@ -167,8 +171,9 @@ def make_study(settings: StudySettings, report: Callable[[str], None] = lambda t
 
     In each question the same slices of one scan are shown by all candidates in random order, equal in size, window and
     rounding: the true slices, and what each method makes of the scan after slices were left out. The middle slice of a
-    stack is one that had been left out. Scans take turns; places, windows, and the order of candidates and questions
-    are drawn. Methods see a few thick slices beyond the stack, not the whole scan.
+    stack is one that had been left out, and not one at the ends that shows little. Scans take turns; places, windows,
+    and the order of candidates and questions are drawn. Methods see a few thick slices beyond the stack, not the whole
+    scan.
 
     Args:
         settings: what is asked about what.
@@ -206,7 +211,7 @@ def make_study(settings: StudySettings, report: Callable[[str], None] = lambda t
         thin = load_thin(path, evaluation)
         windows = _windows(thin, settings)
         for number, place in asked:
-            report(place.item.name)
+            report(f"{place.item.name}, slices along axis {thin.axis}")
             questions[number] = _question(thin, windows, place, protocol, methods, settings)
     key = {"seed": seed, "factor": settings.factor, "protocol": protocol.title}
     return Study(identity, settings.ask, [questions[k] for k in sorted(questions)], key)
@@ -235,7 +240,10 @@ def _question(
     if total < least:
         raise ValueError(f"{path}: has {total} slices; expected {least} or more, or fewer --slices or --factor.")
     # thick slices are counted from the first one that is taken; the middle slice must not be at one of them
+    window = windows[int(place.shown * len(windows))]
+    detail = _detail(thin, window)
     firsts = [k for k in range(factor, total - factor - count + 1) if (k + count // 2) % factor]
+    firsts = [k for k in firsts if detail[k + count // 2] >= _LEAST_DETAIL * np.median(detail)]
     if not firsts:
         raise ValueError(f"{path}: has {total} slices, none to ask about; expected fewer --slices or --factor.")
     first = firsts[int(place.where * len(firsts))]
@@ -245,7 +253,6 @@ def _question(
         trial = protocol.trial(part, place.item.number)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    window = windows[int(place.shown * len(windows))]
     begin = first - low - (part.shape[-1] - trial.truth.shape[-1])
     shown = slice(begin, begin + count)
     volumes = {TRUTH: trial.truth.as_tensor()} if settings.with_truth else {}
@@ -255,8 +262,27 @@ def _question(
     stacks = []
     for name in names:
         values = unscale_from_unit(volumes[name][0, ..., shown], *thin.window).numpy()
-        gray = np.clip(np.round((values - window[0]) / (window[1] - window[0]) * 255), 0, 255).astype(np.uint8)
+        gray = _gray(values, window)
         stacks.append(np.stack([plane_view(gray, thin.image.affine, 2, k).image for k in range(count)]))
     spacing, (rows, columns) = axis_spacing(thin.image.affine), plane_axes(thin.image.affine, 2)
-    key = {"scan": place.item.name, "slices": [first, first + count - 1], "window": list(window), "candidates": names}
+    key = {
+        "scan": place.item.name,
+        "axis": thin.axis,
+        "slices": [first, first + count - 1],
+        "window": list(window),
+        "candidates": names,
+    }
     return Question(np.stack(stacks).astype(np.uint8), float(spacing[rows] / spacing[columns]), key)
+
+
+def _gray(values: NDArray[np.floating], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """Show intensities in a window as gray values."""
+    return np.clip(np.round((values - window[0]) / (window[1] - window[0]) * 255), 0, 255).astype(np.uint8)
+
+
+def _detail(thin: ThinVolume, window: tuple[float, float]) -> NDArray[np.float64]:
+    """Measure how much each slice shows in a window: the mean difference of pixels that are neighbors."""
+    slices = (
+        _gray(unscale_from_unit(part, *thin.window).numpy(), window) for part in thin.image.as_tensor()[0].unbind(-1)
+    )
+    return np.array([np.abs(np.diff(part.astype(float), axis=0)).mean() for part in slices])
