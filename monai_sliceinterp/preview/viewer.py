@@ -32,6 +32,7 @@ from monai_sliceinterp.transforms import LoadVolume, reorient_like
 __all__ = ["find_disagreement", "write_page", "write_viewer"]
 
 _PACKAGE = "monai_sliceinterp.preview"
+_LICENSES = ("LICENSE", "LICENSES_OF_DEPENDENCIES", "LICENSES_OF_CODECS")
 _POSTFIX = "_interp"
 _PERCENTILE = 99.5
 """Disagreement from which on its color is that of the largest."""
@@ -172,9 +173,7 @@ def _page(pair: ScanPair, embedded: EmbeddedVolumes, maps: dict[str, str], limit
         "volumes": {**embedded.texts, **maps},
     }
     niivue = resources.files(_PACKAGE) / "niivue"
-    licenses = "\n".join(
-        (niivue / name).read_text(encoding="utf-8") for name in ("LICENSE", "LICENSES_OF_DEPENDENCIES")
-    )
+    licenses = "\n".join((niivue / name).read_text(encoding="utf-8") for name in _LICENSES)
     parts = {
         "TITLE": html.escape(pair.name),
         "LICENSES": html.escape(licenses),
