@@ -34,7 +34,7 @@ from monai_sliceinterp.preview.windows import BODY, LUNG, DisplayWindow, display
 
 __all__ = ["check_curve", "curve_points", "present", "settings_in_words", "split_groups", "unit_windows"]
 
-_TESTED = ("psnr", "ssim", "psnr_body", "ssim_body")
+_TESTED = ("psnr", "ssim", "psnr_body", "ssim_body", "dice")
 """Metrics on which methods are tested; few, as the p-values are corrected for the number of tests."""
 
 
