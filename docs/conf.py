@@ -28,16 +28,30 @@ author = "monai_sliceinterp contributors"
 copyright = f"2026, {author}"
 release = importlib.metadata.version(project)
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
 nb_execution_mode = "off"  # notebooks are shown as they were committed
 suppress_warnings = ["misc.highlighting_failure"]  # of commands in notebooks that go over several lines
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+# commands and code are copied without prompts; what they print has no button
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_selector = "div:not(.highlight-text, .highlight-none, .output) > div.highlight > pre"
 
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # one process per core runs the suite; this has to be set before torch is imported, and reaches the bundles too
@@ -39,3 +40,23 @@ def pytest_collection_finish(session):
         raise pytest.UsageError(
             "this pytest-xdist cannot group tests under this pytest; expected those of constraints.txt."
         )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a network, which draws in software."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("Chromium is not installed: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    environment = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1000,1200")
+    no_network = "--host-resolver-rules=MAP * ~NOTFOUND"
+    software_graphics = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+    for argument in (*environment, no_network, *software_graphics):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()

@@ -41,8 +41,9 @@ from monai_sliceinterp.files import file_sha256
 
 __all__ = ["BUNDLES_URL", "download_bundle", "obtain_bundle", "opened_bundle"]
 
-BUNDLES_URL = "https://github.com/OWNER/monai_sliceinterp/releases/download/hosting_storage_v1"
-"""Address of the folder with the zip files of all bundles and their list, as ``sliceinterp pack`` writes them."""
+BUNDLES_URL = ""
+"""Address of the folder with the zip files of all bundles and their list, as ``sliceinterp pack`` writes them. Empty as
+long as they are not hosted anywhere: nothing is downloaded then that no one has named."""
 
 _LIST = "model_info.json"
 _HUGGING_FACE = "huggingface_hub"
@@ -120,11 +121,18 @@ def download_bundle(name: str, url: str = "", repo: str = "", version: str = "")
         Folder of the bundle.
 
     Raises:
-        ValueError: with one line that says what to put where, if it cannot be downloaded or has another checksum.
+        ValueError: with one line that says what to put where, if it cannot be downloaded or has another checksum, or
+            no place is named and :data:`BUNDLES_URL` is empty.
     """
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     base = (url or BUNDLES_URL).rstrip("/")
+    if not base and not repo:
+        raise ValueError(
+            f"bundle {name!r} is not here, and bundles are not hosted anywhere yet; put {name}_v*.zip, which "
+            f"'sliceinterp pack' writes from a checkout, into {folder}, name the folder that has the bundle in "
+            f"{BUNDLES_VARIABLE}, or say where from: sliceinterp bundles download {name} --url ADDRESS."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
         try:
             if repo:

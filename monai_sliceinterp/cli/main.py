@@ -40,6 +40,7 @@ COMMANDS = {
     "preview": Command("a picture and a page of a scan before and after", "monai_sliceinterp.preview.__main__"),
     "back": Command("a segmentation of the thin volume back onto the scan", "monai_sliceinterp.labels_back"),
     "evaluate": Command("compare methods on your own scans", "monai_sliceinterp.evaluation.__main__"),
+    "turing": Command("blinded stacks for readers, and their scores", "monai_sliceinterp.visual_turing.__main__"),
     "bundles": Command("list the bundles that are here, or download one", "monai_sliceinterp.cli.bundles"),
     "pack": Command("write zip files of bundles, as model zoos host them", "monai_sliceinterp.cli.pack"),
 }

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.transforms import Compose
 
 from monai_sliceinterp.bundles import CLASSICAL, find_bundles, parse_method, read_metadata
@@ -39,7 +40,7 @@ from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
 from monai_sliceinterp.interpolation.scan import MODALITIES, ScanFacts, scan_facts
-from monai_sliceinterp.transforms import LoadVolume, SaveInterpolatedd
+from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, SaveInterpolatedd
 
 __all__ = ["run_scans"]
 
@@ -90,7 +91,8 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         return True
     saving.check(source.path)
     load = LoadVolume(options.spacing_in, allow_nan=True, series=source.series, max_gap_mm=options.max_gap_mm)
-    scan = scan_facts(load(source.path), options.axis, options.modality or "")
+    reading = [load(source.path)]
+    scan = scan_facts(reading[0], options.axis, options.modality or "")
     _print(f"{source.path}: {scan}")
     ratio = scan.ratio(options.factor, options.spacing)
     name, reason = options.method, "as you say"
@@ -116,7 +118,7 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         seconds = None if method.source in CLASSICAL[:3] else estimate_seconds(inferer, network, scan, device)
         if seconds is not None:
             _print(f"{len(grid)} slices, {duration(seconds)} on {device}")
-        return _run(parser, source, load, options, name)
+        return _run(parser, source, reading, options, name)
 
 
 def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
@@ -127,8 +129,13 @@ def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
     return True
 
 
-def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argparse.Namespace, method: str) -> bool:
-    """Run a config, as ``python -m monai.bundle run`` does; whether it succeeded."""
+def _run(
+    parser: ConfigParser, source: Source, reading: list[MetaTensor], options: argparse.Namespace, method: str
+) -> bool:
+    """Run a config, as ``python -m monai.bundle run`` does, on a scan that was read already; whether it succeeded."""
+    for step in parser.get_parsed_content("preprocessing").transforms:
+        if isinstance(step, LoadVolumed):  # the scan is kept in memory where it is shown afterwards
+            step.transform = lambda path: reading[0].clone() if options.preview else reading.pop()
     try:
         written = parser.get_parsed_content("run")[-1]
     except SystemExit:  # the failure has been reported
@@ -141,7 +148,7 @@ def _run(parser: ConfigParser, source: Source, load: LoadVolume, options: argpar
         if str(file) not in map(str, written):
             _print(f"beside it: {file}")
     if options.preview:
-        _write_preview(source, Path(written[0]), load, method, options.overwrite)
+        _write_preview(source, Path(written[0]), reading[0], method, options.overwrite)
     return True
 
 
@@ -155,11 +162,12 @@ def _quality(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _write_preview(source: Source, output: Path, load: LoadVolume, method: str, overwrite: bool) -> None:
+def _write_preview(source: Source, output: Path, volume: MetaTensor, method: str, overwrite: bool) -> None:
     """Write a picture and a page beside the result."""
     from monai_sliceinterp.preview.files import write_preview_files
 
-    files = write_preview_files(source.path, output, output.parent, method=method, load=load, overwrite=overwrite)
+    how: dict[str, Any] = {"method": method, "load": lambda path: volume, "overwrite": overwrite}
+    files = write_preview_files(source.path, output, output.parent, **how)
     for path in files:
         _print(f"beside it: {path}")
 

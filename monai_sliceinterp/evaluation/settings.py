@@ -21,6 +21,7 @@ from typing import Any
 
 from monai_sliceinterp.checks import one_of, positive_integer
 from monai_sliceinterp.data import find_volumes
+from monai_sliceinterp.evaluation.downstream import check_segmenter
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS, make_protocols
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.metrics import BODY_THRESHOLD, METRICS, PERCEPTUAL_SCORES, SMALLEST_SLICE, Protocol
@@ -113,10 +114,21 @@ class EvaluationSettings:
     )
     perceptual: Sequence[str] = _setting((), f"optional scores: {', '.join(PERCEPTUAL)}", "NAME")
     tests: Sequence[str] = _setting(
-        ("psnr", "ssim", "psnr_body", "ssim_body"),
+        ("psnr", "ssim", "psnr_body", "ssim_body", "dice"),
         "scores that methods are tested on and box plots are drawn of, where there are such; few, as p-values are "
         "corrected for their number; the ASI paper has psnr ssim_sagittal vif_sagittal",
         "NAME",
+    )
+    segment: str = _setting(
+        "",
+        "also score how a segmentation of the result fits on the thick volume's own slices (Dice): a command that "
+        "segments a NIfTI file, such as 'TotalSegmentator -i {input} -o {output} --ml'",
+        "COMMAND",
+    )
+    labels: str = _setting(
+        "",
+        "its reference: a folder with labels named as the volumes; without it the truth, segmented by the command",
+        "DIR",
     )
     baselines: Sequence[str] = _setting(
         ("linear", "cubic"), "methods that the others are tested against, where they are evaluated", "METHOD"
@@ -149,6 +161,10 @@ class EvaluationSettings:
             one_of("perceptual score", name, PERCEPTUAL)
         for name in self.tests:
             one_of("score", name, [key for key, metric in METRICS.items() if metric.better != "closer to 1"])
+        if self.segment:
+            check_segmenter(self.segment)
+        elif self.labels:
+            raise ValueError("labels are the reference of a segmentation; expected --segment COMMAND beside --labels.")
         self.make_protocols()
 
     def make_protocols(self) -> list[Protocol]:
@@ -160,7 +176,7 @@ class EvaluationSettings:
         """Settings that the scores of a volume depend on, beside volume, method and protocol."""
         return {
             name: getattr(self, name)
-            for name in ("axis", "window", "crop", "body", "quick", "reconstruction", "perceptual")
+            for name in ("axis", "window", "crop", "body", "quick", "reconstruction", "perceptual", "segment", "labels")
         }
 
     def volumes(self) -> list[VolumeItem]:

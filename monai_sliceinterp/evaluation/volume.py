@@ -30,13 +30,14 @@ from monai.utils import MONAIEnvVars
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, is_bug, one_line
 from monai_sliceinterp.evaluation.cuts import add_views, holds_views, panel_cuts, panel_path
+from monai_sliceinterp.evaluation.downstream import dice_on_slices, on_output_grid, segment
 from monai_sliceinterp.evaluation.methods import Method, in_units, interpolate_unit
 from monai_sliceinterp.evaluation.settings import HU_WINDOW, EvaluationSettings, VolumeItem
 from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.metrics import METRICS, PerceptualMetric, Protocol, Trial, body_mask, score_reconstruction
 from monai_sliceinterp.preview.windows import is_ct
-from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadVolume, ThroughPlaneLast
+from monai_sliceinterp.transforms import InvertibleScaleIntensityRange, LoadLabeld, LoadVolume, ThroughPlaneLast
 from monai_sliceinterp.transforms.intensity import percentile_range, scale_to_unit
 
 __all__ = [
@@ -63,6 +64,7 @@ class ThinVolume:
         window_from: where the window comes from, in words.
         axis: axis along which the slices are stacked in the file.
         body: ``(C, H, W, N)`` bool, voxels of the body; None where none was asked for.
+        label: ``(1, H, W, N)`` segmentation, the reference of those of results; None where none was asked for.
     """
 
     image: MetaTensor
@@ -70,6 +72,7 @@ class ThinVolume:
     window_from: str
     axis: int
     body: torch.Tensor | None = None
+    label: MetaTensor | None = None
 
 
 @dataclass
@@ -171,8 +174,9 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
         ValueError: with one line that names the file, if it cannot be read, holds NaN, or has one intensity only.
     """
     loaded = LoadVolume(for_training=True)(path)  # what is degraded has even slices
+    axis = slice_geometry(loaded, axis=settings.axis).axis
     try:
-        image = ThroughPlaneLast(settings.axis)(loaded)
+        image = ThroughPlaneLast(axis)(loaded)
         if settings.window is not None:
             low, high, window_from = *settings.window, "as given"
         elif is_ct(image.as_tensor()):
@@ -182,12 +186,18 @@ def load_thin(path: str | Path, settings: EvaluationSettings) -> ThinVolume:
         if not low < high:
             raise ValueError(f"all voxels are {low:g}; expected an image.")
         thin = InvertibleScaleIntensityRange(low, high, clip=True)(image)
-        if settings.crop:
-            thin = cast(MetaTensor, CenterSpatialCrop((settings.crop, settings.crop, -1))(thin))
+        crop = CenterSpatialCrop((settings.crop or -1, settings.crop or -1, -1))
+        thin = cast(MetaTensor, crop(thin))
+        label = None
+        if settings.labels:
+            known = LoadLabeld("image", settings.labels, "label")({"image": loaded})["label"]
+            label = cast(MetaTensor, crop(ThroughPlaneLast(axis)(known)))
+        elif settings.segment:
+            label = segment(in_units(thin, (low, high)), settings.segment)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     body = None if settings.body is None else body_mask(thin, (settings.body - low) / (high - low))
-    return ThinVolume(thin, (low, high), window_from, slice_geometry(loaded, axis=settings.axis).axis, body)
+    return ThinVolume(thin, (low, high), window_from, axis, body, label)
 
 
 def evaluate_volume(
@@ -241,7 +251,7 @@ def evaluate_volume(
                     step = f"{protocol.title}, {method.name}"
                     report(f"{item.name}: {step}")
                     try:
-                        values, cuts = _solve(trial, method, thin.window, perceptual or {}, settings)
+                        values, cuts = _solve(trial, method, thin, perceptual or {}, settings)
                         if panel is not None:
                             add_views(panel, cuts, method.name, identities[method.name])
                         record.add(identities[method.name], values)
@@ -272,18 +282,22 @@ def describe_failure(error: BaseException, path: str, step: str = "") -> str:
 def _solve(
     trial: Trial,
     method: Method,
-    window: tuple[float, float],
+    thin: ThinVolume,
     perceptual: Mapping[str, PerceptualMetric],
     settings: EvaluationSettings,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Interpolate the thick volume of a trial; the scores of the result, and cuts through it."""
-    pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, window)
+    pred, seconds, memory = interpolate_unit(method, trial.thick, trial.factor, thin.window)
     values = trial.score(pred, 1.0, not settings.quick)
     if settings.reconstruction and method.reconstruct is not None:
-        again = method.reconstruct(in_units(trial.thick, window))
+        again = method.reconstruct(in_units(trial.thick, thin.window))
         values |= score_reconstruction(
-            scale_to_unit(again.as_tensor(), *window, clip=True), trial.thick, detailed=not settings.quick
+            scale_to_unit(again.as_tensor(), *thin.window, clip=True), trial.thick, detailed=not settings.quick
         )
+    if thin.label is not None:
+        fine = on_output_grid(pred, trial.thick, trial.factor)
+        label = segment(in_units(fine, thin.window), settings.segment)
+        values["dice"] = dice_on_slices(label, thin.label, trial.thick)
     for name, metric in perceptual.items():
         metric.reset()
         metric(*trial.pairs(pred))

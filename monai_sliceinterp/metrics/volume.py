@@ -230,6 +230,11 @@ METRICS: dict[str, Metric] = {
         "Ma: quality of super-resolved images by Ma et al. (NRQM), which knows no truth, 0 to 10; larger is better.",
         style=".2f",
     ),
+    "dice": Metric(
+        "Dice",
+        "Dice: overlap of a segmentation of the result with the reference, both on the thick volume's own slices; mean "
+        "over labels, larger is better.",
+    ),
     "seconds": Metric(
         "Time",
         "Time: of the interpolation of one volume; it depends on the machine.",

@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import html
-import json
-import re
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -26,12 +24,15 @@ from monai.data import MetaTensor
 from monai_sliceinterp.files import atomic_path, check_free, file_stem
 from monai_sliceinterp.geometry import corner_distance
 from monai_sliceinterp.preview.embedding import LARGEST, EmbeddedVolumes, embed_map, embed_pair
+from monai_sliceinterp.preview.filling import as_script_data, fill_page
 from monai_sliceinterp.preview.pair import ScanPair, beside, load_pair
 from monai_sliceinterp.preview.windows import display_windows, is_ct
 from monai_sliceinterp.transforms import LoadVolume, reorient_like
 
 __all__ = ["find_disagreement", "write_page", "write_viewer"]
 
+_PACKAGE = "monai_sliceinterp.preview"
+_LICENSES = ("LICENSE", "LICENSES_OF_DEPENDENCIES", "LICENSES_OF_CODECS")
 _POSTFIX = "_interp"
 _PERCENTILE = 99.5
 """Disagreement from which on its color is that of the largest."""
@@ -171,16 +172,12 @@ def _page(pair: ScanPair, embedded: EmbeddedVolumes, maps: dict[str, str], limit
         "disagreement": limit,
         "volumes": {**embedded.texts, **maps},
     }
-    files = resources.files("monai_sliceinterp.preview")
-    niivue = files / "niivue"
-    licenses = "\n".join(
-        (niivue / name).read_text(encoding="utf-8") for name in ("LICENSE", "LICENSES_OF_DEPENDENCIES")
-    )
+    niivue = resources.files(_PACKAGE) / "niivue"
+    licenses = "\n".join((niivue / name).read_text(encoding="utf-8") for name in _LICENSES)
     parts = {
         "TITLE": html.escape(pair.name),
         "LICENSES": html.escape(licenses),
         "NIIVUE": (niivue / "niivue.umd.js").read_text(encoding="utf-8"),
-        "DATA": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
+        "DATA": as_script_data(data),
     }
-    template = (files / "viewer.html").read_text(encoding="utf-8")
-    return re.sub("{{(" + "|".join(parts) + ")}}", lambda match: parts[match[1]], template)
+    return fill_page(_PACKAGE, "viewer.html", parts)

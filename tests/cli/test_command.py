@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from monai_sliceinterp.cli import main
+from monai_sliceinterp.transforms import LoadVolume
 from tests.dicom_series import write_series
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -65,6 +66,17 @@ def test_hyphen(scan):
     for arguments in (["-o", "a", "--", "-scan.nii.gz"], ["--input=-scan.nii.gz", "-o", "b"]):
         assert main(["--method", "linear", *arguments]) == 0
     assert Path("a/-scan_interp.nii.gz").is_file() and Path("b/-scan_interp.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("options", [[], ["--preview"]])
+def test_reads_once(options, scan, image, monkeypatch):
+    """What was read to choose a method is what is interpolated and shown."""
+    paths, read_volume = [], LoadVolume.__call__
+    monkeypatch.setattr(LoadVolume, "__call__", lambda self, path: paths.append(str(path)) or read_volume(self, path))
+    assert main([scan, "-m", "linear", "-f", "2", *options]) == 0
+    assert paths.count(scan) == 1
+    assert Path("scan_viewer.html").is_file() == bool(options)
+    np.testing.assert_array_equal(read("scan_interp.nii.gz")[..., ::2], np.asarray(image.dataobj))
 
 
 def test_everything_beside_it(scan, image, bundles, make_bundle, capsys):

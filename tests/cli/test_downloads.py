@@ -70,19 +70,23 @@ def test_method_is_downloaded_when_it_is_named(scan, zips, bundles, capsys):
     assert f"tiny       0.9.0   MR  {bundles / 'tiny'}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["sum", "no sum", "name", "offline"])
+@pytest.mark.parametrize("wrong", ["sum", "no sum", "name", "offline", "nowhere"])
 def test_nothing_is_left_of_a_failed_download(wrong, scan, zips, bundles, capsys, monkeypatch):
     listed = json.loads((zips / "model_info.json").read_text())
     listed["tiny_v0.10.0"] = {"sha256": {"sum": "0" * 64, "no sum": ""}.get(wrong, "")}
     (zips / "model_info.json").write_text(json.dumps(listed))
     if wrong == "offline":
         monkeypatch.setattr(download, "BUNDLES_URL", "http://127.0.0.1:9")
+    if wrong == "nowhere":
+        monkeypatch.setattr(download, "BUNDLES_URL", "")
     name = "other" if wrong == "name" else "tiny"
     assert main([scan, "-m", name, "-o", "out"]) == 1
     error = capsys.readouterr().err
     reason = {"sum": "has SHA-256", "no sum": "tells no SHA-256", "name": "has tiny_v0.10.0", "offline": "refused"}
+    reason["nowhere"] = "bundles are not hosted anywhere yet"
     assert error.count("\n") == 1 and reason[wrong] in error
-    assert wrong == "sum" or f"{name}_v*.zip into {bundles}" in error
+    assert wrong == "sum" or f"{name}_v*.zip" in error
+    assert wrong == "sum" or f"into {bundles}" in error
     assert not list(bundles.iterdir())
 
 

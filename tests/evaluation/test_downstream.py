@@ -1,0 +1,65 @@
+# Copyright (c) monai_sliceinterp contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Segmentations of results on the thick volume's slices: of what is brighter than 500, in another order of axes."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from monai_sliceinterp.evaluation.methods import find_methods
+from monai_sliceinterp.evaluation.settings import EvaluationSettings
+from monai_sliceinterp.evaluation.volume import evaluate_volume
+from tests.volumes import write_nifti
+
+AFFINE = np.diag([-1, -1, 4, 1])
+PROGRAM = """import sys, nibabel as nib, numpy as np
+image = nib.as_closest_canonical(nib.load(sys.argv[1]))
+nib.save(nib.Nifti1Image((image.get_fdata() > 500).astype(np.uint8), image.affine), sys.argv[2])
+"""
+
+
+@pytest.fixture
+def scan(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    values = np.random.default_rng(0).integers(0, 1001, (14, 13, 7)).astype(np.float32)
+    write_nifti(tmp_path / "scan.nii.gz", values, AFFINE)
+    return values
+
+
+def evaluate(folder, **settings):
+    fast = {"factors": [2], "quick": True, "panels": 0, "window": (0.0, 1000.0), "device": "cpu"}
+    settings = EvaluationSettings([str(folder / "scan.nii.gz")], ["linear"], folder / "out", **fast, **settings)
+    return evaluate_volume(settings.volumes()[0], settings, find_methods(settings.methods))
+
+
+def test_dice(scan, tmp_path):
+    """On observed slices the truth's segmentation is met; of a reference that has one of them alone, its part."""
+    command = f"{sys.executable} {tmp_path}/program.py {{input}} {{output}}"
+    assert evaluate(tmp_path, segment=command).scores[0]["dice"] == 1.0
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    bright = scan > 500
+    write_nifti(labels / "scan.nii.gz", (bright * np.array([1, 1, 0, 1, 0, 1, 0])).astype(np.uint8), AFFINE)
+    first, every = bright[..., 0].sum(), bright[..., ::2].sum()
+    (row,) = evaluate(tmp_path, segment=command, labels=str(labels)).scores
+    assert row["dice"] == pytest.approx(2 * first / (first + every))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"segment": "segmenter {input}"}, r"needs \{input\} and \{output\}"),
+        ({"segment": "no_such {input} {output}"}, "there is no program 'no_such' here"),
+        ({"labels": "labels"}, "expected --segment COMMAND beside --labels"),
+    ],
+)
+def test_bad_settings(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tmp_path, **settings)
+
+
+def test_program_fails(scan, tmp_path):
+    result = evaluate(tmp_path, segment=f"{sys.executable} -c 'raise SystemExit(3)' {{input}} {{output}}")
+    assert "ended with status 3 and no segmentation: it wrote nothing" in result.failures[0]
