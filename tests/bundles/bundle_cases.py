@@ -170,6 +170,7 @@ CASES = {
         by_pairs=True,
         window=None,
         body=False,
+        exact=True,
         stages=[Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2})],
         short=options("--max_epochs 1 --val_interval 1 --patch_size 32"),
         two_epochs=TWO_EPOCHS | options("--norm_warmup_epochs 1"),
@@ -177,10 +178,10 @@ CASES = {
         evaluated=["subsample x2", "subsample x4", "fwhm x3"],
         own_commands={
             "constant": ((), options("--input {root}/constant.nii --factor 3")),
-            "residual": (("residual",), options("--input {root}/scans/axial.nii.gz --factor 2")),
+            "plain": (("plain",), options("--input {root}/scans/axial.nii.gz --factor 2")),
         },
         narrow_network=options("--network_def#channels [8,16] --network_def#latent_channels 16"),
-        trained_overlays={"residual": {}, "mr": {"dataset_dir": "{root}/mr"}, "paper": {"loss#synthesis": "mse"}},
+        trained_overlays={"plain": {}, "mr": {"dataset_dir": "{root}/mr"}, "paper": {"loss#synthesis": "mse"}},
         wrong={
             "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
             "--batch_size 12": "batch_size 12 ... samples_per_volume 8",
@@ -325,6 +326,7 @@ CASES = {
             "--ckpt {paper}": "{paper} ... not a checkpoint of VTSGenerator ... more differences",
             "--batch_size -1": "batch_size ... got -1",
             "--keep_observed maybe": "keep_observed must be true or false, got 'maybe'",
+            "--data_consistency 3": "data_consistency needs the slice thickness ... --inferer#slice_thickness",
             "--window [100,100]": "window ... 100",
         },
         rates={"optimizer": (0.0002, (0.5, 0.999)), "discriminator_optimizer": (0.0002, (0.5, 0.999))},
