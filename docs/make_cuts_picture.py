@@ -6,8 +6,8 @@
     python docs/make_cuts_picture.py DATA --output bundles/mixture/docs/cuts.png
 
 DATA is the folder of the scans that the bundles were scored on. Five scans of each kind are shown, test subjects where
-there are so many: linear interpolation above, the method below, in true proportions. Thin scans are thinned first. Only a
-band of pixels around the cut is interpolated, so that it takes a minute.
+there are so many: linear interpolation above, the method below, in true proportions. Thin scans are thinned first.
+Only a band of pixels around the cut is interpolated, so that it takes a minute.
 """
 
 from __future__ import annotations

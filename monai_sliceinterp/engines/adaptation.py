@@ -180,7 +180,7 @@ class AdaptNetworkd(MapTransform):
         batches = DataLoader(Dataset(items, sampler), num_workers=0, batch_size=1, generator=torch.Generator())
         sampler.set_random_state(self.seed)
         optimizer = self.optimizer(self.network.parameters())
-        falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        falling: Any = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         trainer = SupervisedTrainer(
             device=self._device,
             max_epochs=1,

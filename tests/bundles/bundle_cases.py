@@ -118,6 +118,11 @@ def prepare_mixture(network):
     nn.init.normal_(network.last.weight, std=0.02)
 
 
+def prepare_asi(network):
+    """Decoded slices vary, so that a mixture of codes is not decoded to the mixture of slices."""
+    nn.init.normal_(network.decoder[-1].weight, std=2.0)
+
+
 def prepare_hrinet(network):
     """Slices of some 600 HU, well inside the window."""
     last = [layer for layer in network.decoder if isinstance(layer, nn.Conv2d)][-1]
@@ -171,6 +176,7 @@ CASES = {
         window=None,
         body=False,
         exact=True,
+        prepare=prepare_asi,
         stages=[Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2})],
         short=options("--max_epochs 1 --val_interval 1 --patch_size 32"),
         two_epochs=TWO_EPOCHS | options("--norm_warmup_epochs 1"),
