@@ -26,7 +26,7 @@ from monai_sliceinterp.bundles.download import opened_bundle
 from monai_sliceinterp.checks import chosen_device
 from monai_sliceinterp.formats.itk_images import itk_volume
 from monai_sliceinterp.interpolation.choice import choose_method
-from monai_sliceinterp.interpolation.configs import CLASSICAL_CONFIGS, classical_settings
+from monai_sliceinterp.interpolation.configs import ADAPTABLE, CLASSICAL_CONFIGS, adapted_method, classical_settings
 from monai_sliceinterp.interpolation.pipeline import BundlePipeline
 from monai_sliceinterp.interpolation.scan import scan_facts
 from monai_sliceinterp.transforms import InterpolateLabeld, LoadVolume
@@ -41,6 +41,7 @@ def interpolate(
     factor: int | None = None,
     axis: int | None = None,
     label: Any = None,
+    adapt: bool | int = False,
     device: str | torch.device | None = None,
 ) -> Any:
     """Interpolate the slices of a scan.
@@ -56,6 +57,8 @@ def interpolate(
         factor: upsampling factor. With neither the result is isotropic.
         axis: slice axis 0, 1 or 2; None: what the image says, or the axis of the largest spacing.
         label: a segmentation on the image's grid, of the same forms, to bring onto the result's.
+        adapt: fine-tune the network on the scan first, which takes about a minute, and keep that if it helps there on
+            slices left out; a number: its steps. For the bundle "mixture", which "auto" then takes.
         device: where it is computed; None: a GPU if there is one.
 
     Returns:
@@ -77,12 +80,15 @@ def interpolate(
         raise ValueError(f"give a factor or a spacing, not both (got factor {factor!r}, spacing {spacing!r} mm).")
     where = chosen_device(device)
     volume = as_volume(image)
+    if method == "auto" and adapt:
+        method = ADAPTABLE
     if method == "auto":
         facts = scan_facts(volume, axis)
         method = choose_method(facts, find_bundles(), where.type != "cpu", facts.ratio(factor, spacing)).method
-    parts = parse_method(method)
+    parts = adapted_method(parse_method(method)) if adapt else parse_method(method)
     given = {} if label is None or _in_memory(label) else {"label": str(label)}
-    options = {"axis": axis, **given}
+    steps = {} if isinstance(adapt, bool) else {"adapt_steps": adapt}
+    options = {"axis": axis, **given, **steps}
     with opened_bundle(parts.source) as bundle:
         if bundle is None:
             overlays, own = classical_settings(parts)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def describe_output(
     bundle: dict[str, str] | None = None,
     precision: str | None = None,
     desheared: bool = False,
+    adaptation: Mapping[str, Any] | None = None,
     time: datetime | None = None,
 ) -> dict[str, Any]:
     """Describe how an output was made, with BIDS keys where BIDS has them.
@@ -137,6 +138,8 @@ def describe_output(
         precision: type in which the network computed; None where that is not known.
         desheared: whether it was then resampled in the planes of its slices, see
             :func:`monai_sliceinterp.transforms.deshear`.
+        adaptation: what came of adapting the network to the input, see
+            :class:`monai_sliceinterp.engines.AdaptNetworkd`; None where it was not.
         time: when the output was made, with its time zone; None: now.
 
     Returns:
@@ -179,6 +182,7 @@ def describe_output(
             "WeightsSHA256": weights_sha256,
             "SourceSHA256": source_sha256,
             "Precision": precision,
+            **({} if adaptation is None else {"Adaptation": dict(adaptation)}),
             "Axis": axis,
             "Factor": record.factor,
             "Spacing": record.spacing,

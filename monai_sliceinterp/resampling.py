@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import interpolate, ndimage
 from torch import Tensor
 
-from monai_sliceinterp.checks import not_negative, one_of
+from monai_sliceinterp.checks import not_negative, one_of, positive_integer
 
 __all__ = [
     "FWHM_PER_SIGMA",
@@ -34,6 +34,7 @@ __all__ = [
     "SLAB_PROFILES",
     "apply_to_slices",
     "apply_weights",
+    "consistency_weights",
     "interpolation_weights",
     "slab_weights",
 ]
@@ -225,6 +226,43 @@ def slab_weights(
     nodes = centers.astype(int) + np.arange(-reach, reach + 1)[:, None]
     weights = _scatter(nodes, kernel(nodes - centers), num_slices, "replicate")
     return weights / weights.sum(axis=0)
+
+
+def consistency_weights(slabs: ArrayLike, steps: int) -> NDArray[np.float64]:
+    """Compute the weights of what thin slices miss of observed slabs, to be added to the thin slices.
+
+    Adding ``A^T (y - A x) / s`` to thin slices x, with slabs A, observed slices y and s the largest eigenvalue of
+    ``A A^T``, is a step of gradient descent on ``|A x - y|^2`` (Landweber's iteration). Several steps are linear in the
+    first difference too; these are the weights of all of them together. Few steps correct what slabs show well and
+    leave alone what they hardly do, where noise would be amplified.
+
+    Args:
+        slabs: weights ``(M, N)`` of M thin slices in N observed slabs, see :func:`slab_weights`.
+        steps: number of steps.
+
+    Returns:
+        Matrix ``(N, M)``: the thin slices are to be increased by ``apply_weights(observed - averaged, matrix)``.
+
+    Raises:
+        ValueError: if the number of steps is not positive.
+
+    Example:
+        >>> slabs = slab_weights(4, [0.5, 2.5], fwhm=2.0, profile="box")
+        >>> thin = torch.zeros(4)
+        >>> missed = torch.tensor([1.0, 3.0]) - apply_weights(thin, slabs)
+        >>> thin = thin + apply_weights(missed, consistency_weights(slabs, 50))
+        >>> (apply_weights(thin, slabs) * 100).round().tolist()
+        [100.0, 300.0]
+    """
+    positive_integer("steps", steps)
+    average = np.asarray(slabs, dtype=np.float64).T
+    gram = average @ average.T
+    step = 1.0 / np.linalg.eigvalsh(gram)[-1]
+    left = np.eye(len(gram)) - step * gram
+    total = sum(step * np.linalg.matrix_power(left, power) for power in range(steps))
+    weights: NDArray[np.float64] = total @ average
+    weights[abs(weights) < _NEGLIGIBLE] = 0.0
+    return weights
 
 
 def _overlap_with_box(width: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:

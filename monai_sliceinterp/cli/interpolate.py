@@ -78,6 +78,8 @@ def make_parser(prog: str = "sliceinterp") -> argparse.ArgumentParser:
         help="nifti (default), same, dicom, or several: a,b",
     )
     add("--series", metavar="N", help="number or UID of a DICOM series, or all: each into a folder of its own")
+    add("--adapt", action="store_true", help="fine-tune the network on the scan first, kept if it helps (minutes)")
+    add("--adapt-steps", type=int, metavar="N", help="steps of that (default: 100)")
     add("--quality", action="store_true", help="write how well the method does on this very scan")
     add("--provenance", action="store_true", help="write which slices are synthesized, and how")
     add("--preview", action="store_true", help="write a picture of before and after, and a page to look at both")
@@ -118,6 +120,10 @@ def main(argv: Sequence[str], prog: str = "sliceinterp") -> int:
     options.inputs = [*options.inputs, *options.input, *argv[end + 1 :]]
     if not options.inputs:
         parser.error("no input is given; expected a scan, or a folder of scans")
+    if options.adapt_steps is not None:
+        options.adapt = True
+        if options.adapt_steps < 1:
+            parser.error(f"--adapt-steps {options.adapt_steps}: expected a positive number of steps")
     if options.output.lower().endswith(IMAGE_SUFFIXES):
         parser.error(f"--output {options.output}: is a file; expected a folder: results are called SCAN_interp.nii.gz")
     for name in (formats := options.format.split(",")):

@@ -37,7 +37,7 @@ from monai_sliceinterp.cli.sources import Source, open_sources
 from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.interpolation.choice import choose_method
-from monai_sliceinterp.interpolation.configs import read_inference
+from monai_sliceinterp.interpolation.configs import ADAPTABLE, adapted_method, read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
 from monai_sliceinterp.interpolation.scan import MODALITIES, ScanFacts, scan_facts
 from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, SaveInterpolatedd
@@ -96,6 +96,8 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
     _print(f"{source.path}: {scan}")
     ratio = scan.ratio(options.factor, options.spacing)
     name, reason = options.method, "as you say"
+    if name == "auto" and options.adapt:
+        name, reason = ADAPTABLE, "which can be adapted"
     if name == "auto":
         if len(scan.grid(options.factor, options.spacing)) == scan.num_slices:
             return _nothing_to_do(source, scan)
@@ -104,6 +106,8 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         if choice.missing:
             reason += f"; better, but not here: sliceinterp bundles download {' '.join(choice.missing)}"
     method = parse_method(name)
+    if options.adapt:
+        method = adapted_method(method)
     _print(f"method: {name}, {reason}")
     with opened_bundle(method.source) as bundle:
         if bundle is not None:
@@ -184,6 +188,7 @@ def _values(source: Source, options: argparse.Namespace, device: torch.device) -
         "series": source.series,
         "device": device,
         "progress": os.isatty(2),
+        **({} if options.adapt_steps is None else {"adapt_steps": options.adapt_steps}),
     }
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from monai_sliceinterp.engines.adaptation import AdaptNetworkd, adaptation_text, split_for_guard
 from monai_sliceinterp.engines.adversarial import ConditionalGANTrainer, CriticTrainer
 from monai_sliceinterp.engines.checkpoints import (
     AtomicCheckpointSaver,

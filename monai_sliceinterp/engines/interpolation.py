@@ -25,8 +25,9 @@ from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.engines.adaptation import adaptation_text
 from monai_sliceinterp.files import printable
-from monai_sliceinterp.geometry import read_grid
+from monai_sliceinterp.geometry import read_adaptation, read_grid
 from monai_sliceinterp.interruption import when_interrupted
 from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
@@ -131,7 +132,8 @@ def interpolate_volumes(
 def _remarks(result: MetaTensor) -> list[str]:
     """What a user should know of a result, though it is right."""
     record = read_grid(result.meta)
-    remarks = []
+    adaptation = read_adaptation(result.meta)
+    remarks = [] if adaptation is None else [adaptation_text(adaptation)]
     if record.axis != 2:
         remarks.append(f"its slices are taken along axis {record.axis}; --axis takes another one.")
     if len(record.grid) == record.grid.num_slices and record.factor is record.spacing is None:

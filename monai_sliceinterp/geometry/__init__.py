@@ -33,7 +33,15 @@ from monai_sliceinterp.geometry.affine import (
 )
 from monai_sliceinterp.geometry.alignment import SAME_PLACE, slice_indices, stack_axis
 from monai_sliceinterp.geometry.grid import FLOAT32_TOLERANCE, GRID_TOLERANCE, OutputGrid, paste_observed
-from monai_sliceinterp.geometry.metadata import DISAGREEMENT, GRID_KEYS, GridMetadata, read_grid, write_grid
+from monai_sliceinterp.geometry.metadata import (
+    ADAPTATION,
+    DISAGREEMENT,
+    GRID_KEYS,
+    GridMetadata,
+    read_adaptation,
+    read_grid,
+    write_grid,
+)
 from monai_sliceinterp.geometry.shear import UprightGrid
 from monai_sliceinterp.geometry.slices import (
     SLICE_DIRECTION,
@@ -48,6 +56,7 @@ from monai_sliceinterp.geometry.slices import (
 )
 
 __all__ = [
+    "ADAPTATION",
     "AXIS_TIE",
     "DISAGREEMENT",
     "FLOAT32_TOLERANCE",
@@ -69,6 +78,7 @@ __all__ = [
     "nominal_positions",
     "paste_observed",
     "plane_names",
+    "read_adaptation",
     "read_grid",
     "scaled_affine",
     "slice_geometry",

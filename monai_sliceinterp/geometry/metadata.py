@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from monai_sliceinterp.geometry.grid import OutputGrid
 
-__all__ = ["DISAGREEMENT", "GRID_KEYS", "GridMetadata", "read_grid", "write_grid"]
+__all__ = ["ADAPTATION", "DISAGREEMENT", "GRID_KEYS", "GridMetadata", "read_adaptation", "read_grid", "write_grid"]
 
 GRID_KEYS = (
     "source_positions",
@@ -40,6 +41,21 @@ GRID_KEYS = (
 
 DISAGREEMENT = "disagreement"
 """Entry with the disagreement of the views, ``(B, C, H, W, M)``, of a volume interpolated view by view on request."""
+
+
+ADAPTATION = "adaptation"
+"""Entry with what came of adapting the network to the volume, as the text of a JSON object: MONAI's batches keep it."""
+
+
+def read_adaptation(meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what came of adapting the network to a volume; None where it was not.
+
+    Example:
+        >>> read_adaptation({ADAPTATION: '{"steps": 100, "used": true}'}), read_adaptation({})
+        ({'steps': 100, 'used': True}, None)
+    """
+    entry = meta.get(ADAPTATION)
+    return None if entry is None else dict(json.loads(entry))
 
 
 @dataclass(frozen=True)

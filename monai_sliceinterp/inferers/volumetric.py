@@ -16,16 +16,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_sliceinterp.checks import not_negative, positive_integer
+from monai_sliceinterp.geometry import OutputGrid, slice_geometry, slice_thickness
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size
 from monai_sliceinterp.inferers.in_plane import pixel_size, plane_grid
-from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
+from monai_sliceinterp.resampling import apply_to_slices, consistency_weights, interpolation_weights, slab_weights
 
-__all__ = ["VolumetricSliceInferer"]
+__all__ = ["VolumetricSliceInferer", "make_consistent"]
+
+_AT_ONCE = 16
+"""Slices that are corrected at once."""
 
 _STRIDE = 16
 """Windows begin at multiples of this: a network that halves the resolution four times treats them all alike."""
@@ -59,9 +66,14 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
         in_plane_spacing: size in mm of the pixels that the network sees; 0: those of the scan. None: what the network
             says.
+        data_consistency: steps by which the result is made to average back to the observed slabs, see
+            :func:`make_consistent`; 0: none.
+        slice_thickness: thickness of the observed slices in mm (FWHM of a Gaussian), which that needs; 0: what the
+            metadata say.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        ValueError: if a parameter is out of range, or observed slices are to be copied and averaged to; when called, if
+            the thickness is needed and not known.
 
     Example:
         >>> from monai.data import MetaTensor
@@ -86,12 +98,41 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         progress: bool = False,
         amp: bool | str = False,
         in_plane_spacing: float | None = None,
+        data_consistency: int = 0,
+        slice_thickness: float = 0.0,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
+        self.data_consistency = positive_integer("data_consistency", data_consistency, least=0, why=" (0: none)")
+        self.slice_thickness = not_negative("slice_thickness", slice_thickness)
+        if self.data_consistency and self.keep_observed:
+            raise ValueError("data_consistency averages to the observed slices, keep_observed copies them: take one.")
         if len(roi_size) != 3 or any(size < 64 or size % 64 for size in roi_size):
             raise ValueError(f"roi_size must be three multiples of 64, got {tuple(roi_size)!r}.")
         self.roi_size, self.batch_size = tuple(int(size) for size in roi_size), check_batch_size(batch_size)
         self.in_plane_spacing = pixel_size(in_plane_spacing)
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """Interpolate ``inputs`` ``(B, C, H, W, N)``, see :class:`SliceInterpolationInferer`."""
+        thickness = self._thickness(inputs) if self.data_consistency else 0.0
+        result = super().__call__(inputs, network, *args, **kwargs)
+        if self.data_consistency and inputs.shape[-1] > 1:
+            grid = self.output_grid(inputs)
+            fine = thickness / (slice_geometry(inputs, axis=-1).slice_spacing * grid.step)
+            for thin, observed in zip(_stacks(result), _stacks(inputs), strict=True):
+                make_consistent(thin, observed, grid, fine, self.data_consistency)
+        return result
+
+    def _thickness(self, inputs: Tensor) -> float:
+        """Thickness of the slices in mm."""
+        if not isinstance(inputs, MetaTensor):
+            raise ValueError("a plain tensor has no spacing, which data_consistency needs: give a MetaTensor.")
+        known = self.slice_thickness or slice_thickness(inputs.meta)
+        if not known:
+            raise ValueError(
+                "data_consistency needs the slice thickness, which the file does not tell; expected it in mm, as "
+                "--inferer#slice_thickness 5."
+            )
+        return known
 
     @torch.no_grad()
     def synthesize(self, stack: SliceStack, network: Callable[..., Any] | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -156,6 +197,39 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
             roi_weight_map=weights[..., None].expand(-1, -1, count).to(padded),
         )
         return torch.as_tensor(result)[0, 0, :height, :width].to(fine.dtype)
+
+
+def make_consistent(thin: Tensor, observed: Tensor, grid: OutputGrid, thickness: float, steps: int = 3) -> None:
+    """Change thin slices in place so that slabs of them average to the observed slices.
+
+    Args:
+        thin: ``(M, H, W)``, changed.
+        observed: ``(N, H, W)``.
+        grid: positions of the thin slices.
+        thickness: FWHM of the slabs, a Gaussian, in distances of the thin slices.
+        steps: see :func:`monai_sliceinterp.resampling.consistency_weights`.
+
+    Example:
+        >>> thin, observed = torch.zeros(5, 1, 1), torch.ones(3, 1, 1)
+        >>> make_consistent(thin, observed, OutputGrid.from_factor(3, 2), thickness=2.0, steps=20)
+        >>> bool((thin.mean() - 1).abs() < 0.02)
+        True
+    """
+    centers = np.interp(np.arange(len(observed)), grid.positions, np.arange(len(grid)))
+    inside = np.arange(len(observed)) <= grid.positions[-1]
+    slabs = slab_weights(len(grid), centers[inside], thickness)
+    weights = consistency_weights(slabs, steps)
+    missed = observed[: len(weights)] - apply_to_slices(thin, slabs)
+    for begin in range(0, len(thin), _AT_ONCE):
+        columns = slice(begin, begin + _AT_ONCE)
+        thin[columns] += apply_to_slices(missed, weights[:, columns])
+
+
+def _stacks(volumes: Tensor) -> Iterator[Tensor]:
+    """Yield views ``(N, H, W)`` of all channels of volumes ``(B, C, H, W, N)``."""
+    plain = volumes.as_tensor() if isinstance(volumes, MetaTensor) else volumes
+    for volume in plain:
+        yield from (channel.movedim(-1, 0) for channel in volume)
 
 
 def _overlap(most: int) -> int:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from monai_sliceinterp.interpolation.choice import SCORES, Choice, choose_method, kind_of
 from monai_sliceinterp.interpolation.configs import (
+    ADAPTABLE,
     CLASSICAL_CONFIGS,
+    adapted_method,
     classical_settings,
     inference_files,
     read_inference,

@@ -55,7 +55,7 @@ SCORES: dict[str, tuple[int, dict[str, tuple[float, float]]]] = {
         13,
         {
             "mixture": (21.51, 19.00),
-            "asi": (21.37, 18.42),
+            "asi": (21.30, 18.37),
             "motion": (20.90, 18.20),
             "linear": (19.54, 17.20),
             "cubic": (19.28, 16.90),

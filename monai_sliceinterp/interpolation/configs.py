@@ -14,20 +14,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 from monai_sliceinterp.bundles import INFERENCE, MethodText, config_folder, overlay_files
+from monai_sliceinterp.bundles.naming import joined
 
-__all__ = ["CLASSICAL_CONFIGS", "classical_settings", "inference_files", "read_inference", "set_values"]
+__all__ = [
+    "ADAPTABLE",
+    "CLASSICAL_CONFIGS",
+    "adapted_method",
+    "classical_settings",
+    "inference_files",
+    "read_inference",
+    "set_values",
+]
 
 CLASSICAL_CONFIGS = Path(__file__).parent / "classical"
 """Folder with the inference config of classical methods, in the form of a bundle's."""
 
+ADAPTABLE = "mixture"
+"""The bundle whose network is adapted to a scan where no method is named."""
+
+_ADAPT = "adapt"
 _OVERLAYS = {"motion": ("motion",)}
 _GIVEN = "given_values"
+
+
+def adapted_method(method: MethodText) -> MethodText:
+    """Lay the overlay that adapts the network to each scan over a method.
+
+    Example:
+        >>> adapted_method(MethodText("mixture", "mixture"))
+        MethodText(name='mixture_adapt', source='mixture', overlays=('adapt',), ckpt='')
+    """
+    if _ADAPT in method.overlays:
+        return method
+    name = joined(method.name, [_ADAPT]) if method.name else ""
+    return replace(method, name=name, overlays=(*method.overlays, _ADAPT))
 
 
 def classical_settings(method: MethodText) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -43,6 +70,8 @@ def classical_settings(method: MethodText) -> tuple[tuple[str, ...], dict[str, A
         >>> classical_settings(MethodText("", "motion")), classical_settings(MethodText("", "linear"))
         ((('motion',), {}), ((), {'mode': 'linear'}))
     """
+    if method.overlays == (_ADAPT,):
+        raise ValueError(f"method {method.source!r} has no network to adapt to a scan; expected {ADAPTABLE}.")
     if method.overlays or method.ckpt:
         raise ValueError(f"method {method.source!r} takes neither configs nor weights.")
     return (_OVERLAYS[method.source], {}) if method.source in _OVERLAYS else ((), {"mode": method.source})

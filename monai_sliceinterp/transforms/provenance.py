@@ -26,7 +26,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_sliceinterp.files import atomic_path, file_sha256, file_stem
-from monai_sliceinterp.geometry import read_grid
+from monai_sliceinterp.geometry import read_adaptation, read_grid
 from monai_sliceinterp.provenance import bundle_version, describe_output, input_sha256
 from monai_sliceinterp.transforms.deshearing import DESHEARED
 from monai_sliceinterp.transforms.saving import save_nifti
@@ -142,6 +142,7 @@ class SaveProvenanced(MapTransform):
                 record=record,
                 output_affine=output.affine,
                 desheared=bool(output.meta.get(DESHEARED, False)),
+                adaptation=read_adaptation(output.meta),
                 **self._made_by,
             )
             labels = provenance_labels(output, (~record.observed).to(torch.uint8), record.axis)

@@ -27,6 +27,7 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from monai_sliceinterp.files import atomic_path, file_stem
+from monai_sliceinterp.geometry import read_adaptation
 from monai_sliceinterp.metrics import LEAVE_ONE_OUT, SMALLEST_SLICE, slice_score
 from monai_sliceinterp.resampling import apply_weights, interpolation_weights
 
@@ -35,6 +36,7 @@ __all__ = [
     "LeaveOneOutQualityDict",
     "LeaveOneOutQualityd",
     "leave_one_out_quality",
+    "no_leave_one_out",
 ]
 
 
@@ -98,7 +100,8 @@ class LeaveOneOutQualityd(MapTransform):
 
     The file is called ``<output's stem>_quality.json``. The transform has to come after
     :class:`monai_sliceinterp.transforms.SaveVolumed`. A scan of fewer than 3 slices, or of slices smaller than the
-    window of SSIM, has no such score, nor has an unevenly spaced stack; the file then contains the reason.
+    window of SSIM, has no such score, nor has an unevenly spaced stack; the file then contains the reason. What came of
+    adapting the network to the scan stands there too.
 
     Args:
         keys: the written volume.
@@ -146,7 +149,7 @@ class LeaveOneOutQualityd(MapTransform):
         for key in self.key_iterator(result):
             quality: dict[str, Any] = {"method": self.method, "protocol": "leave-one-out"}
             image = result[self.image_key]
-            reason = _no_score(image)
+            reason = no_leave_one_out(image)
             if reason:
                 quality["reason"] = f"no score: {reason}"
             else:
@@ -155,6 +158,8 @@ class LeaveOneOutQualityd(MapTransform):
                     scores = leave_one_out_quality(image[None], self.inferer, self.network)
                 # JSON has no infinity; null stands for an exact result
                 quality |= {name: value if abs(value) < float("inf") else None for name, value in scores.items()}
+            if (adaptation := read_adaptation(result[key].meta)) is not None:
+                quality["adaptation"] = adaptation
             with atomic_path(_beside(Path(result[key].meta["saved_to"]))) as part:
                 part.write_text(json.dumps(quality, indent=2) + "\n")
             result[key].meta["quality"] = quality
@@ -167,8 +172,13 @@ def _linear(thick: Tensor) -> Tensor:
     return apply_weights(thick, interpolation_weights(count, torch.arange(2 * count - 1) / 2, "linear"))
 
 
-def _no_score(image: Tensor) -> str:
-    """Explain why a scan ``(C, H, W, N)`` cannot be scored; empty if it can."""
+def no_leave_one_out(image: Tensor) -> str:
+    """Explain why a scan ``(C, H, W, N)`` cannot be scored by leaving slices out; empty if it can.
+
+    Example:
+        >>> no_leave_one_out(torch.zeros(1, 16, 16, 2))
+        '2 slices, of which none can be left out'
+    """
     *_, height, width, count = image.shape
     needed = SMALLEST_SLICE["ssim"]
     if count < 3:

@@ -26,7 +26,14 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from monai_sliceinterp.checks import switch
-from monai_sliceinterp.geometry import DISAGREEMENT, SLICE_POSITION_KEYS, paste_observed, read_grid, write_grid
+from monai_sliceinterp.geometry import (
+    ADAPTATION,
+    DISAGREEMENT,
+    SLICE_POSITION_KEYS,
+    paste_observed,
+    read_grid,
+    write_grid,
+)
 from monai_sliceinterp.transforms.missing import has_missing, mark_missing
 
 __all__ = [
@@ -124,6 +131,8 @@ class RestoreVolumed(MapTransform):
             for entry in SLICE_POSITION_KEYS:  # those of the input; the output is evenly spaced
                 output.meta.pop(entry, None)
             write_grid(output.meta, replace(record, axis=axis))
+            if ADAPTATION in volume.meta:
+                output.meta[ADAPTATION] = volume.meta[ADAPTATION]
             result[key] = output
             if self.release:
                 volume.set_()

@@ -118,6 +118,11 @@ def prepare_mixture(network):
     nn.init.normal_(network.last.weight, std=0.02)
 
 
+def prepare_asi(network):
+    """Decoded slices vary, so that a mixture of codes is not decoded to the mixture of slices."""
+    nn.init.normal_(network.decoder[-1].weight, std=2.0)
+
+
 def prepare_hrinet(network):
     """Slices of some 600 HU, well inside the window."""
     last = [layer for layer in network.decoder if isinstance(layer, nn.Conv2d)][-1]
@@ -170,6 +175,8 @@ CASES = {
         by_pairs=True,
         window=None,
         body=False,
+        exact=True,
+        prepare=prepare_asi,
         stages=[Stage(".", "model.pt", {"network": "optimizer"}, "best_model", {"train_loss": 2})],
         short=options("--max_epochs 1 --val_interval 1 --patch_size 32"),
         two_epochs=TWO_EPOCHS | options("--norm_warmup_epochs 1"),
@@ -177,11 +184,11 @@ CASES = {
         evaluated=["subsample x2", "subsample x4", "fwhm x3"],
         own_commands={
             "constant": ((), options("--input {root}/constant.nii --factor 3")),
-            "residual": (("residual",), options("--input {root}/scans/axial.nii.gz --factor 2")),
+            "plain": (("plain",), options("--input {root}/scans/axial.nii.gz --factor 2")),
         },
         narrow_network=options("--network_def#channels [8,16] --network_def#latent_channels 16"),
         trained_overlays={
-            "residual": {},
+            "plain": {},
             "mr": {"dataset_dir": "{root}/mr"},
             "paper": {"loss#synthesis": "mse", **options("--in_plane_spacing 0")},  # pixels of 8 mm
         },
@@ -335,6 +342,7 @@ CASES = {
             "--ckpt {paper}": "{paper} ... not a checkpoint of VTSGenerator ... more differences",
             "--batch_size -1": "batch_size ... got -1",
             "--keep_observed maybe": "keep_observed must be true or false, got 'maybe'",
+            "--data_consistency 3": "data_consistency needs the slice thickness ... --inferer#slice_thickness",
             "--window [100,100]": "window ... 100",
         },
         rates={"optimizer": (0.0002, (0.5, 0.999)), "discriminator_optimizer": (0.0002, (0.5, 0.999))},

@@ -412,6 +412,10 @@ def parser_of(bundle, *configs, **options):
     return parser
 
 
+INFERENCE_OVERLAYS = ("adapt",)
+
+
 def overlays_of(bundle):
-    own = {"train", "inference", "multi_gpu_inference", "metadata"}
+    """Those over a training; those in ``INFERENCE_OVERLAYS`` lie over inference."""
+    own = {"train", "inference", "multi_gpu_inference", "metadata", *INFERENCE_OVERLAYS}
     return sorted(path.stem for path in (BUNDLES / bundle).glob("*.json") if path.stem not in own)

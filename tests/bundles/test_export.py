@@ -53,7 +53,7 @@ class Export:
 
 EXPORTS = {
     "asi": Export("asi", "", (1, 2, 32, 40)),
-    "residual": Export("asi", "residual", (1, 2, 32, 40)),
+    "plain": Export("asi", "plain", (1, 2, 32, 40)),
     "hrinet": Export("hrinet", "", (1, 2, 48, 56)),
     "saint": Export("saint", "small", (1, 1, 12, 16, 4)),
     "vts": Export("vts", "small", (1, 1, 16, 32, 48)),
@@ -61,7 +61,7 @@ EXPORTS = {
 }
 SHAPES = {
     "asi": [(1, 2, 32, 40), (1, 2, 24, 44), (2, 2, 37, 29)],
-    "residual": [(1, 2, 24, 44), (2, 2, 37, 29)],
+    "plain": [(1, 2, 24, 44), (2, 2, 37, 29)],
     "hrinet": [(1, 2, 48, 56), (2, 2, 37, 53)],
     "saint": [(1, 1, 12, 16, 4), (1, 1, 19, 9, 7)],
     "mixture": [(1, 1, 18, 16, 4)],

@@ -294,9 +294,9 @@ def test_constant_image_stays_constant(inference):
 
 
 @only("asi")
-def test_residual_network(inference):
-    inference.results["residual"].check_success()
-    assert nib.load(inference.output("residual", "axial")).shape == (20, 24, 9)
+def test_plain_network(inference):
+    inference.results["plain"].check_success()
+    assert nib.load(inference.output("plain", "axial")).shape == (20, 24, 9)
 
 
 @only("saint")

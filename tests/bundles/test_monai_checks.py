@@ -125,6 +125,18 @@ def test_overlays_change_what_exists(bundle, overlay):
         assert not [key for key in added if not is_argument(training, key)]
 
 
+def test_adaptation_overlay():
+    """It adds a last step to the preprocessing of inference, with the loss of the training, and sets nothing else."""
+    parser, training = parser_of("mixture", "inference", "adapt"), content("mixture", "train")
+    *before, last = parser["preprocessing#transforms"]
+    assert before == content("mixture", "inference")["preprocessing"]["transforms"]
+    assert last["loss"] == training["loss"] and last["_target_"].endswith("AdaptNetworkd")
+    steps = parser.get_parsed_content("preprocessing").transforms
+    assert steps[-1].network is parser.get_parsed_content("network_def")
+    own = set(content("mixture", "adapt"))
+    assert own == {"adapt_steps", "adapt_seed", "adapt_learning_rate", "+preprocessing#transforms"}
+
+
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
 def test_overlays_with_a_network_have_its_weights(bundle, overlay):
     """And the others have none, or those of another training."""
@@ -272,5 +284,5 @@ def test_commands_of_the_card(bundle, command):
     parser = ConfigParser()
     parser.read_config([ROOT / file for file in files])
     known = parser.config if function == "run" else inspect.signature(getattr(monai.bundle, function)).parameters
-    assert set(given) <= set(known)
+    assert {key.partition("#")[0] for key in given} <= set(known)
     assert all((ROOT / given[key]).is_file() for key in ("ckpt_file", "meta_file") if key in given)

@@ -425,3 +425,38 @@ def test_size(size, kind):
     assert VolumetricSliceInferer(roi_size=kind(np.array([64, 128, 192]))).roi_size == (64, 128, 192)
     named = r"roi_size must be three multiples of 64, got \(" + ", ".join(map(str, size))
     check_error(ValueError, named, VolumetricSliceInferer, factor=2, roi_size=kind(size))
+
+
+def slabs_of(positions, count, fwhm):
+    """Gaussian slabs around thin slices, the ends repeated."""
+    sigma, reach = fwhm / np.sqrt(8 * np.log(2)), int(np.ceil(4 * fwhm / np.sqrt(8 * np.log(2))))
+    matrix = np.zeros((len(positions), count))
+    for row, center in zip(matrix, positions, strict=True):
+        for offset in range(-reach, reach + 1):
+            row[np.clip(center + offset, 0, count - 1)] += np.exp(-0.5 * (offset / sigma) ** 2)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("told", ["metadata", "option"])
+def test_data_consistency(told):
+    """Steps of gradient descent along the slices, in NumPy; they bring slabs of the result closer to the input."""
+    scan, thickness = make_scan(1, 1, 16, 16, 6, seed=3), 6.0
+    step = slice_geometry(scan, axis=-1).slice_spacing / 4
+    if told == "metadata":
+        scan.meta["slice_thickness"] = thickness
+    options = {"factor": 4, "slice_thickness": thickness if told == "option" else 0.0}
+    average = slabs_of(range(0, 21, 4), 21, thickness / step)
+    observed, thin = plain(scan)[0, 0].numpy(), spline(scan, factor=4)[0, 0].numpy()
+    missed = [np.abs(observed - thin @ average.T).mean()]
+    rate = 1 / np.linalg.eigvalsh(average @ average.T).max()
+    for _ in range(5):
+        thin = thin + rate * (observed - thin @ average.T) @ average
+        missed.append(np.abs(observed - thin @ average.T).mean())
+    close(infer(scan, copy, data_consistency=5, **options)[0, 0], torch.as_tensor(thin), atol=1e-8)
+    assert missed[-1] < 0.7 * missed[0]
+
+
+def test_data_consistency_needs_the_thickness():
+    scan = make_scan(1, 1, 16, 16, 6)
+    check_error(ValueError, "needs the slice thickness", infer, scan, copy, data_consistency=3, factor=2)
+    check_error(ValueError, "take one", VolumetricSliceInferer, data_consistency=3, keep_observed=True)

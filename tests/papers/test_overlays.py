@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from tests.bundles.bundle_commands import body, content, diagonal, overlays_of, parser_of, save
 
 NO_NETWORK = {"evaluate", "multi_gpu_train", "paper", "ct", "mr", "ct_mr"}
-PAPERS = {"asi": ["paper_brain", "residual"], "saint": [], "vts": [], "hrinet": []}
+PAPERS = {"asi": ["paper_brain"], "saint": [], "vts": [], "hrinet": []}
 PAIRS = [
     (bundle, ("paper", name))
     for bundle, named in PAPERS.items()
