@@ -39,6 +39,7 @@ from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
 from monai_sliceinterp.interpolation.scan import MODALITIES, ScanFacts, scan_facts
+from monai_sliceinterp.progress import LINES
 from monai_sliceinterp.transforms import LoadVolume, SaveInterpolatedd
 
 __all__ = ["run_scans"]
@@ -175,7 +176,7 @@ def _values(source: Source, options: argparse.Namespace, device: torch.device) -
         "label": options.label or "",
         "series": source.series,
         "device": device,
-        "progress": os.isatty(2),
+        "progress": LINES if options.progress_lines else os.isatty(2),
     }
 
 
