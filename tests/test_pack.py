@@ -232,6 +232,21 @@ def test_several_bundles(tiny, tmp_path):
         pack_bundles([tiny, f"{tiny}/"], tmp_path / "none")
 
 
+@pytest.mark.parametrize("bundle", sorted((ROOT / "bundles").iterdir()), ids=lambda path: path.name)
+def test_licenses_of_data(bundle):
+    """As MONAI's zoo has them; each license and source that the card names is there, in one entry of each source."""
+    card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    text = (bundle / "docs" / "data_license.txt").read_text(encoding="utf-8")
+    data = card[card.index("\n## Data\n") : card.index("\n## Performance\n")]
+    assert text.startswith("Third Party Licenses\n") and "`docs/data_license.txt`" in data
+    named = re.findall(
+        r"CC BY(?: \d\.0)?|CC0|PDDL|BSD|public domain|Apache-2\.0|Sunnybrook|ds\d{6}|LIDC|LungFCP|TCGA", data
+    )
+    assert named and all(name in text for name in named)
+    entries = re.findall(r"^[ivxl]+\. (?s:.+?)\n    https://\S+\n/\*+/\n\nUsed: .+\nLicense: ", text, re.MULTILINE)
+    assert len(entries) == text.count("License: ") >= 5
+
+
 def tensor(**values):
     return {"inputs": {"image": {**TENSOR, **values}}, "outputs": {"pred": TENSOR}}
 
