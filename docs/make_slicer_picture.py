@@ -32,6 +32,7 @@ from monai_sliceinterp.preview.planes import plane_view
 from monai_sliceinterp.preview.windows import BODY
 from monai_sliceinterp.transforms import LoadVolume, ThroughPlaneLast
 
+COMMAND = [sys.executable, "-m", "monai_sliceinterp"]
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "integrations" / "slicer" / "SliceInterpolation"))
 
@@ -57,7 +58,7 @@ def main(scan_path: str, png_path: str, method: str = "auto") -> None:
         return ThroughPlaneLast()(LoadVolume()(path))
 
     bone: list[Any] = []
-    run = Run([sys.executable, "-m", "monai_sliceinterp"], Settings(method), write, os.environ)
+    run = Run(COMMAND, Settings(method), write, os.environ)
     try:
         while not run.poll():
             time.sleep(0.2)

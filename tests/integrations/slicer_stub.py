@@ -217,14 +217,12 @@ class Widget:
     def currentText(self):
         return self.items[self.currentIndex]
 
-    def setCurrentText(self, text):
+    @currentText.setter
+    def currentText(self, text):
         self.currentIndex = self.items.index(text)
 
     def appendPlainText(self, line):
         self.lines.append(line)
-
-    def setInterval(self, milliseconds):
-        self.interval = milliseconds
 
     def start(self):
         self.active = True

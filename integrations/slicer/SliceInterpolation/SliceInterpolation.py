@@ -82,7 +82,7 @@ class SliceInterpolationWidget(ScriptedLoadableModuleWidget):
         self.checkButton.clicked.connect(self.onCheck)
         self.finerBox.currentIndexChanged.connect(self.onFiner)
         self.timer = qt.QTimer()
-        self.timer.setInterval(_POLL_MS)
+        self.timer.interval = _POLL_MS
         self.timer.timeout.connect(self.onTimer)
         self.onFiner()
         self._show_running(False)
@@ -141,6 +141,7 @@ class SliceInterpolationWidget(ScriptedLoadableModuleWidget):
         self.checkButton = qt.QPushButton("Check, and list its methods")
         self.installEdit = qt.QLineEdit(install_line())
         self.installEdit.readOnly = True
+        self.installEdit.cursorPosition = 0  # so that it is shown from its beginning
         self.installEdit.toolTip = "In a terminal outside of Slicer. Slicer's own packages stay as they are."
         form.addRow("sliceinterp:", self.commandEdit)
         form.addRow("To install:", self.installEdit)
@@ -173,7 +174,7 @@ class SliceInterpolationWidget(ScriptedLoadableModuleWidget):
         chosen = self.methodBox.currentText
         self.methodBox.clear()
         self.methodBox.addItems(methods)
-        self.methodBox.setCurrentText(chosen)
+        self.methodBox.currentText = chosen
         qt.QSettings().setValue(_SETTING, self.commandEdit.currentPath)
         self._say(f"{version.strip()}: {command[0]}")
 
