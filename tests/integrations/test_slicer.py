@@ -34,7 +34,7 @@ import gzip, json, os, pathlib, sys
 scan, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3])
 out.mkdir()
 print("progress: slices 1/2")
-print(f"{scan} -> {out}/scan_interp.nii.gz")
+print(f"{scan} -> {out / 'scan_interp.nii.gz'}")
 print(json.dumps(dict(os.environ)))
 for name in ("interp", "interp_provenance"):
     (out / f"scan_{name}.nii.gz").write_bytes(gzip.compress(scan.read_bytes()))

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,9 @@ class Run:
             progress = read_progress(line)
             if progress is None:
                 self.progress = None
-                self.lines.append(line.replace(f"{self._path('out')}/", "").replace(self._path(_SCAN), "scan"))
+                for path, shown in ((self._path("out") + os.sep, ""), (self._path(_SCAN), "scan")):
+                    line = line.replace(path, shown)
+                self.lines.append(line)
             else:
                 self.progress = progress
         return status is not None
