@@ -12,7 +12,7 @@
 """Make the picture of docs/how_to/slicer.md: ``python docs/make_slicer_picture.py SCAN PNG [METHOD]``.
 
 The module's own run of the command, without Slicer: its files are drawn as Slicer shows them, cut across the slices in
-true proportions. The segmentation is a threshold of the scan (bone).
+true proportions. The segmentation is a threshold of the scan (bone, contrast agent).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT / "integrations" / "slicer" / "SliceInterpolation"))
 from SliceInterpolationLib.command import Settings  # noqa: E402
 from SliceInterpolationLib.run import Run  # noqa: E402
 
-_BONE, _SYNTHESIZED = ListedColormap(["#56b4e9"]), ListedColormap(["#f29924"])
+_MARKED, _SYNTHESIZED = ListedColormap(["#56b4e9"]), ListedColormap(["#f29924"])
 _HU = 180
 
 
@@ -51,13 +51,13 @@ def main(scan_path: str, png_path: str, method: str = "auto") -> None:
         values = np.asarray(image.dataobj)
         nib.save(nib.Nifti1Image(values, image.affine), scan)
         nib.save(nib.Nifti1Image((values > _HU).astype(np.uint8), image.affine), label)
-        bone.append(read(label))
+        marks.append(read(label))
         return True
 
     def read(path: str) -> Any:
         return ThroughPlaneLast()(LoadVolume()(path))
 
-    bone: list[Any] = []
+    marks: list[Any] = []
     run = Run(COMMAND, Settings(method), write, os.environ)
     try:
         while not run.poll():
@@ -70,13 +70,13 @@ def main(scan_path: str, png_path: str, method: str = "auto") -> None:
     scan = read(scan_path)
     row = scan.shape[2] // 2
     panels = [
-        (scan, bone[0], _BONE, f"{scan.shape[-1]} slices every {scan.pixdim[2]:.3g} mm"),
-        (thin, label, _BONE, f"{thin.shape[-1]} slices every {thin.pixdim[2]:.3g} mm"),
+        (scan, marks[0], _MARKED, f"{scan.shape[-1]} slices every {scan.pixdim[2]:.3g} mm"),
+        (thin, label, _MARKED, f"{thin.shape[-1]} slices every {thin.pixdim[2]:.3g} mm"),
         (thin, synthesized, _SYNTHESIZED, "what of it is synthesized"),
     ]
     with drawing(png_path, 12.0, 2.7) as figure:
-        for axes, (image, marks, colors, title) in zip(figure.subplots(1, 3), panels, strict=True):
-            view, marked = (plane_view(volume[0], volume.affine, 1, row) for volume in (image, marks))
+        for axes, (image, mask, colors, title) in zip(figure.subplots(1, 3), panels, strict=True):
+            view, marked = (plane_view(volume[0], volume.affine, 1, row) for volume in (image, mask))
             axes.imshow(view.image, vmin=BODY.low, vmax=BODY.high, aspect=view.aspect, interpolation="nearest")
             shown = np.ma.masked_less(marked.image, 0.5)
             axes.imshow(shown, cmap=colors, alpha=0.4, aspect=view.aspect, interpolation="nearest")
