@@ -22,10 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_sliceinterp.temporary import temporary_name
+from monai_sliceinterp.temporary import discard, temporary_name
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "atomic_folder",
     "atomic_path",
     "check_free",
     "file_sha256",
@@ -199,3 +200,36 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Provide a hidden folder to write to, and rename it when it is complete; one that is there is replaced then.
+
+    Args:
+        path: the folder; the one above must exist.
+
+    Raises:
+        OSError: if the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "series"
+        >>> with atomic_folder(target) as part:
+        ...     _ = (part / "1.dcm").write_text("")
+        >>> os.listdir(target), len(os.listdir(target.parent))
+        (['1.dcm'], 1)
+    """
+    folder = Path(path)
+    part, old = (temporary_name(folder, folder.name, kind) for kind in ("part", "old"))
+    try:
+        part.mkdir()
+        yield part
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(part, folder)
+    finally:
+        discard(part)
+        if os.path.lexists(old) and not os.path.lexists(folder):  # interrupted in between
+            os.replace(old, folder)
+    discard(old)

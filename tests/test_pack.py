@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -51,6 +52,12 @@ The network has 1,240 parameters; PSNR 31.250 dB.
 Weights: `models/model.pt`, and `models/model_small.pt` of `small.json`.
 `wide.json` has no weights yet, `train.json` and `evaluate.json` make and score them.
     python -m monai.bundle run --config_file bundles/tiny/inference.json
+
+## Tags
+
+MR, thin
+slices
+
 """
 
 
@@ -225,6 +232,21 @@ def test_several_bundles(tiny, tmp_path):
         pack_bundles([tiny, f"{tiny}/"], tmp_path / "none")
 
 
+@pytest.mark.parametrize("bundle", sorted((ROOT / "bundles").iterdir()), ids=lambda path: path.name)
+def test_licenses_of_data(bundle):
+    """As MONAI's zoo has them; each license and source that the card names is there, in one entry of each source."""
+    card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    text = (bundle / "docs" / "data_license.txt").read_text(encoding="utf-8")
+    data = card[card.index("\n## Data\n") : card.index("\n## Performance\n")]
+    assert text.startswith("Third Party Licenses\n") and "`docs/data_license.txt`" in data
+    named = re.findall(
+        r"CC BY(?: \d\.0)?|CC0|PDDL|BSD|public domain|Apache-2\.0|Sunnybrook|ds\d{6}|LIDC|LungFCP|TCGA", data
+    )
+    assert named and all(name in text for name in named)
+    entries = re.findall(r"^[ivxl]+\. (?s:.+?)\n    https://\S+\n/\*+/\n\nUsed: .+\nLicense: ", text, re.MULTILINE)
+    assert len(entries) == text.count("License: ") >= 5
+
+
 def tensor(**values):
     return {"inputs": {"image": {**TENSOR, **values}}, "outputs": {"pred": TENSOR}}
 
@@ -247,6 +269,48 @@ def weights(in_features, file="model.pt", **extra):
 
 def card(old="", new=""):
     return lambda bundle: write(bundle / "docs" / "README.md", CARD.replace(old, new) if old else CARD + new)
+
+
+@pytest.mark.parametrize(
+    ("owner", "change_it", "line"),
+    [
+        ("a/b", card(), "--huggingface a/b: expected a user or an organization"),
+        ("MONAI", card("## Tags", "## Words"), "README.md: has no section '## Tags'"),
+        ("MONAI", card(new="![Scan](scan.png)"), "README.md: links to scan.png, which is not in the bundle"),
+        ("MONAI", lambda b: write(b / "LICENSE", "mine"), "LICENSE: is no license that is known; expected one of"),
+    ],
+)
+def test_refused_for_hugging_face(tiny, tmp_path, owner, change_it, line):
+    change_it(tiny)
+    with pytest.raises(ValueError, match=re.escape(line)):
+        pack_bundles([tiny], tmp_path / "dist", huggingface=owner)
+    assert not (tmp_path / "dist").exists()
+
+
+def test_card_for_hugging_face(tiny, tmp_path):
+    """Links lead where they led; a repository that is there is replaced."""
+    write(tiny / "docs" / "scan.png", "a picture")
+    links = (
+        "![Scan](scan.png) [LICENSE](../LICENSE) [asi](../../asi/docs/README.md#data) [here](#tags) [x](https://x.org)"
+    )
+    card(new=links)(tiny)
+    write(tmp_path / "huggingface" / "MONAI" / "tiny" / "old", "")
+    (packed,) = pack_bundles([tiny], tmp_path, huggingface="MONAI")
+    text = (packed.repository / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(
+        '---\nlicense: apache-2.0\nlibrary_name: monai\npipeline_tag: image-to-image\ntags:\n- "monai"'
+    )
+    assert '- "medical"\n- "MR"\n- "thin slices"\n---\n# tiny\n' in text and "--repo MONAI/tiny " in text
+    for link in ("docs/scan.png", "LICENSE", "https://huggingface.co/MONAI/asi#data", "#tags", "https://x.org"):
+        assert f"]({link})" in text
+    assert sorted(os.listdir(packed.repository)) == [
+        ".gitattributes",
+        "LICENSE",
+        "README.md",
+        "configs",
+        "docs",
+        "models",
+    ]
 
 
 LINEAR = nn.Linear(30, 40).state_dict()

@@ -89,6 +89,7 @@ def make_parser(prog: str = "sliceinterp") -> argparse.ArgumentParser:
     add("--modality", metavar="M", help="CT or MR, where the file does not say and the values mislead")
     add("--spacing-in", type=_lengths, metavar="MM", help="voxel size of files that lack it: one number or X,Y,Z")
     add("--max-gap-mm", type=float, metavar="MM", help="largest gap between DICOM slices; default: three usual ones")
+    add("--progress-lines", action="store_true", help="print progress as lines, for programs: progress: slices 12/160")
     add("--version", action="version", version=f"sliceinterp {__version__}")
     return parser
 

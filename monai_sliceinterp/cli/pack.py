@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``sliceinterp pack``: zip files of bundles."""
+"""``sliceinterp pack``: zip files of bundles, and folders for Hugging Face."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def make_parser(prog: str = "sliceinterp pack") -> argparse.ArgumentParser:
         help="address of the folder the zip files will be downloaded from, for model_info.json: "
         "https://github.com/OWNER/REPO/releases/download/hosting_storage_v1 (default: none)",
     )
+    parser.add_argument(
+        "--huggingface",
+        default="",
+        metavar="OWNER",
+        help="a user or an organization on Hugging Face: lay bundles out as its repositories OWNER/NAME hold them, too",
+    )
     return parser
 
 
@@ -66,10 +72,12 @@ def main(argv: Sequence[str], prog: str = "sliceinterp pack") -> int:
     from monai_sliceinterp.zoo import pack_bundles
 
     try:
-        packed = pack_bundles(options.bundles, options.output_dir, options.source)
+        packed = pack_bundles(options.bundles, options.output_dir, options.source, options.huggingface)
     except INPUT_ERRORS as error:
         report(error)
         return 1
     for item in packed:
         print(f"{item.path} ({item.path.stat().st_size / 1e6:.1f} MB, SHA-256 {item.sha256})")
+        if item.repository is not None:
+            print(f"{item.repository} (to upload it: hf upload {options.huggingface}/{item.name} {item.repository})")
     return 0

@@ -40,6 +40,7 @@ from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import ADAPTABLE, adapted_method, read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
 from monai_sliceinterp.interpolation.scan import MODALITIES, ScanFacts, scan_facts
+from monai_sliceinterp.progress import LINES
 from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, SaveInterpolatedd
 
 __all__ = ["run_scans"]
@@ -187,7 +188,7 @@ def _values(source: Source, options: argparse.Namespace, device: torch.device) -
         "label": options.label or "",
         "series": source.series,
         "device": device,
-        "progress": os.isatty(2),
+        "progress": LINES if options.progress_lines else os.isatty(2),
         **({} if options.adapt_steps is None else {"adapt_steps": options.adapt_steps}),
     }
 

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -28,9 +27,9 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_ui
 from monai_sliceinterp.dicom.derivation import SourceSeries, SourceSlice, code_item, reference_item
 from monai_sliceinterp.dicom.encoding import PixelEncoding, decimal_string
 from monai_sliceinterp.dicom.planes import SlicePlanes
+from monai_sliceinterp.files import atomic_folder
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.provenance import SOFTWARE
-from monai_sliceinterp.temporary import discard, temporary_name
 
 __all__ = ["write_dicom_series"]
 
@@ -265,15 +264,5 @@ def _whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         raise ValueError(f"{folder}: exists already; expected a new folder, or overwrite=True.")
     if folder.exists() and not (folder.is_dir() and all(file.suffix == ".dcm" for file in folder.iterdir())):
         raise ValueError(f"{folder}: holds more than a DICOM series; expected a folder that can be replaced.")
-    part, old = (temporary_name(folder, folder.name, kind) for kind in ("part", "old"))
-    try:
-        part.mkdir()
+    with atomic_folder(folder) as part:
         yield part
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-    finally:
-        discard(part)
-        if os.path.lexists(old) and not os.path.lexists(folder):  # interrupted in between
-            os.replace(old, folder)
-    discard(old)

@@ -38,6 +38,7 @@ from monai_sliceinterp.geometry import (
 )
 from monai_sliceinterp.memory import free_memory
 from monai_sliceinterp.precision import amp_setting, autocast_to, network_dtype
+from monai_sliceinterp.progress import progress_bar, progress_setting
 
 __all__ = ["SliceInterpolationInferer", "SliceStack", "check_batch_size", "images_per_batch"]
 
@@ -80,7 +81,8 @@ class SliceInterpolationInferer(Inferer):
         value_range: intensities the method was made for, to which its results are limited. Where the input exceeds
             it, the excess is interpolated linearly and added to the method's result, so that nothing is cut off.
             None: no limit.
-        progress: show a progress bar that counts synthesized slices.
+        progress: show a progress bar that counts synthesized slices; "lines": print lines of text for programs, see
+            :class:`monai_sliceinterp.progress.ProgressLines`.
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`. All else (splines,
             blending, sums) stays as precise as the input, and observed slices are copies in any case.
 
@@ -101,7 +103,7 @@ class SliceInterpolationInferer(Inferer):
         spacing: float | None = None,
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
-        progress: bool = False,
+        progress: bool | str = False,
         amp: bool | str = False,
     ) -> None:
         super().__init__()
@@ -114,7 +116,7 @@ class SliceInterpolationInferer(Inferer):
         if value_range is not None and not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be ascending, got {value_range!r}.")
         self.factor, self.spacing, self.value_range = factor, spacing, value_range
-        self.keep_observed, self.progress = switch("keep_observed", keep_observed), switch("progress", progress)
+        self.keep_observed, self.progress = switch("keep_observed", keep_observed), progress_setting(progress)
         self.amp = amp_setting(amp)
         self.maps: tuple[str, ...] = ()
 
@@ -167,9 +169,7 @@ class SliceInterpolationInferer(Inferer):
         # slices are computed and written one after another: in memory they come first
         output = plain.new_empty(batch, channels, len(grid), height, width)
         maps = {name: torch.zeros_like(output) for name in self.maps}
-        with tqdm(
-            total=batch * channels * len(wanted), unit="slice", desc="slices", disable=not self.progress, leave=False
-        ) as bar:
+        with progress_bar(self.progress, total=batch * channels * len(wanted), unit="slice", desc="slices") as bar:
             for sample in range(batch):
                 for channel in range(channels):
                     slices = _slices_first(plain[sample, channel])

@@ -45,7 +45,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         batch_size: slices that are synthesized at once; 0 chooses by their size.
         keep_observed: copy the observed slices. The method reproduces them to rounding anyway.
         value_range: see :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
-        progress: show a progress bar.
+        progress: show a progress bar, or "lines" of text.
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
@@ -67,7 +67,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         batch_size: int = 0,
         keep_observed: bool = True,
         value_range: tuple[float, float] | None = None,
-        progress: bool = False,
+        progress: bool | str = False,
         amp: bool | str = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress, amp)

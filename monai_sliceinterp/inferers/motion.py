@@ -47,7 +47,7 @@ class MotionSliceInferer(SliceInterpolationInferer):
         tolerance: decrease of the difference of the slices that means certainty, in units of that range.
         batch_size: gaps that are computed at once; 0 chooses by the slices' size.
         keep_observed: copy the observed slices. The method reproduces them to rounding anyway.
-        progress: show a progress bar.
+        progress: show a progress bar, or "lines" of text.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -68,7 +68,7 @@ class MotionSliceInferer(SliceInterpolationInferer):
         tolerance: float = 0.05,
         batch_size: int = 0,
         keep_observed: bool = True,
-        progress: bool = False,
+        progress: bool | str = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, None, progress)
         self.attachment = positive("attachment", attachment)

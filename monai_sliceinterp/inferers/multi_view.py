@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from monai_sliceinterp.checks import switch
 from monai_sliceinterp.geometry import DISAGREEMENT, SPACING_TIE, OutputGrid
@@ -31,6 +30,7 @@ from monai_sliceinterp.inferers.base import (
 )
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
 from monai_sliceinterp.networks.nets.saint import SAINT
+from monai_sliceinterp.progress import progress_bar
 
 __all__ = ["MultiViewSliceInferer"]
 
@@ -58,7 +58,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         disagreement: put how much the views disagree into the output's metadata, as ``disagreement``: the standard
             deviation of the views at every voxel, of the output's shape, on its intensity scale; 0 on observed slices
             that are kept. Large values show where the result is uncertain.
-        progress: show a progress bar for every view and for the fusion.
+        progress: show a progress bar, or "lines" of text, for every view and for the fusion.
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
@@ -84,7 +84,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         fuse: bool = True,
         views: Sequence[str] | None = None,
         disagreement: bool = False,
-        progress: bool = False,
+        progress: bool | str = False,
         amp: bool | str = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, value_range, progress, amp)
@@ -152,7 +152,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         # filled as slices, so that the views are fused without another copy
         output = slices.new_empty(len(images), len(indices), images.shape[2])
         begins = range(0, len(images), count)
-        for begin in tqdm(begins, desc=f"view of {direction}", unit="batch", disable=not self.progress, leave=False):
+        for begin in progress_bar(self.progress, begins, desc=f"view of {direction}", unit="batch"):
             end = min(begin + count, len(images))
             triples = neighbor_triples(images, begin, end, saint.edge)
             for width, chosen in groups:

@@ -37,7 +37,7 @@ class SplineSliceInferer(SliceInterpolationInferer):
             spaced slices need one of the first two, see
             :func:`monai_sliceinterp.resampling.interpolation_weights`.
         keep_observed: copy the observed slices. The kernels reproduce them to rounding anyway.
-        progress: show a progress bar.
+        progress: show a progress bar, or "lines" of text.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -55,7 +55,7 @@ class SplineSliceInferer(SliceInterpolationInferer):
         spacing: float | None = None,
         mode: str = "cubic",
         keep_observed: bool = True,
-        progress: bool = False,
+        progress: bool | str = False,
     ) -> None:
         super().__init__(factor, spacing, keep_observed, None, progress)
         self.mode = one_of("interpolation mode", mode, INTERPOLATION_MODES)

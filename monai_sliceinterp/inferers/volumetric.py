@@ -62,7 +62,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         keep_observed: copy the observed slices from the input.
         value_range: intensities the network was trained on, see
             :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
-        progress: show a progress bar.
+        progress: show a progress bar, or "lines" of text.
         amp: precision of the network, see :func:`monai_sliceinterp.precision.network_dtype`.
         in_plane_spacing: size in mm of the pixels that the network sees; 0: those of the scan. None: what the network
             says.
@@ -95,7 +95,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
         batch_size: int = 0,
         keep_observed: bool = False,
         value_range: tuple[float, float] | None = None,
-        progress: bool = False,
+        progress: bool | str = False,
         amp: bool | str = False,
         in_plane_spacing: float | None = None,
         data_consistency: int = 0,

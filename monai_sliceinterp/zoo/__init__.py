@@ -9,11 +9,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Zip files of bundles as a model zoo hosts them."""
+"""Zip files of bundles as a model zoo hosts them, and folders as repositories on Hugging Face hold them."""
 
 from __future__ import annotations
 
 from monai_sliceinterp.zoo.checks import check_bundle
+from monai_sliceinterp.zoo.huggingface import model_card, write_repository
 from monai_sliceinterp.zoo.layout import bundle_files
 from monai_sliceinterp.zoo.metadata import check_metadata
 from monai_sliceinterp.zoo.packing import MODEL_INFO, PackedBundle, pack_bundles, write_archive
@@ -24,6 +25,8 @@ __all__ = [
     "bundle_files",
     "check_bundle",
     "check_metadata",
+    "model_card",
     "pack_bundles",
     "write_archive",
+    "write_repository",
 ]

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.zoo.checks import check_bundle
+from monai_sliceinterp.zoo.huggingface import check_owner, model_card, write_repository
 from monai_sliceinterp.zoo.layout import bundle_files
 
 __all__ = ["MODEL_INFO", "PackedBundle", "pack_bundles", "write_archive"]
@@ -40,6 +41,7 @@ class PackedBundle:
         path: the zip file.
         checksum: SHA-1 of the zip file, which MONAI's model zoo keeps.
         sha256: SHA-256 of it, which ``sliceinterp`` checks after a download.
+        repository: folder as a repository on Hugging Face holds it, where that was asked for.
     """
 
     name: str
@@ -47,6 +49,7 @@ class PackedBundle:
     path: Path
     checksum: str
     sha256: str
+    repository: Path | None = None
 
     @property
     def key(self) -> str:
@@ -54,7 +57,9 @@ class PackedBundle:
         return f"{self.name}_v{self.version}"
 
 
-def pack_bundles(bundles: Sequence[str | Path], output_dir: str | Path, source: str = "") -> list[PackedBundle]:
+def pack_bundles(
+    bundles: Sequence[str | Path], output_dir: str | Path, source: str = "", huggingface: str = ""
+) -> list[PackedBundle]:
     """Write ``<name>_v<version>.zip`` of every bundle, and list them in ``model_info.json`` beside them.
 
     All bundles are checked before anything is written, see :func:`monai_sliceinterp.zoo.check_bundle`.
@@ -65,6 +70,8 @@ def pack_bundles(bundles: Sequence[str | Path], output_dir: str | Path, source: 
             lists already stay in it.
         source: address of the folder that the zip files will be downloaded from, for the list; "" where it is not
             known.
+        huggingface: user or organization on Hugging Face; where given, each bundle is also laid out as its repository
+            holds it, in ``huggingface/<owner>/<name>`` of the folder.
 
     Returns:
         The zip files, one for each bundle.
@@ -87,6 +94,8 @@ def pack_bundles(bundles: Sequence[str | Path], output_dir: str | Path, source: 
         if name in checked:
             raise ValueError(f"{bundle}: a bundle {name} is already to be packed; expected different names.")
         checked[name] = check_bundle(name, files), files
+        if huggingface:
+            model_card(name, files, check_owner(huggingface))
     folder = Path(output_dir)
     listed = _read_model_info(folder / MODEL_INFO)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +105,10 @@ def pack_bundles(bundles: Sequence[str | Path], output_dir: str | Path, source: 
         write_archive(path, name, files)
         content = path.read_bytes()
         sums = (hashlib.sha1(content).hexdigest(), hashlib.sha256(content).hexdigest())
-        packed.append(PackedBundle(name, version, path, *sums))
+        repository = folder / "huggingface" / huggingface / name if huggingface else None
+        if repository is not None:
+            write_repository(repository, name, files, huggingface)
+        packed.append(PackedBundle(name, version, path, *sums, repository))
     for item in packed:
         address = f"{source.rstrip('/')}/{item.path.name}" if source else ""
         listed[item.key] = {"checksum": item.checksum, "sha256": item.sha256, "source": address}

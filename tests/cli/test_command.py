@@ -61,6 +61,15 @@ def test_names_are_taken_literally(name, scan, image, capsys):
     assert f"{name} -> {name} out/" in capsys.readouterr().out
 
 
+def test_progress_lines(scan, capsys):
+    """Nothing on a stream that is no terminal, but where lines are asked for: one at the start, one at the end."""
+    assert main([scan, "-m", "linear", "-f", "2", "-o", "silent"]) == 0
+    assert "progress" not in capsys.readouterr().out
+    assert main([scan, "-m", "linear", "-f", "2", "--progress-lines"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("progress: ")]
+    assert lines[0] == "progress: slices 0/3" and lines[-1] == "progress: slices 3/3" and len(lines) == len({*lines})
+
+
 def test_hyphen(scan):
     Path(scan).rename("-scan.nii.gz")
     for arguments in (["-o", "a", "--", "-scan.nii.gz"], ["--input=-scan.nii.gz", "-o", "b"]):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +20,10 @@ import pytest
 
 from monai_sliceinterp.bundles import download, find_bundles
 from monai_sliceinterp.cli import main
+from monai_sliceinterp.zoo import bundle_files
 
+ROOT = Path(__file__).resolve().parents[2]
+ASI = ROOT / "bundles" / "asi"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -96,47 +102,61 @@ def test_zip_file_that_was_put_where_the_line_says(scan, zips, bundles, monkeypa
     assert main([scan, "-m", "tiny", "-f", "2", "-o", "out"]) == 0 and version_of(bundles / "tiny") == "0.9.0"
 
 
-def test_hugging_face(make_bundle, tmp_path, serve, bundles, monkeypatch):
+class Hub(BaseHTTPRequestHandler):
+    """Hugging Face with one repository, OWNER/asi, in a folder."""
+
+    def __init__(self, *arguments, folder):
+        self.files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        super().__init__(*arguments)
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path, info = self.path.partition("?")[0], {"_id": "0", "id": "OWNER/asi", "sha": COMMIT}
+        if path.startswith("/api/models/OWNER/asi"):
+            info |= {"converts": [], "tags": []}
+            info["branches"] = [{"name": "main", "ref": "refs/heads/main", "targetCommit": COMMIT}]
+            info["siblings"] = [{"rfilename": name} for name in self.files]
+            tree = [
+                {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0" * 40}
+                for name, file in self.files.items()
+            ]
+            self.answer(json.dumps(tree if "/tree/" in path else info).encode())
+        else:
+            name = path.removeprefix(f"/OWNER/asi/resolve/{COMMIT}/")
+            self.answer(self.files[name].read_bytes() if name in self.files else None)
+
+    do_HEAD = do_GET
+
+    def answer(self, content):
+        self.send_response(404 if content is None else 200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha1(content or b"").hexdigest()}"')
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        if self.command == "GET" and content:
+            self.wfile.write(content)
+
+
+def test_hugging_face(tmp_path, serve, bundles, capsys):
+    """What ``pack`` lays out is what a download by ``monai.bundle`` brings, with a card that the site can read."""
     hub = pytest.importorskip("huggingface_hub", reason="needs the extra huggingface")
-    source = make_bundle(tmp_path / "repository")
-    files = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
-
-    class Hub(BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def do_GET(self):
-            path, info = self.path.partition("?")[0], {"_id": "0", "id": "OWNER/tiny", "sha": COMMIT}
-            if path.startswith("/api/models/OWNER/tiny"):
-                info |= {"converts": [], "tags": []}
-                info["branches"] = [{"name": "main", "ref": "refs/heads/main", "targetCommit": COMMIT}]
-                info["siblings"] = [{"rfilename": name} for name in files]
-                tree = [
-                    {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0" * 40}
-                    for name, file in files.items()
-                ]
-                self.answer(json.dumps(tree if "/tree/" in path else info).encode())
-            else:
-                name = path.removeprefix(f"/OWNER/tiny/resolve/{COMMIT}/")
-                self.answer(files[name].read_bytes() if name in files else None)
-
-        do_HEAD = do_GET
-
-        def answer(self, content):
-            self.send_response(404 if content is None else 200)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha1(content or b"").hexdigest()}"')
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            if self.command == "GET" and content:
-                self.wfile.write(content)
-
-    address = serve(Hub)
-    monkeypatch.setattr(hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    assert main(["bundles", "download", "tiny", "--repo", "OWNER/tiny"]) == 0
-    assert find_bundles() == {"tiny": bundles / "tiny"}
-    for name, file in files.items():
-        assert (bundles / "tiny" / name).read_bytes() == file.read_bytes()
+    assert main(["pack", str(ASI), "-o", str(tmp_path / "dist"), "--huggingface", "OWNER"]) == 0
+    source = tmp_path / "dist" / "huggingface" / "OWNER" / "asi"
+    assert f"(to upload it: hf upload OWNER/asi {source})" in capsys.readouterr().out
+    card = hub.ModelCard.load(source / "README.md")
+    assert (card.data.license, card.data.library_name) == ("apache-2.0", "monai")
+    assert card.data.tags[:3] == ["monai", "medical", "MR"] and "](docs/asi.png)" in card.text
+    environment = {**os.environ, "HF_ENDPOINT": serve(functools.partial(Hub, folder=source)), "PYTHONPATH": str(ROOT)}
+    code = "import monai.bundle, sys; from monai_sliceinterp.cli import main\n"
+    code += "monai.bundle.download('asi', source='huggingface_hub', repo='OWNER/asi', bundle_dir='by_monai')\n"
+    code += "sys.exit(main(['bundles', 'download', 'asi', '--repo', 'OWNER/asi']))"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert find_bundles() == {"asi": bundles / "asi"}
+    files = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    assert {Path(name) for name in bundle_files(ASI)} | {Path("README.md"), Path(".gitattributes")} == {*files}
+    for name, content in files.items():
+        for folder in (bundles, tmp_path / "by_monai"):
+            assert (folder / "asi" / name).read_bytes() == content

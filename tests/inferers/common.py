@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from torch import nn
 from tqdm import tqdm
 
-from monai_sliceinterp.inferers import base
+from monai_sliceinterp import progress
 from monai_sliceinterp.networks.nets import SAINT
 from tests import volumes
 
@@ -86,14 +86,15 @@ class Wrapper(nn.Module):
 
 
 def record_bars(monkeypatch):
-    """Progress bars that the base class makes from now on, with what they show in ``screen``."""
+    """Progress bars of slices, which the base class makes, from now on, with what they show in ``screen``."""
     bars = []
 
     class Bar(tqdm):
         def __init__(self, *args, **kwargs):
             self.screen = io.StringIO()
             super().__init__(*args, file=self.screen, **kwargs)
-            bars.append(self)
+            if kwargs["unit"] == "slice":
+                bars.append(self)
 
-    monkeypatch.setattr(base, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     return bars
