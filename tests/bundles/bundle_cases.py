@@ -213,7 +213,8 @@ CASES = {
         spacing_options=options("--disagreement true"),
         own_commands={"mean": (("small",), options("--input {root}/scans/axial.nii.gz --fuse false --progress False"))},
         narrow=SAINT_TINY,
-        trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}, **COMPARED},
+        trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}}
+        | {name: {**sizes, "protocols": [{"factor": 4, "fwhm": 0}]} for name, sizes in COMPARED.items()},
         inferred=dict.fromkeys(["four_views", "rfn_3d", "paper"], SAINT_TINY) | COMPARED,
         methods={name: name for name in COMPARED},
         wrong={

@@ -107,6 +107,12 @@ def test_networks_of_comparison_overlays(paper):
         assert network.edge == ("zero" if paper else "replicate")
         assert len(network.directions) == (4 if name == "four_views" else 2)
         assert network.rfn.spatial_dims == (3 if name == "rfn_3d" else 2)
+    for name in ("rdn_2d", "mdsr_2d", "meta_sr", "rdn_3d", "mdsr_3d", "mdcsrn"):
+        network = part_of("saint", "network_def", *paper, name)
+        assert getattr(network, "ami", network).residual is not bool(paper)
+        assert isinstance(network, nets.SAINT) == (not name.endswith(("3d", "mdcsrn")))
+        assert getattr(network, "edge", "") in ("", "zero" if paper else "replicate")
+        assert parameters(part_of("saint", "network_def", *paper, "small", name)) < 4e5 < 2e6 < parameters(network)
     width = 64 if paper else 16
     for overlays in ((*paper, "srcnn"), ("srcnn", *paper)):
         layers = part_of("vts", "network_def", *overlays).layers

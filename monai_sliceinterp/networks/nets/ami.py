@@ -80,7 +80,7 @@ class AnisotropicMetaInterpolation(nn.Module):
         self.intensity_center = intensity_center
         self.intensity_scale = checks.positive("intensity_scale", intensity_scale)
         self.feature_learning = ResidualDenseNetwork(2, 3, None, channels, num_blocks, num_layers, growth)
-        self.filter_generation = FilterGenerator(channels, filter_channels, gain=0.1 if residual else 1.0)
+        self.filter_generation: nn.Module = FilterGenerator(channels, filter_channels, gain=0.1 if residual else 1.0)
         # convolutions of few channels are much faster with channels innermost, on CPU and GPU
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

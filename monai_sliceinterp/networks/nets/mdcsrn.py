@@ -123,6 +123,6 @@ class MDCSRN(SliceSuperResolution):
         """Compute features of all levels, then upsample them, see :meth:`SliceSuperResolution.upsample`."""
         features = self.first(image)
         collected = torch.cat([features, self.blocks[0](features)], dim=1)
-        for compress, block in zip(self.compressors, self.blocks[1:], strict=True):  # type: ignore[arg-type]
+        for compress, block in zip(self.compressors, self.blocks[1:], strict=True):
             collected = torch.cat([collected, block(compress(collected))], dim=1)
         return self.upsampler(collected, factor)

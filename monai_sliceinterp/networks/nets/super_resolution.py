@@ -195,7 +195,7 @@ class SliceSuperResolution(nn.Module):
         """Start near the interpolation that the output is added to; put channels innermost, which is faster."""
         if self.residual:
             with torch.no_grad():
-                last.weight.mul_(0.1)  # type: ignore[operator, union-attr]
-                last.bias.zero_()  # type: ignore[operator, union-attr]
+                last.weight.mul_(0.1)  # type: ignore[operator]
+                last.bias.zero_()  # type: ignore[operator]
         memory_format = torch.channels_last if self.spatial_dims == 2 else torch.channels_last_3d
         self.to(memory_format=memory_format)  # type: ignore[call-overload]
