@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from monai_sliceinterp.inferers.ablation import ViewAblation
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack
+from monai_sliceinterp.inferers.blocks import BlockSliceInferer
 from monai_sliceinterp.inferers.latent import LatentSliceInferer
 from monai_sliceinterp.inferers.mixture import MixtureSliceInferer
 from monai_sliceinterp.inferers.motion import MotionSliceInferer

@@ -23,7 +23,7 @@ from torch import Tensor
 from monai_sliceinterp.geometry import scaled_affine
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack
 from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer
-from monai_sliceinterp.networks.nets import SAINT
+from monai_sliceinterp.networks.nets import SAINT, AnisotropicMetaInterpolation
 
 __all__ = ["ViewAblation"]
 
@@ -90,13 +90,14 @@ class ViewAblation:
         """Interpolate ``volume`` ``(1, 1, H, W, N)``; results by name."""
         if volume.shape[:2] != (1, 1):
             raise ValueError(f"expected one volume of one channel (1, 1, H, W, N), got {tuple(volume.shape)}.")
-        names = tuple(f"AMI {direction}" for direction in network.directions)
+        views = "AMI" if type(network.ami) is AnisotropicMetaInterpolation else type(network.ami).__name__
+        names = tuple(f"{views} {direction}" for direction in network.directions)
         recorder = _ViewRecorder(names, batch_size=self.batch_size, **self.settings)
         result = cast(MetaTensor, recorder(volume, network))
         parts = {name: result.meta.pop(name)[0, 0].movedim(-1, 0) for name in names}
         parts["mean of views"] = torch.stack(list(parts.values())).mean(dim=0)
         results = {name: _Replay(part, **self.settings)(volume) for name, part in parts.items()}
-        if self.misstated is not None:
+        if self.misstated is not None and views == "AMI":  # others do not know the spacing
             misstated = volume.clone()
             misstated.affine = torch.as_tensor(scaled_affine(volume.affine, 2, self.misstated))
             inferer = MultiViewSliceInferer(batch_size=self.batch_size, **self.settings)

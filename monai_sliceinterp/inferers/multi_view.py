@@ -127,7 +127,7 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             raise ValueError(f"unknown views {self.views!r}; expected some of {', '.join(saint.directions)}.")
         size = stack.slices.shape[-2:]
         # fusion in 3D needs the observed slices, between which the others lie
-        together = self.fuse and saint.rfn.spatial_dims == 3
+        together = self.fuse and saint.rfn is not None and saint.rfn.spatial_dims == 3
         indices = torch.arange(len(stack.grid)) if together else stack.wanted
         slices = stack.slices.contiguous()  # small beside the views, which gather images across the slices
         views = [
@@ -157,8 +157,8 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             triples = neighbor_triples(images, begin, end, saint.edge)
             for width, chosen in groups:
                 with self.network_precision(slices.device):
-                    rows = saint.ami.interpolate(
-                        triples, lower[chosen], alpha[chosen], width * geometry.slice_spacing, along
+                    rows = saint.ami.interpolate(  # type: ignore[operator]
+                        triples, lower[chosen], alpha[chosen], width * geometry.slice_spacing, along, grid.step / width
                     )
                 output[begin:end, chosen] = rows
         return from_view(output, direction, slices.shape[-2:])

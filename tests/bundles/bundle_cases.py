@@ -162,6 +162,12 @@ WRONG = {
 }
 MIXTURE_TINY = options("--network_def#channels 8 --network_def#num_blocks 1")
 SAINT_TINY = {f"network_def#{part}#{size}": 1 for part in ("ami", "rfn") for size in ("num_blocks", "num_layers")}
+# of the networks that SAINT is compared with, and nothing of SAINT's own
+COMPARED = {name: {**dict.fromkeys(SAINT_TINY), "small": True} for name in ("rdn_2d", "mdsr_2d", "meta_sr")}
+for name in ("rdn_2d", "mdsr_2d", "meta_sr"):
+    COMPARED[name]["network_def#ami#num_blocks"] = 1
+for name in ("rdn_3d", "mdsr_3d", "mdcsrn"):
+    COMPARED[name] = {**dict.fromkeys(SAINT_TINY), "small": True, "network_def#num_blocks": 1}
 HRINET_OVERLAYS = ("mse", "perceptual", "patchgan_only", "ae", "acai", "vae", "paper")
 HRINET_LOSSES = {"loss": 2, "content": 2, "constraint": 2, "constraint_critic": 2}
 # in stage II the steps alternate, beginning with the unsupervised one
@@ -219,8 +225,10 @@ CASES = {
         spacing_options=options("--disagreement true"),
         own_commands={"mean": (("small",), options("--input {root}/scans/axial.nii.gz --fuse false --progress False"))},
         narrow=SAINT_TINY,
-        trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}},
-        inferred=dict.fromkeys(["four_views", "rfn_3d", "paper"], SAINT_TINY),
+        trained_overlays={"four_views": {}, "rfn_3d": {}, "paper": {}}
+        | {name: {**sizes, "protocols": [{"factor": 4, "fwhm": 0}]} for name, sizes in COMPARED.items()},
+        inferred=dict.fromkeys(["four_views", "rfn_3d", "paper"], SAINT_TINY) | COMPARED,
+        methods={name: name for name in COMPARED},
         wrong={
             "--rfn_epochs 1 --rfn_val_interval 2": "rfn_val_interval 2 ... rfn_epochs 1 ... expected 1 to 1",
             "--stages \"['one']\"": "stages must be one or more of ami, rfn ... 'one'",

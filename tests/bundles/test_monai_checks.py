@@ -111,7 +111,8 @@ def is_argument(config, key):
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
 def test_overlays_change_what_exists(bundle, overlay):
     training, own = content(bundle, "train"), content(bundle, overlay)
-    known = {*key_paths(training), "weights"}  # the file below models/ is chosen where weights are read
+    # overlays are laid over inference, too, where the file below models/ is chosen
+    known = {*key_paths(training), *content(bundle, "inference")}
     added = {key for key in own if key not in known}
     if overlay == "multi_gpu_train":  # each stage, and the validation, get samplers of their own
         parts = [key for key, value in training.items() if isinstance(value, dict) and "dataloader" in value]

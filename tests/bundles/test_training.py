@@ -369,11 +369,11 @@ def overlays(request, thin_volumes, tmp_path_factory):
         save_scan(folder / f"{name}.nii.gz", (32, 34, 9, 2)[: 4 if seed == 4 else 3], spacing=(1, 1, 1.2), seed=seed)
     commands = {}
     for name, own in case.trained_overlays.items():
-        options = {"dataset_dir": thin_volumes, **case.short, **case.narrow, **filled(own, root=root)}
+        options = {"dataset_dir": thin_volumes, **filled({**case.short, **case.narrow, **own}, root=root)}
         commands[name] = train(bundle, root / name, name, **options)
         best = case.stages[0 if content(bundle, name).get("stages") == [case.stages[0].folder] else -1].best
         given = {"input": scan, "output_dir": root / f"infer_{name}", "ckpt": root / name / best, "factor": 4}
-        given |= case.inferred.get(name, {})
+        given |= filled(case.inferred.get(name, {}))
         commands[f"infer_{name}"] = bundle_command(bundle, "inference", [name], given)
     return Training(bundle, case, root, run_forked(commands))
 

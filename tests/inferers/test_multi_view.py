@@ -135,9 +135,9 @@ class TestSpacing:
         seen = []
         interpolate = network.ami.interpolate
 
-        def spy(image, lower, alpha, slice_spacing, in_plane_spacing):
+        def spy(image, lower, alpha, slice_spacing, in_plane_spacing, step):
             seen.append((image.shape[3], float(slice_spacing), round(float(in_plane_spacing), 6)))
-            return interpolate(image, lower, alpha, slice_spacing, in_plane_spacing)
+            return interpolate(image, lower, alpha, slice_spacing, in_plane_spacing, step)
 
         with monkeypatch.context() as patch:
             patch.setattr(network.ami, "interpolate", spy)

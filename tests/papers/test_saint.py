@@ -6,7 +6,7 @@
 import pytest
 import torch
 
-from monai_sliceinterp.networks.nets.saint import ResidualFusionNetwork
+from monai_sliceinterp.networks.nets.saint import SAINT, ResidualFusionNetwork
 from tests.bundles.bundle_commands import content, parameters
 from tests.papers.common import merged, part_of
 
@@ -46,3 +46,19 @@ def test_alternatives(name, paper):
     assert network.edge == ("zero" if paper else "replicate")
     assert len(network.directions) == (4 if name == "four_views" else 2)
     assert network.rfn.spatial_dims == (3 if name == "rfn_3d" else 2)
+
+
+# Tables 1 and 2
+COMPARED = {"rdn_2d": 2.77, "mdsr_2d": 2.92, "meta_sr": 2.81, "rdn_3d": 2.88, "mdsr_3d": 2.88, "mdcsrn": 2.98}
+
+
+@pytest.mark.parametrize("paper", [(), ("paper",)])
+@pytest.mark.parametrize("name", COMPARED)
+def test_compared_methods(name, paper):
+    """Tables 1 and 2: as many parameters as the paper's within 2 percent, and narrow ones; in either form."""
+    network = part_of("saint", "network_def", *paper, name)
+    assert getattr(network, "ami", network).residual is not bool(paper)
+    assert isinstance(network, SAINT) == (not name.endswith(("3d", "mdcsrn")))
+    assert getattr(network, "edge", "") in ("", "zero" if paper else "replicate")
+    assert parameters(network) == pytest.approx(1e6 * COMPARED[name], rel=0.02)
+    assert parameters(part_of("saint", "network_def", *paper, "small", name)) < 4e5

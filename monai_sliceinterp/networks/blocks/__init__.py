@@ -24,5 +24,6 @@ from monai_sliceinterp.networks.blocks.generated_filters import (
 from monai_sliceinterp.networks.blocks.normalization import FreezableNormalization
 from monai_sliceinterp.networks.blocks.residual_dense import ResidualDenseBlock, ResidualDenseNetwork
 from monai_sliceinterp.networks.blocks.slice_features import PositionFilters, SliceBlock
+from monai_sliceinterp.networks.blocks.slice_upsampling import SliceUpsampler, shuffle_phases
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
 from monai_sliceinterp.networks.blocks.volumetric import DoublingBlock, HalvingBlock, SelfAttentionBlock

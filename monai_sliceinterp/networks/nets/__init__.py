@@ -18,8 +18,13 @@ from monai_sliceinterp.networks.nets.asi import ASIAutoencoder, ResidualASIAutoe
 from monai_sliceinterp.networks.nets.critics import InterpolationCritic
 from monai_sliceinterp.networks.nets.hrinet import HRINetAutoencoder
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator, mix_codes
+from monai_sliceinterp.networks.nets.mdcsrn import MDCSRN
+from monai_sliceinterp.networks.nets.mdsr import MDSR
+from monai_sliceinterp.networks.nets.meta_sr import MetaSR
 from monai_sliceinterp.networks.nets.mixture import MixtureNetwork
+from monai_sliceinterp.networks.nets.rdn import RDN
 from monai_sliceinterp.networks.nets.saint import SAINT, ResidualFusionNetwork
+from monai_sliceinterp.networks.nets.super_resolution import SliceSuperResolution
 from monai_sliceinterp.networks.nets.variational import (
     VariationalASIAutoencoder,
     VariationalHRINetAutoencoder,

@@ -80,7 +80,7 @@ class AnisotropicMetaInterpolation(nn.Module):
         self.intensity_center = intensity_center
         self.intensity_scale = checks.positive("intensity_scale", intensity_scale)
         self.feature_learning = ResidualDenseNetwork(2, 3, None, channels, num_blocks, num_layers, growth)
-        self.filter_generation = FilterGenerator(channels, filter_channels, gain=0.1 if residual else 1.0)
+        self.filter_generation: nn.Module = FilterGenerator(channels, filter_channels, gain=0.1 if residual else 1.0)
         # convolutions of few channels are much faster with channels innermost, on CPU and GPU
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -117,7 +117,7 @@ class AnisotropicMetaInterpolation(nn.Module):
         lower = positions.floor().long().clamp(max=gaps - 1)
         base = self._base(center, lower, positions - lower)
         features = self._features(image)
-        filters = self._filters(offsets, slice_spacing, in_plane_spacing, features)
+        filters = self.generate_filters(offsets, slice_spacing, in_plane_spacing, 1 / factor)
         learned = apply_generated_filters(features[:, :, :-1], filters).transpose(1, 2).to(base.dtype)
         between = base[:, :-1].unflatten(1, (gaps, factor))[:, :, 1:] + self.intensity_scale * learned
         rows = torch.cat([center[:, :-1, None], between], dim=2).flatten(1, 2)
@@ -130,6 +130,7 @@ class AnisotropicMetaInterpolation(nn.Module):
         alpha: Tensor,
         slice_spacing: float | Tensor,
         in_plane_spacing: float | Tensor,
+        step: float = 0.25,
     ) -> Tensor:
         """Interpolate images of a view at any positions.
 
@@ -139,6 +140,7 @@ class AnisotropicMetaInterpolation(nn.Module):
             alpha: fraction of the gap from that row, ``(M,)`` in [0, 1]. Positions on a row (0 or 1) copy it.
             slice_spacing: distance of the rows in mm, a number or ``(B,)``.
             in_plane_spacing: distance of the columns in mm, a number or ``(B,)``.
+            step: distance of the output rows in gaps, 1 / K. AMI does without it, Meta-SR does not.
 
         Returns:
             ``(B, M, L)``.
@@ -156,9 +158,8 @@ class AnisotropicMetaInterpolation(nn.Module):
         for gaps, offsets, outputs in _groups(lower, alpha):
             first = gaps[0]
             rows = features[:, :, first : gaps[-1] + 1 + 2 * (self.kernel_size // 2)]
-            synthesized = apply_generated_filters(
-                rows, self._filters(offsets, slice_spacing, in_plane_spacing, features)
-            )
+            filters = self.generate_filters(offsets, slice_spacing, in_plane_spacing, step)
+            synthesized = apply_generated_filters(rows, filters)
             chosen = synthesized[:, :, [gap - first for gap in gaps]]
             learned[:, outputs] = chosen.transpose(1, 2).flatten(1, 2).to(learned.dtype)
         result = base + self.intensity_scale * learned
@@ -191,14 +192,14 @@ class AnisotropicMetaInterpolation(nn.Module):
         scaled = ((image - self.intensity_center) / self.intensity_scale).contiguous(memory_format=torch.channels_last)
         return F.pad(self.feature_learning(scaled), (0, 0, reach, reach))
 
-    def _filters(
+    def generate_filters(
         self,
         offsets: Sequence[float],
         slice_spacing: float | Tensor,
         in_plane_spacing: float | Tensor,
-        features: Tensor,
+        step: float,
     ) -> Tensor:
-        """Generate the filters of R offsets in a gap, ``(B or 1, R, channels, k, k)``."""
+        """Generate the filters of R offsets in a gap, ``(B or 1, R, channels, k, k)``; ``step`` is not used."""
         distances = filter_distance_matrix(offsets, slice_spacing, in_plane_spacing, self.kernel_size)
         return self.filter_generation(distances.to(next(self.filter_generation.parameters())))
 

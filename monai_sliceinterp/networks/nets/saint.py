@@ -95,14 +95,18 @@ class SAINT(nn.Module):
     :meth:`forward` interpolates small volumes at once, for training, export and checks; whole scans are interpolated by
     :class:`monai_sliceinterp.inferers.MultiViewSliceInferer`, which needs little memory.
 
+    With another network in the place of AMI, and without RFN, it is a method that SAINT is compared with (section 4.1).
+
     Args:
-        ami: settings of :class:`AnisotropicMetaInterpolation`.
-        rfn: settings of :class:`ResidualFusionNetwork`; its number of views is set here.
+        ami: settings of :class:`AnisotropicMetaInterpolation`, or another network that interpolates the images of a
+            view: :class:`monai_sliceinterp.networks.nets.MetaSR`, or :class:`monai_sliceinterp.networks.nets.RDN` and
+            :class:`monai_sliceinterp.networks.nets.MDSR` in 2D.
+        rfn: settings of :class:`ResidualFusionNetwork`; its number of views is set here. False: the views are averaged.
         num_views: 2 (rows and columns) or 4 (diagonals too, the paper's variant).
         edge: substitute for the missing neighbor of the first and last image of a view, "replicate" or "zero".
 
     Raises:
-        ValueError: if a size is not positive, or ``num_views`` or ``edge`` is unknown.
+        ValueError: if a size is not positive, ``num_views`` or ``edge`` is unknown, or ``ami`` is for volumes.
 
     Example:
         >>> small = {"channels": 8, "num_blocks": 1, "num_layers": 2, "growth": 4}
@@ -113,8 +117,8 @@ class SAINT(nn.Module):
 
     def __init__(
         self,
-        ami: dict | None = None,
-        rfn: dict | None = None,
+        ami: dict | nn.Module | None = None,
+        rfn: dict | bool | None = None,
         num_views: int = 2,
         edge: str = "replicate",
     ) -> None:
@@ -123,8 +127,11 @@ class SAINT(nn.Module):
             raise ValueError(f"num_views must be 2 or 4, got {num_views!r}.")
         self.directions = VIEW_DIRECTIONS[:num_views]
         self.edge = checks.one_of("edge", edge, EDGES)
-        self.ami = AnisotropicMetaInterpolation(**(ami or {}))
-        self.rfn = ResidualFusionNetwork(num_views=num_views, **(rfn or {}))
+        self.ami = ami if isinstance(ami, nn.Module) else AnisotropicMetaInterpolation(**(ami or {}))
+        if getattr(self.ami, "spatial_dims", 2) != 2:
+            raise ValueError(f"ami must be a network with spatial_dims 2, got {type(self.ami).__name__} with 3.")
+        settings = rfn if isinstance(rfn, dict) else {}
+        self.rfn = None if rfn is False else ResidualFusionNetwork(num_views=num_views, **settings)
 
     def forward(
         self,
@@ -141,7 +148,7 @@ class SAINT(nn.Module):
             factor: upsampling factor K.
             slice_spacing: distance of the slices in mm, a number or ``(B,)``.
             in_plane_spacing: distances of the pixels along H and W in mm, numbers or ``(B,)``.
-            fuse: refine the mean of the views by RFN; if false, the mean is returned.
+            fuse: refine the mean of the views by RFN, if there is one; if false, the mean is returned.
 
         Returns:
             ``(B, 1, H, W, K (N - 1) + 1)``; the observed slices are copied.
@@ -177,6 +184,8 @@ class SAINT(nn.Module):
 
     def fuse(self, views: Tensor) -> Tensor:
         """Fuse the synthesized slices of all views, ``(B, num_views, M, H, W)``, into ``(B, M, H, W)``."""
+        if self.rfn is None:
+            return views.mean(dim=1)
         if self.rfn.spatial_dims == 3:
             return self.rfn(views)[:, 0]
         batch = views.shape[0]
