@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing.pool
 import os
 import signal
+import threading
+import time
 
 import nibabel as nib
 import numpy as np
@@ -21,7 +24,7 @@ from torch import nn
 from monai_sliceinterp.command_line import _is_news, one_line
 from monai_sliceinterp.engines import AtomicCheckpointSaver
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.interruption import Interrupted, end_on_signals, when_interrupted
+from monai_sliceinterp.interruption import Interrupted, end_on_signals, end_thread_pools, when_interrupted
 from monai_sliceinterp.transforms import saving
 from tests.engines.test_interpolation import run, write_scan
 
@@ -113,6 +116,24 @@ def test_nothing_to_say_and_other_processes(capfd, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7 and capfd.readouterr().err == ""
+
+
+def test_threads_end_before_python(tmp_path):
+    """Those of a pool that an error has closed, as of a cache of volumes of which one is refused."""
+    done = []
+
+    def load(number):
+        if number == 0:
+            raise ValueError("refused")
+        time.sleep(0.2)
+        done.append(number)
+
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError), multiprocessing.pool.ThreadPool(2) as pool:
+        list(pool.imap(load, range(50)))
+    assert set(threading.enumerate()) > before  # one is at work
+    end_thread_pools()
+    assert set(threading.enumerate()) == before and len(done) < 5
 
 
 def test_errors_are_told_once():
