@@ -26,7 +26,6 @@ from monai_sliceinterp.bundles.download import opened_bundle
 from monai_sliceinterp.checks import chosen_device
 from monai_sliceinterp.formats.itk_images import itk_volume
 from monai_sliceinterp.interpolation.choice import choose_method
-from monai_sliceinterp.interpolation.configs import CLASSICAL_CONFIGS, classical_settings
 from monai_sliceinterp.interpolation.pipeline import BundlePipeline
 from monai_sliceinterp.interpolation.scan import scan_facts
 from monai_sliceinterp.transforms import InterpolateLabeld, LoadVolume
@@ -84,11 +83,7 @@ def interpolate(
     given = {} if label is None or _in_memory(label) else {"label": str(label)}
     options = {"axis": axis, **given}
     with opened_bundle(parts.source) as bundle:
-        if bundle is None:
-            overlays, own = classical_settings(parts)
-            pipeline = BundlePipeline(CLASSICAL_CONFIGS, overlays, device=where, options={**options, **own})
-        else:
-            pipeline = BundlePipeline(bundle, parts.overlays, parts.ckpt, where, options)
+        pipeline = BundlePipeline(parts, bundle, where, options)
         data: dict[Any, Any] = {"image": volume}
         if label is not None and _in_memory(label):
             data["segmentation"] = _label_of(volume, as_volume(label))

@@ -95,17 +95,19 @@ def read_inference(method: MethodText, bundle: Path | None, values: Mapping[str,
     else:
         files = inference_files(bundle, method.overlays)
         own |= {"bundle_root": str(bundle), **({"ckpt": method.ckpt} if method.ckpt else {})}
+    where = method.source if bundle is None else str(bundle)
     try:
         parser.read_config(files)
         if bundle is not None and (files[0].parent / "metadata.json").is_file():
             parser.read_meta(files[0].parent / "metadata.json")
     except Exception as error:  # JSON of any kind may stand there
-        raise ValueError(f"{files[0].parent}: cannot be read as the configs of a bundle ({error}).") from error
-    set_values(parser, {**own, **values})
+        named = ", ".join(file.name for file in files)
+        raise ValueError(f"{where}: cannot read {named}: {error}; expected the configs of a bundle.") from error
+    set_values(parser, {**own, **values}, where)
     return parser
 
 
-def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
+def set_values(parser: ConfigParser, values: Mapping[str, Any], where: str = "the method") -> None:
     """Set options of a config to values that are taken as they are.
 
     MONAI takes a text for an expression, a reference or a macro where it begins with $, @ or %, and turns # into two
@@ -114,6 +116,7 @@ def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
     Args:
         parser: the config.
         values: the values by the names of options.
+        where: whose config it is, for the message.
 
     Raises:
         ValueError: if the config has no such option.
@@ -127,6 +130,6 @@ def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
     given = parser.globals.setdefault(_GIVEN, [])
     for name, value in values.items():
         if name not in parser:
-            raise ValueError(f"the method has no option {name!r}.")
+            raise ValueError(f"{where}: {INFERENCE} lacks {name!r}; expected a bundle of this package.")
         parser[name] = f"${_GIVEN}[{len(given)}]"
         given.append(value)

@@ -209,7 +209,7 @@ class TestBundle:
         overlay, parts = tmp_path / "seen.json", "{'seen': @network, 'own': @network_def}"
         inferer = f"$type('Seen', (monai_sliceinterp.inferers.LatentSliceInferer,), {parts})"
         overlay.write_text(json.dumps({"inferer": f"{inferer}(factor=@factor)"}))
-        pipeline = BundlePipeline(tiny_bundle, [str(overlay)])
+        pipeline = BundlePipeline(MethodText("", "tiny", (str(overlay),)), tiny_bundle)
         pipeline(make_thick(), 2)
         made = pipeline.parser.get_parsed_content("inferer")
         assert made.seen is made.own is pipeline.network
@@ -360,7 +360,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"a bundle in ./bundles.*\(there is none\).*did you mean 'cubic'\?"):
             find_method("cubik")
         with pytest.raises(ValueError, match=r"is not a bundle; expected a folder with inference.json or configs/"):
-            BundlePipeline(tmp_path)
+            BundlePipeline(MethodText("", "tiny"), tmp_path)
 
     @pytest.mark.parametrize(
         ("change", "message"),
