@@ -193,7 +193,7 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
                 check_training_options(chosen, config)
         check_paths(chosen)
     check_device(device)
-    root, path = Path(bundle_root), Path(weights)
+    root, path = Path(typed_path(bundle_root)), Path(typed_path(weights))
     there = path.is_file() or any((root / folder / "metadata.json").is_file() for folder in ("", "configs"))
     if weights and root in path.parents and not there:
         files = chosen.get("config_file", "FOLDER/inference.json")
