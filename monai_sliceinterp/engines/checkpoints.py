@@ -140,6 +140,7 @@ def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str
         >>> check_checkpoint(file, nn.Linear(2, 2)) == str(file)
         True
     """
+    path = typed_path(path)
     checkpoint = _read_checkpoint(path, "cpu")
     missing = [entry for entry in entries if not isinstance(checkpoint, dict) or entry not in checkpoint]
     if missing:

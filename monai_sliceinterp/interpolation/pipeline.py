@@ -15,24 +15,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.bundles import INFERENCE, MethodText, read_metadata
+from monai_sliceinterp.bundles import MethodText, read_metadata
+from monai_sliceinterp.command_line import one_line
 from monai_sliceinterp.engines import load_weights
-from monai_sliceinterp.interpolation.configs import read_inference
+from monai_sliceinterp.interpolation.configs import parsed, read_inference
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
 __all__ = ["BundlePipeline"]
-
-T = TypeVar("T")
-
 
 class BundlePipeline:
     """Inference of a bundle: its preprocessing but for the loading, its inferer and network, and the way back.
@@ -95,19 +93,12 @@ class BundlePipeline:
         """Interpolate a dictionary's "image": "pred", beside what the preprocessing made of the other entries."""
         self.parser["factor"], self.parser["spacing"] = factor, spacing
         inferer = self._parsed(self.parser, "inferer")
-        result = self._tell("", self.preprocessing, data)
+        try:
+            result = self.preprocessing(data)
+        except Exception as error:  # of a scan, or of the transforms of a foreign config
+            raise ValueError(f"{self.source}: {one_line(error)}") from error
         result["pred"] = inferer(result["image"][None].to(self.device), self.network)[0].cpu()
         return RestoreVolumed("pred", self.preprocessing)(result)
 
     def _parsed(self, parser: ConfigParser, key: str) -> Any:
-        if key not in parser:
-            raise ValueError(f"{self.source}: {INFERENCE} lacks {key!r}; expected a bundle of this package.")
-        return self._tell(f"cannot make {key!r}", parser.get_parsed_content, key)
-
-    def _tell(self, what: str, function: Callable[..., T], *args: Any) -> T:
-        """Call a function; an error names the bundle that is at fault."""
-        try:
-            return function(*args)
-        except Exception as error:  # a config is a program: anything can come of it
-            lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{self.source}: {what + ': ' if what else ''}{lines[0]}") from error
+        return parsed(parser, key, self.source)
