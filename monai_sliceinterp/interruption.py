@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ends of runs: Ctrl-C and SIGTERM end a command with one line that says how to go on, and threads end before Python."""
+"""Ends of runs: Ctrl-C and SIGTERM give one line that says how to go on, and threads end before Python does."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from monai_sliceinterp.archives import unpack_zip
 from monai_sliceinterp.bundles.finding import (
@@ -108,8 +107,8 @@ def obtain_bundle(source: str) -> Path:
 def download_bundle(name: str, url: str = "", repo: str = "", version: str = "") -> Path:
     """Download a bundle into :func:`monai_sliceinterp.bundles.cache_folder` and check it.
 
-    MONAI does the download; the zip file must have the SHA-256 that the list beside it tells, and is unpacked within the
-    limits of :func:`monai_sliceinterp.archives.unpack_zip`. A bundle is either complete in the folder or not there.
+    MONAI does the download; the zip file must have the SHA-256 that the list beside it tells, and is unpacked within
+    the limits of :func:`monai_sliceinterp.archives.unpack_zip`. A bundle is either complete in the folder or not there.
 
     Args:
         name: name of the bundle.

@@ -140,7 +140,7 @@ def _run(
     except SystemExit:  # the failure has been reported
         return False
     if not isinstance(steps, list) or not steps or not isinstance(steps[-1], list):
-        raise ValueError(f"{where}: its run does not end with files that are written; expected a bundle of this package.")
+        raise ValueError(f"{where}: its run ends without files that are written; expected a bundle of this package.")
     written = steps[-1]
     files = parser.get_parsed_content("postprocessing").output_files(source.path)
     for file in files:

@@ -98,11 +98,13 @@ def read_inference(method: MethodText, bundle: Path | None, values: Mapping[str,
         files = inference_files(bundle, method.overlays)
         own |= {"bundle_root": str(bundle), **({"ckpt": method.ckpt} if method.ckpt else {})}
     where = method.source if bundle is None else str(bundle)
-    for file in [*files, *([file] if (file := files[0].parent / "metadata.json").is_file() and bundle else [])]:
+    metadata = files[0].parent / "metadata.json"
+    metadata_files = [metadata] if bundle is not None and metadata.is_file() else []
+    for file in [*files, *metadata_files]:
         _check_json(file)
     parser.read_config(files)
-    if bundle is not None and (files[0].parent / "metadata.json").is_file():
-        parser.read_meta(files[0].parent / "metadata.json")
+    if metadata_files:
+        parser.read_meta(metadata)
     set_values(parser, {**own, **values}, where)
     return parser
 

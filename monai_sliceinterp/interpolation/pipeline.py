@@ -32,6 +32,7 @@ from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
 __all__ = ["BundlePipeline"]
 
+
 class BundlePipeline:
     """Inference of a bundle: its preprocessing but for the loading, its inferer and network, and the way back.
 

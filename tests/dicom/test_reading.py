@@ -423,7 +423,7 @@ class TestSeries:
         for _, header in headers:
             assert {element.keyword for element in header} <= {*HEADER_TAGS, "SpecificCharacterSet"}
             assert "Phantom" not in str(header) and header.Rows == 7
-        text = "found 2: 1: T1 axial (CT, 6 x 7 x 5 voxels of 0.7 x 0.9 x 4 mm); 2: no description (CT, 6 x 7 x 4 voxels"
+        text = "found 2: 1: T1 axial (CT, 6 x 7 x 5 voxels of 0.7 x 0.9 x 4 mm); 2: no description (CT, 6 x 7 x 4"
         with pytest.raises(ValueError) as caught:
             read_dicom(tmp_path)
         assert f"expected a folder with one DICOM series, {text}" in str(caught.value), str(caught.value)
@@ -507,7 +507,9 @@ class TestWhichSeries:
         return tmp_path
 
     def test_only_stack(self, study):
-        with pytest.warns(UserWarning, match=r"series 1: CT \(.* mm\) is taken, .* 2: scout \(.*, 1 image, no stack of slices\)"):
+        with pytest.warns(
+            UserWarning, match=r"series 1: CT \(.* mm\) is taken, .* 2: scout \(.*, 1 image, no stack of slices\)"
+        ):
             values, _ = read_dicom(study)
         np.testing.assert_array_equal(values, ARRAY)
 
