@@ -50,6 +50,7 @@ _SERVER = """
 import gc, json, os, runpy, sys
 import fire, monai.bundle, monai_sliceinterp.transforms, torch._dynamo, torch.utils.tensorboard
 gc.freeze()
+print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -73,6 +74,8 @@ class Runner:
         self.server = subprocess.Popen(
             [sys.executable, "-c", _SERVER], stdin=pipe, stdout=pipe, encoding="utf-8", cwd=ROOT, env=environment
         )
+        assert self.server.stdout is not None
+        self.server.stdout.readline()
 
     def run(self, options: dict[str, object], number: int = 0, after: float = 0.0) -> tuple[int, float]:
         """Run a command, and send it a signal after some seconds; its exit status, and its duration."""
@@ -164,7 +167,7 @@ def main() -> int:
         training = {
             "config_file": "bundles/asi/train.json",
             "dataset_dir": root / "thin",
-            "max_epochs": 6,
+            "max_epochs": 20,
             "val_interval": 2,
             "patch_size": 32,
             "device": "cpu",
