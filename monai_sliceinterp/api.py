@@ -26,7 +26,7 @@ from monai_sliceinterp.bundles.download import opened_bundle
 from monai_sliceinterp.checks import chosen_device
 from monai_sliceinterp.formats.itk_images import itk_volume
 from monai_sliceinterp.interpolation.choice import choose_method
-from monai_sliceinterp.interpolation.configs import ADAPTABLE, CLASSICAL_CONFIGS, adapted_method, classical_settings
+from monai_sliceinterp.interpolation.configs import ADAPTABLE, adapted_method
 from monai_sliceinterp.interpolation.pipeline import BundlePipeline
 from monai_sliceinterp.interpolation.scan import scan_facts
 from monai_sliceinterp.transforms import InterpolateLabeld, LoadVolume
@@ -90,11 +90,7 @@ def interpolate(
     steps = {} if isinstance(adapt, bool) else {"adapt_steps": adapt}
     options = {"axis": axis, **given, **steps}
     with opened_bundle(parts.source) as bundle:
-        if bundle is None:
-            overlays, own = classical_settings(parts)
-            pipeline = BundlePipeline(CLASSICAL_CONFIGS, overlays, device=where, options={**options, **own})
-        else:
-            pipeline = BundlePipeline(bundle, parts.overlays, parts.ckpt, where, options)
+        pipeline = BundlePipeline(parts, bundle, where, options)
         data: dict[Any, Any] = {"image": volume}
         if label is not None and _in_memory(label):
             data["segmentation"] = _label_of(volume, as_volume(label))

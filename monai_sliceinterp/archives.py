@@ -65,7 +65,7 @@ def unpack_zip(path: str | Path, folder: str | Path, most_bytes: int = _MOST_BYT
                 raise ValueError(f"{path}: has {len(members)} files; expected at most {_MOST_FILES}; not unpacked.")
             if size > limit or size > max(_SMALL, _RATIO * Path(path).stat().st_size):
                 raise ValueError(
-                    f"{path}: would take {size / 2**30:.3g} GiB unpacked; expected a zip file of scans of at most "
+                    f"{path}: would take {size / 2**30:.3g} GiB unpacked; expected a zip file of at most "
                     f"{limit / 2**30:.3g} GiB, not {_RATIO} times as large as the file; not unpacked."
                 )
             archive.extractall(target, members)  # which reads no more of a member than it announces

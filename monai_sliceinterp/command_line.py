@@ -33,7 +33,8 @@ from monai.utils import MONAIEnvVars
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.files import printable, typed_path
 from monai_sliceinterp.interruption import close_bars, end_on_signals
-from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
+from monai_sliceinterp.option_values import check_values
+from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
 from monai_sliceinterp.temporary import sweep
 
 __all__ = [
@@ -189,11 +190,10 @@ def prepare_run(options: Mapping[str, str], bundle_root: str = "", weights: str 
                 print(options_text(options, config))
                 sys.exit(0)
             check_options(chosen, config)
-            if "train" in config:  # overlays of trainings lie over inference too
-                check_training_options(chosen, config)
+            check_values(chosen, config)
         check_paths(chosen)
     check_device(device)
-    root, path = Path(bundle_root), Path(weights)
+    root, path = Path(typed_path(bundle_root)), Path(typed_path(weights))
     there = path.is_file() or any((root / folder / "metadata.json").is_file() for folder in ("", "configs"))
     if weights and root in path.parents and not there:
         files = chosen.get("config_file", "FOLDER/inference.json")

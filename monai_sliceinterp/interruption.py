@@ -9,23 +9,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Interrupted runs: Ctrl-C and SIGTERM end a command with one line that says how to go on."""
+"""Ends of runs: Ctrl-C and SIGTERM give one line that says how to go on, and threads end before Python does."""
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing.pool
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from tqdm import tqdm
 
-__all__ = ["Interrupted", "close_bars", "end_on_signals", "when_interrupted"]
+__all__ = ["Interrupted", "close_bars", "end_on_signals", "end_thread_pools", "when_interrupted"]
+
+_POOL_WORKER = vars(multiprocessing.pool)["worker"]
+"""What the threads of a pool run."""
 
 _ACTIONS: list[Callable[[], str]] = []
 """What is done at an interruption; the last one counts."""
+
+_PATIENCE = 120.0
+"""Seconds that a thread may take for what it has begun, such as the loading of a volume."""
 
 
 class Interrupted(SystemExit):
@@ -47,6 +56,26 @@ def close_bars() -> None:
     """
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
+
+
+def end_thread_pools(patience: float = _PATIENCE) -> None:
+    """Let the threads of all thread pools end what they are at, and nothing more.
+
+    A pool that an error closes, as that of MONAI's ``CacheDataset`` when a volume is refused, does not wait for its
+    threads. Where Python ends while one of them computes in torch, the process aborts ("terminate called without an
+    active exception") and loses its exit status.
+
+    Args:
+        patience: seconds for each thread.
+
+    Example:
+        >>> end_thread_pools()
+    """
+    workers = [t for t in threading.enumerate() if getattr(t, "_target", None) is _POOL_WORKER]
+    for worker in workers:
+        worker._args[0].put(None)  # type: ignore[attr-defined]  # the queue of its tasks: there are no more
+    for worker in workers:
+        worker.join(patience)
 
 
 @contextmanager
@@ -72,9 +101,12 @@ def end_on_signals() -> None:
     """Let Ctrl-C and SIGTERM end this process by :class:`Interrupted`, after one line to the standard error stream.
 
     What :func:`when_interrupted` has named last is done before. A second signal does not disturb it. To be called in
-    the main thread; processes forked later are not concerned.
+    the main thread; processes forked later are not concerned. However the process ends, :func:`end_thread_pools` is
+    called then.
     """
     owner = os.getpid()
+    atexit.unregister(end_thread_pools)
+    atexit.register(end_thread_pools)
 
     def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker of a data loader, which its parent ends

@@ -21,7 +21,7 @@ import inspect
 import json
 import pydoc
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +29,10 @@ import monai.bundle
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from monai_sliceinterp.checks import (
-    finite,
-    fraction,
-    not_negative,
-    positive,
-    positive_integer,
-    positive_integers,
-    two_numbers,
-)
-
-__all__ = ["check_options", "check_paths", "check_training_options", "options_of", "options_text"]
+__all__ = ["check_options", "check_paths", "options_of", "options_text"]
 
 _PATH_OPTIONS = ("input", "dataset_dir", "output_dir", "label", "ckpt")
 """Options whose values are paths."""
-
-_NUMBERS: dict[str, Callable[[str, Any], object]] = {
-    "norm_warmup_epochs|val_batch_size|num_workers|seed|crop": lambda name, value: positive_integer(name, value, 0),
-    "epochs|val_interval|batch_size|val_factor|num_slices": positive_integer,
-    "samples_per_volume|samples_per_epoch|crops_per_volume": positive_integer,
-    "patch_size|gap|factors|strides": positive_integers,
-    "final_learning_rate|weight|min_contrast|max_thickness|thin_noise|val_sigma": not_negative,
-    "learning_rate|max_spacing|max_grad_norm|max_distance|init_gain": positive,
-    "prob|fraction": fraction,
-    "body_threshold|residual_scale|intensity_center": finite,
-    "betas": lambda name, value: two_numbers(name, value, 0, 1),
-    "percentiles": lambda name, value: two_numbers(name, value, 0, 100, ascending=True),
-    "window": lambda name, value: two_numbers(name, value, ascending=True),
-    "sigma_range|noise_range": lambda name, value: two_numbers(name, value, 0),
-}
-"""How options of trainings are checked, by the names they end with; the first that fits counts."""
 
 _COMPONENT_KEYS = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 """Keys of a component that are not arguments."""
@@ -124,31 +98,6 @@ def check_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> None
                 parent = parent.get(key)
             else:
                 parent = parent[int(key)] if isinstance(parent, list) and key.isdigit() else None
-
-
-def check_training_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Check the numbers among the options of a training before anything is made with them.
-
-    Args:
-        options: the options of the command line, as :func:`options_of` reads them.
-        config: the content of the config files. Values that are null or expressions are left to what uses them.
-
-    Raises:
-        ValueError: with one line that names the option, if a value is no number, or none that fits.
-
-    Example:
-        >>> check_training_options({"max_epochs": "3", "learning_rate": "nan"}, {})
-        Traceback (most recent call last):
-        ...
-        ValueError: learning_rate must be a positive number, got 'nan'.
-    """
-    for name, value in {**config, **options}.items():
-        if name in options and isinstance(value, str):
-            with contextlib.suppress(ValueError, SyntaxError):  # a text
-                value = ast.literal_eval(value)
-        check = next((check for ends, check in _NUMBERS.items() if re.fullmatch(rf"(\w+_)?({ends})", name)), None)
-        if check is not None and value is not None and not str(value).startswith(("$", "@", "%")):
-            check(name, value)
 
 
 def check_paths(options: Mapping[str, Any]) -> None:

@@ -24,7 +24,8 @@ from monai_sliceinterp.command_line import (
     report,
 )
 from monai_sliceinterp.files import typed_path
-from monai_sliceinterp.options import check_options, check_paths, check_training_options, options_of, options_text
+from monai_sliceinterp.option_values import check_values
+from monai_sliceinterp.options import check_options, check_paths, options_of, options_text
 
 
 def chain(*errors):
@@ -210,13 +211,13 @@ class TestOptions:
         """On the command line or in a config file; expressions are left to what uses them."""
         options = options_of(option.split())
         with pytest.raises(ValueError) as error:
-            check_training_options(options, {})
+            check_values(options, {})
         assert str(error.value) == f"{message}."
         ((name, value),) = options.items()
-        check_training_options({name: "$@other"}, {name: None})
+        check_values({name: "$@other"}, {name: None})
         if "[0,inf]" not in value and "nan" not in value:
             with pytest.raises(ValueError):
-                check_training_options({}, {name: "x" if value == "x" else eval(value)})
+                check_values({}, {name: "x" if value == "x" else eval(value)})
 
     def test_values_and_files(self, tmp_path):
         """Several config files, also from an ``args_file``, whose other keys are options too."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing.pool
 import os
 import signal
+import threading
+import time
 
 import nibabel as nib
 import numpy as np
@@ -20,8 +23,9 @@ from torch import nn
 
 from monai_sliceinterp.command_line import _is_news, one_line
 from monai_sliceinterp.engines import AtomicCheckpointSaver
+from monai_sliceinterp.files import atomic_path
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.interruption import Interrupted, end_on_signals, when_interrupted
+from monai_sliceinterp.interruption import Interrupted, end_on_signals, end_thread_pools, when_interrupted
 from monai_sliceinterp.transforms import saving
 from tests.engines.test_interpolation import run, write_scan
 
@@ -39,8 +43,8 @@ def handlers(monkeypatch):
         signal.signal(number, handler)
 
 
-def train(folder, stop=lambda: None, ckpt=None, epochs=5, options=""):
-    """Five epochs of three steps; ``stop`` is called in the second step of the fourth one."""
+def train(folder, stop=lambda: None, ckpt=None, epochs=5, options="", at=11):
+    """Five epochs of three steps; ``stop`` is called in the second step of the fourth one, or in another one."""
     torch.manual_seed(0)
     network = nn.Linear(3, 3)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
@@ -50,7 +54,7 @@ def train(folder, stop=lambda: None, ckpt=None, epochs=5, options=""):
         loss = ((network(batch) - batch) ** 2).mean()
         loss.backward()
         optimizer.step()
-        if engine.state.iteration == 11:
+        if engine.state.iteration == at:
             stop()
 
     engine = Engine(step)
@@ -77,6 +81,33 @@ def test_interrupted_training(tmp_path, capfd, number):
     line = f"interrupted: 3 whole epochs are saved; the same command with --ckpt {path} --stages rfn goes on, to the"
     assert capfd.readouterr().err.startswith(line) and os.listdir(path.parent) == ["checkpoint.pt"]
     assert_equal(train(tmp_path / "resumed", ckpt=path), whole)
+
+
+def killed(function):
+    """Run something in a process of its own that SIGKILL ends."""
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            function()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_killed_training(tmp_path):
+    """In the fifth epoch, or while a checkpoint is written: the last one is whole."""
+    folder, whole = tmp_path / "stopped", train(tmp_path / "whole", epochs=6)
+    killed(lambda: train(folder, lambda: os.kill(os.getpid(), signal.SIGKILL), epochs=6, at=14))
+    assert os.listdir(folder) == ["checkpoint_epoch=4.pt"]
+    assert_equal(train(tmp_path / "resumed", ckpt=folder / "checkpoint_epoch=4.pt", epochs=6), whole)
+    killed(lambda: kill_while_writing(folder, "checkpoint_epoch=4.pt"))
+    assert_equal(train(folder, ckpt=folder / "checkpoint_epoch=4.pt", epochs=6), whole)
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def kill_while_writing(folder, name):
+    """As a run that is killed when half a checkpoint is on the disk."""
+    with atomic_path(folder / name) as part:
+        part.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_error_in_training(tmp_path):
@@ -115,6 +146,24 @@ def test_nothing_to_say_and_other_processes(capfd, monkeypatch):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7 and capfd.readouterr().err == ""
 
 
+def test_threads_end_before_python(tmp_path):
+    """Those of a pool that an error has closed, as of a cache of volumes of which one is refused."""
+    done = []
+
+    def load(number):
+        if number == 0:
+            raise ValueError("refused")
+        time.sleep(0.2)
+        done.append(number)
+
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError), multiprocessing.pool.ThreadPool(2) as pool:
+        list(pool.imap(load, range(50)))
+    assert set(threading.enumerate()) > before  # one is at work
+    end_thread_pools()
+    assert set(threading.enumerate()) == before and len(done) < 5
+
+
 def test_errors_are_told_once():
     """Not by ignite, nor by the handler that logs scores; the message of a worker is found in its traceback."""
     made = {"pathname": "", "lineno": 0, "args": (), "exc_info": None, "msg": ""}
@@ -131,7 +180,7 @@ def test_errors_are_told_once():
     assert one_line(RuntimeError(text)) == "scan.nii: is too small."
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
 @pytest.mark.parametrize("part", ["computed", "written"])
 def test_interrupted_inference(tmp_path, capfd, monkeypatch, number, part):
     """Nothing half is left, and ``resume`` completes what is missing with what would have come anyway."""
@@ -151,11 +200,15 @@ def test_interrupted_inference(tmp_path, capfd, monkeypatch, number, part):
 
     monkeypatch.setattr(*where, stop)
     capfd.readouterr()
-    with pytest.raises(Interrupted) as caught:
-        run(tmp_path / "scans", tmp_path / "out", **options)
-    assert caught.value.code == SIGNALS[number] and os.listdir(tmp_path / "out") == ["a_interp.nii.gz"]
-    line = "interrupted: 1 of 3 inputs are done; the same command with --resume true goes on.\n"
-    assert capfd.readouterr().err == line
+    if number == signal.SIGKILL:
+        killed(lambda: run(tmp_path / "scans", tmp_path / "out", **options))
+        assert [name for name in os.listdir(tmp_path / "out") if name[0] != "."] == ["a_interp.nii.gz"]
+    else:
+        with pytest.raises(Interrupted) as caught:
+            run(tmp_path / "scans", tmp_path / "out", **options)
+        assert caught.value.code == SIGNALS[number] and os.listdir(tmp_path / "out") == ["a_interp.nii.gz"]
+        line = "interrupted: 1 of 3 inputs are done; the same command with --resume true goes on.\n"
+        assert capfd.readouterr().err == line
     monkeypatch.setattr(*where, original)
     run(tmp_path / "scans", tmp_path / "out", **options)
     for name in "abc":

@@ -23,11 +23,11 @@ import re
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from monai_sliceinterp.archives import unpack_zip
 from monai_sliceinterp.bundles.finding import (
     BUNDLES_VARIABLE,
     cache_folder,
@@ -48,6 +48,7 @@ long as they are not hosted anywhere: nothing is downloaded then that no one has
 _LIST = "model_info.json"
 _HUGGING_FACE = "huggingface_hub"
 _SECONDS = 20.0
+_MOST_BYTES = 4 * 2**30  # of a bundle, unpacked
 
 
 @contextmanager
@@ -107,8 +108,8 @@ def obtain_bundle(source: str) -> Path:
 def download_bundle(name: str, url: str = "", repo: str = "", version: str = "") -> Path:
     """Download a bundle into :func:`monai_sliceinterp.bundles.cache_folder` and check it.
 
-    MONAI's ``monai.bundle.download`` does the download; the zip file must have the SHA-256 that the list beside it
-    tells. A bundle is either complete in the folder or not there.
+    MONAI does the download; the zip file must have the SHA-256 that the list beside it tells, and is unpacked within
+    the limits of :func:`monai_sliceinterp.archives.unpack_zip`. A bundle is either complete in the folder or not there.
 
     Args:
         name: name of the bundle.
@@ -136,15 +137,17 @@ def download_bundle(name: str, url: str = "", repo: str = "", version: str = "")
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
         try:
             if repo:
-                _fetch(name, part, source=_HUGGING_FACE, repo=repo, version=version or None)
+                _fetch(lambda: _download_from_hub(name, part, repo, version))
             else:
                 address, checksum = (base, "") if base.endswith(".zip") else _listed(base, name, version)
-                _fetch(name, part, url=address)
-                found = file_sha256(Path(part, f"{name}.zip"))
+                file = Path(part, f"{name}.zip")
+                _fetch(lambda: _download(address, file))
+                found = file_sha256(file)
                 if checksum and found != checksum:
                     raise ValueError(
                         f"{address}: has SHA-256 {found[:16]}..., its list says {checksum[:16]}...: not kept, try again"
                     )
+                unpack_zip(file, part, _MOST_BYTES)  # not before it is known to be the right one
         except (OSError, RuntimeError, ValueError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             where = repo or (base if base.endswith(".zip") else f"{base}/{name}_v*.zip")
@@ -175,20 +178,31 @@ def _listed(base: str, name: str, version: str) -> tuple[str, str]:
     return f"{base}/{versions[-1]}.zip", checksum
 
 
-def _fetch(name: str, folder: str, **source: Any) -> None:
-    """Let MONAI download and unpack, with its progress bar and without its log."""
+def _download(address: str, file: Path) -> None:
+    from monai.apps.utils import download_url
+
+    download_url(address, file, progress=os.isatty(2))
+
+
+def _download_from_hub(name: str, folder: str, repo: str, version: str) -> None:
     import monai.bundle
 
-    if source.get("source") == _HUGGING_FACE:
-        try:
-            import huggingface_hub  # noqa: F401
-        except ImportError as error:
-            raise ValueError('pip install "monai_sliceinterp[huggingface]" for bundles on Hugging Face') from error
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError as error:
+        raise ValueError('pip install "monai_sliceinterp[huggingface]" for bundles on Hugging Face') from error
+    monai.bundle.download(
+        name=name, bundle_dir=folder, source=_HUGGING_FACE, repo=repo, version=version or None, progress=os.isatty(2)
+    )
+
+
+def _fetch(download: Callable[[], None]) -> None:
+    """Let MONAI download, with its progress bar and without its log."""
     disabled = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            monai.bundle.download(name=name, bundle_dir=folder, progress=os.isatty(2), **source)
+            download()
     except Exception as error:  # hosts and their clients have exceptions of their own
         raise ValueError(str(error) or type(error).__name__) from error
     finally:

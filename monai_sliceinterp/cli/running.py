@@ -36,8 +36,9 @@ from monai_sliceinterp.cli.bundles import modality_of
 from monai_sliceinterp.cli.sources import Source, open_sources
 from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
 from monai_sliceinterp.files import printable
+from monai_sliceinterp.inferers.base import SliceInterpolationInferer
 from monai_sliceinterp.interpolation.choice import choose_method
-from monai_sliceinterp.interpolation.configs import ADAPTABLE, adapted_method, read_inference
+from monai_sliceinterp.interpolation.configs import ADAPTABLE, adapted_method, parsed, read_inference
 from monai_sliceinterp.interpolation.estimate import duration, estimate_seconds
 from monai_sliceinterp.interpolation.scan import MODALITIES, ScanFacts, scan_facts
 from monai_sliceinterp.progress import LINES
@@ -116,14 +117,17 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
             if made_for in MODALITIES and scan.modality != made_for:
                 _print(f"warning: {method.source} was trained on {made_for}, this scan is {scan.modality}", sys.stderr)
         parser = read_inference(method, bundle, values)
-        inferer, network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network")
+        where = str(bundle or method.source)
+        inferer, network = parsed(parser, "inferer", where), parsed(parser, "network", where)
+        if not isinstance(inferer, SliceInterpolationInferer):
+            raise ValueError(f"{where}: its inferer is a {type(inferer).__name__}; expected one of this package.")
         grid = scan.grid(options.factor, options.spacing, inferer.default_spacing)
         if len(grid) == scan.num_slices and options.factor is None and options.spacing is None:
             return _nothing_to_do(source, scan)
         seconds = None if method.source in CLASSICAL[:3] else estimate_seconds(inferer, network, scan, device)
         if seconds is not None:
             _print(f"{len(grid)} slices, {duration(seconds)} on {device}")
-        return _run(parser, source, reading, options, name)
+        return _run(parser, source, reading, options, name, where)
 
 
 def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
@@ -135,16 +139,24 @@ def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
 
 
 def _run(
-    parser: ConfigParser, source: Source, reading: list[MetaTensor], options: argparse.Namespace, method: str
+    parser: ConfigParser,
+    source: Source,
+    reading: list[MetaTensor],
+    options: argparse.Namespace,
+    method: str,
+    where: str,
 ) -> bool:
     """Run a config, as ``python -m monai.bundle run`` does, on a scan that was read already; whether it succeeded."""
     for step in parser.get_parsed_content("preprocessing").transforms:
         if isinstance(step, LoadVolumed):  # the scan is kept in memory where it is shown afterwards
             step.transform = lambda path: reading[0].clone() if options.preview else reading.pop()
     try:
-        written = parser.get_parsed_content("run")[-1]
+        steps = parsed(parser, "run", where, deliberate=True)
     except SystemExit:  # the failure has been reported
         return False
+    if not isinstance(steps, list) or not steps or not isinstance(steps[-1], list):
+        raise ValueError(f"{where}: its run ends without files that are written; expected a bundle of this package.")
+    written = steps[-1]
     files = parser.get_parsed_content("postprocessing").output_files(source.path)
     for file in files:
         if file.name.endswith("_quality.json"):

@@ -50,7 +50,8 @@ def split_volumes(
         the validation set.
 
     Raises:
-        ValueError: if nothing is left for training or validation, or a file is named for both.
+        ValueError: if nothing is left for training or validation, or for testing where subjects are named for it, or a
+            file is named for both.
 
     Example:
         >>> split = split_volumes(["a_1.nii", "a_2.nii", "b_1.nii"], validation_subjects=["a_"])
@@ -58,7 +59,7 @@ def split_volumes(
         ['b_1.nii']
     """
     validation_subjects, test_subjects, training_subjects = (
-        (subjects,) if isinstance(subjects, str) else tuple(map(str, subjects))
+        (str(subjects),) if isinstance(subjects, str | int) else tuple(map(str, subjects))
         for subjects in (validation_subjects, test_subjects, training_subjects)
     )
     test = [file for file in files if _is_of(file, test_subjects)]
@@ -77,7 +78,7 @@ def split_volumes(
     training = [file for file in files if file not in set(validation) | set(test)]
     if training_subjects:
         training = [file for subject in training_subjects for file in training if _is_of(file, (subject,))]
-    for name, part in (("training", training), ("validation", validation)):
+    for name, part in (("training", training), ("validation", validation), ("testing", test or not test_subjects)):
         if not part:
             raise ValueError(f"no volume is left for {name} of {len(files)}; expected at least one for each.")
     return {

@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 
 from monai_sliceinterp.dicom.decoding import read_voxels, rescaled, stored_pixels
 from monai_sliceinterp.dicom.frames import DicomError, Frame, frames_of
-from monai_sliceinterp.dicom.series import description, series_headers
+from monai_sliceinterp.dicom.series import series_headers
 from monai_sliceinterp.dicom.stack import (
     differing_traits,
     group_by_position,
@@ -33,6 +33,7 @@ from monai_sliceinterp.dicom.stack import (
     sort_into_volumes,
     stack_geometry,
 )
+from monai_sliceinterp.dicom.summary import summarize_headers
 from monai_sliceinterp.geometry import SLICE_DIRECTION, nominal_positions
 
 __all__ = ["read_dicom"]
@@ -138,36 +139,22 @@ def _read(path: Path, chosen: str | None, max_gap_mm: float | None) -> tuple[NDA
 def _one_series(path: Path, chosen: str | None) -> list[tuple[Path, Dataset]]:
     """Headers of the series that is meant."""
     series = dict(sorted(series_headers(path).items()))
-    names = "; ".join(
-        f"{number}: {uid} ({description(headers)})" for number, (uid, headers) in enumerate(series.items(), 1)
-    )
-    if chosen is not None:
-        uid = list(series)[int(chosen) - 1] if chosen.isdigit() and 0 < int(chosen) <= len(series) else chosen
-        if uid not in series:
-            raise DicomError(f"has no series {chosen}; expected the number or UID of one of {names or 'none'}.")
-        return series[uid]
-    if len(series) == 1:
+    if chosen is None and len(series) == 1:
         return next(iter(series.values()))
-    stacks = {uid: headers for uid, headers in series.items() if _may_be_stack(headers)}
+    uid = list(series)[int(chosen) - 1] if chosen and chosen.isdigit() and 0 < int(chosen) <= len(series) else chosen
+    if uid in series:
+        return series[uid]
+    summaries = summarize_headers(series)
+    names = "; ".join(summary.phrase for summary in summaries) or "none"
+    if chosen is not None:
+        raise DicomError(f"has no series {chosen}; expected the number or UID of one of {names}.")
+    stacks = [summary for summary in summaries if summary.spacing is not None]
     if len(stacks) != 1:
-        raise DicomError(
-            f"expected a folder with one DICOM series, found {len(series)}: {names or 'none'}"
-            f"{'; --series NUMBER chooses one' if series else ''}."
-        )
-    ((uid, headers),) = stacks.items()
-    left_out = "; ".join(f"{other} ({description(series[other])})" for other in series if other != uid)
-    _warn(path, f"series {uid} ({description(headers)}) is taken, the only stack; left out: {left_out}.")
-    return headers
-
-
-def _may_be_stack(headers: Sequence[tuple[Path, Dataset]]) -> bool:
-    """Whether a series has at least two slices that are parallel and no localizers."""
-    try:
-        frames = [frame for file, header in headers for frame in frames_of(header, file)]
-        stack = [frame for frame in main_plane(frames) if not frame.is_localizer]
-        return len(stack) > 1 and len(group_by_position(stack)) > 1
-    except DicomError:
-        return False
+        hint = "; --series NUMBER chooses one" if series else ""
+        raise DicomError(f"expected a folder with one DICOM series, found {len(series)}: {names}{hint}.")
+    left_out = "; ".join(summary.phrase for summary in summaries if summary is not stacks[0])
+    _warn(path, f"series {stacks[0].phrase} is taken, the only stack; left out: {left_out}.")
+    return series[stacks[0].uid]
 
 
 def _check_gaps(slices: Sequence[Frame], max_gap_mm: float | None) -> None:

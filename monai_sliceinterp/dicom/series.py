@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ParametricMapStorage, RTDoseStorage, SegmentationStorage
 
@@ -68,9 +71,11 @@ def open_dicom(path: str | Path, **settings: Any) -> Dataset:
         ValueError: if it cannot be read.
     """
     try:
-        data = pydicom.dcmread(path, force=True, **settings)
-        for _ in data.iterall() if settings.get("stop_before_pixels") else ():
-            pass  # values are decoded here, where an error names the file
+        with disable_value_validation():  # whose warnings show values, as the UIDs of a patient
+            data = pydicom.dcmread(path, force=True, **settings)
+            values = data.iterall() if settings.get("stop_before_pixels") else ()
+            for _ in itertools.chain(getattr(data, "file_meta", ()), values):
+                pass  # values are decoded here, where an error names the file
         return data
     except Exception as error:  # pydicom lets through whatever a damaged file leads to
         raise ValueError(f"{path}: cannot be read as a DICOM file ({reason(error)}); expected a whole one.") from error
@@ -179,6 +184,9 @@ def _images_of(source: Path) -> Iterator[tuple[Path, Dataset]]:
 def _image(path: Path, alone: bool) -> Iterator[tuple[Path, Dataset]]:
     """Yield an image of intensities with its header; nothing for another object."""
     header = open_dicom(path, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
+    for name in ("Rows", "Columns", "NumberOfFrames"):
+        if not isinstance(header.get(name) or 0, Integral):
+            raise ValueError(f"{path}: its {name} is no number; expected a whole DICOM file.")
     storage = _storage(header)
     kind = UID(storage).name
     if not storage and not header.get("Rows"):

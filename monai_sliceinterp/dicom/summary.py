@@ -13,16 +13,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from monai_sliceinterp.dicom.frames import DicomError, frames_of
 from monai_sliceinterp.dicom.series import open_dicom, series_headers
 from monai_sliceinterp.dicom.stack import group_by_position, main_plane
 
-__all__ = ["SeriesSummary", "summarize_series"]
+__all__ = ["SeriesSummary", "summarize_headers", "summarize_series"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,21 @@ class SeriesSummary:
     spacing: tuple[float, float, float] | None
 
     def __str__(self) -> str:
+        return f"{self.number:3}  {self.modality:2}  {self.shape}  {self.description}"
+
+    @property
+    def shape(self) -> str:
+        """Size and spacing in words."""
         size = " x ".join(map(str, self.size))
         lengths = " x ".join(f"{length:.4g}" for length in self.spacing or ())
-        shape = f"{size} voxels of {lengths} mm" if self.spacing else f"{self.images} images, no stack of slices"
-        return f"{self.number:3}  {self.modality:2}  {shape}  {self.description}"
+        if self.spacing is None:
+            return f"{self.images} image{'s' if self.images > 1 else ''}, no stack of slices"
+        return f"{size} voxels of {lengths} mm"
+
+    @property
+    def phrase(self) -> str:
+        """The series as a part of a message, without its UID, which may lead to a patient."""
+        return f"{self.number}: {self.description} ({self.modality}, {self.shape})"
 
 
 def summarize_series(source: str | Path) -> list[SeriesSummary]:
@@ -64,8 +77,24 @@ def summarize_series(source: str | Path) -> list[SeriesSummary]:
         >>> summarize_series("docs")
         []
     """
+    return summarize_headers(series_headers(source))
+
+
+def summarize_headers(series: Mapping[str, Sequence[tuple[Path, Dataset]]]) -> list[SeriesSummary]:
+    """List series in the order of their UIDs.
+
+    Args:
+        series: files and headers by UID, see :func:`monai_sliceinterp.dicom.series.series_headers`.
+
+    Raises:
+        ValueError: if a DICOM file is damaged.
+
+    Example:
+        >>> summarize_headers({})
+        []
+    """
     summaries = []
-    for number, (uid, headers) in enumerate(sorted(series_headers(source).items()), 1):
+    for number, (uid, headers) in enumerate(sorted(series.items()), 1):
         first = open_dicom(headers[0][0], stop_before_pixels=True, specific_tags=["Modality", "SeriesDescription"])
         size = (int(headers[0][1].Columns), int(headers[0][1].Rows), len(headers))
         spacing: tuple[float, float, float] | None = None

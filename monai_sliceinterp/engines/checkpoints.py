@@ -140,6 +140,7 @@ def check_checkpoint(path: str | Path, network: nn.Module, entries: Sequence[str
         >>> check_checkpoint(file, nn.Linear(2, 2)) == str(file)
         True
     """
+    path = typed_path(path)
     checkpoint = _read_checkpoint(path, "cpu")
     missing = [entry for entry in entries if not isinstance(checkpoint, dict) or entry not in checkpoint]
     if missing:
@@ -161,7 +162,7 @@ def _read_checkpoint(path: str | Path, device: torch.device | str) -> Any:
             with zipfile.ZipFile(path) as file:
                 damaged = file.testzip()  # torch checks no sums
             if damaged is not None:
-                raise ValueError(f"the sum of {damaged} is wrong")
+                raise zipfile.BadZipFile(f"the sum of {damaged} is wrong")
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for truncated or foreign files
         raise ValueError(f"{path}: not a readable checkpoint (damaged, or not saved by torch.save).") from error

@@ -151,7 +151,7 @@ def find_method(text: str, device: torch.device | str = "cpu") -> Method:
         folder = find_bundle(parts.source, CLASSICAL)
         if folder.is_file():
             folder = stack.enter_context(unpacked(folder))
-        pipeline = BundlePipeline(folder, parts.overlays, parts.ckpt, device)
+        pipeline = BundlePipeline(parts, folder, device)
         name = parts.name or joined(folder.name, parts.overlays)
         method = _named(name, pipeline.fingerprint, device, pipeline, pipeline.description)
         return replace(method, reconstruct=pipeline.reconstruct) if "keep_observed" in pipeline.parser else method

@@ -19,9 +19,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from monai_sliceinterp.checks import one_of, positive_integer
+from monai_sliceinterp.checks import finite, one_of, positive_integer
 from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.evaluation.downstream import check_segmenter
+from monai_sliceinterp.evaluation.methods import CLASSICAL, parse_method
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS, make_protocols
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.metrics import BODY_THRESHOLD, METRICS, PERCEPTUAL_SCORES, SMALLEST_SLICE, Protocol
@@ -157,6 +158,12 @@ class EvaluationSettings:
             positive_integer("sweep", self.sweep, 2, ", or 0 for none")
         if self.axis not in (None, 0, 1, 2):
             raise ValueError(f"axis must be 0, 1 or 2, got {self.axis!r}.")
+        if self.body is not None:
+            finite("body", self.body)
+        methods = [parse_method(text) for text in self.methods]
+        names = [method.name or (method.source if method.source in CLASSICAL else "") for method in methods]
+        for name in self.baselines if all(names) else ():  # the name of a zip file's bundle is known later
+            one_of("baseline", name, dict.fromkeys([*CLASSICAL, *names]))
         for name in self.perceptual:
             one_of("perceptual score", name, PERCEPTUAL)
         for name in self.tests:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from monai.bundle import ConfigParser
 
 from monai_sliceinterp.bundles import INFERENCE, MethodText, config_folder, overlay_files
 from monai_sliceinterp.bundles.naming import joined
+from monai_sliceinterp.command_line import INPUT_ERRORS, is_bug
 
 __all__ = [
     "ADAPTABLE",
@@ -29,6 +31,7 @@ __all__ = [
     "adapted_method",
     "classical_settings",
     "inference_files",
+    "parsed",
     "read_inference",
     "set_values",
 ]
@@ -124,17 +127,59 @@ def read_inference(method: MethodText, bundle: Path | None, values: Mapping[str,
     else:
         files = inference_files(bundle, method.overlays)
         own |= {"bundle_root": str(bundle), **({"ckpt": method.ckpt} if method.ckpt else {})}
-    try:
-        parser.read_config(files)
-        if bundle is not None and (files[0].parent / "metadata.json").is_file():
-            parser.read_meta(files[0].parent / "metadata.json")
-    except Exception as error:  # JSON of any kind may stand there
-        raise ValueError(f"{files[0].parent}: cannot be read as the configs of a bundle ({error}).") from error
-    set_values(parser, {**own, **values})
+    where = method.source if bundle is None else str(bundle)
+    metadata = files[0].parent / "metadata.json"
+    metadata_files = [metadata] if bundle is not None and metadata.is_file() else []
+    for file in [*files, *metadata_files]:
+        _check_json(file)
+    parser.read_config(files)
+    if metadata_files:
+        parser.read_meta(metadata)
+    set_values(parser, {**own, **values}, where)
     return parser
 
 
-def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
+def _check_json(file: Path) -> None:
+    """Check that a file is what a config has to be: JSON of one object."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        lines = str(error).splitlines()
+        raise ValueError(f"{file}: cannot be read ({lines[0]}); expected a config in JSON.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds a {type(content).__name__}; expected a config, an object {{...}} of JSON.")
+
+
+def parsed(parser: ConfigParser, key: str, where: str, deliberate: bool = False) -> Any:
+    """Return the parsed content of a config; an error names the bundle that is at fault.
+
+    Args:
+        parser: the config.
+        key: what is made of it.
+        where: whose config it is.
+        deliberate: hand on errors that are no mistake of the config, but tell of an input.
+
+    Raises:
+        ValueError: with one line, whatever the config leads to.
+
+    Example:
+        >>> parsed(ConfigParser({"inferer": "$1 / 0"}), "inferer", "bundles/mine")
+        Traceback (most recent call last):
+        ...
+        ValueError: bundles/mine: cannot make 'inferer': division by zero
+    """
+    if key not in parser:
+        raise ValueError(f"{where}: {INFERENCE} lacks {key!r}; expected a bundle of this package.")
+    try:
+        return parser.get_parsed_content(key)
+    except Exception as error:  # a config is a program: anything can come of it
+        if deliberate and isinstance(error, INPUT_ERRORS) and not is_bug(error):
+            raise
+        lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{where}: cannot make {key!r}: {lines[0]}") from error
+
+
+def set_values(parser: ConfigParser, values: Mapping[str, Any], where: str = "the method") -> None:
     """Set options of a config to values that are taken as they are.
 
     MONAI takes a text for an expression, a reference or a macro where it begins with $, @ or %, and turns # into two
@@ -143,6 +188,7 @@ def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
     Args:
         parser: the config.
         values: the values by the names of options.
+        where: whose config it is, for the message.
 
     Raises:
         ValueError: if the config has no such option.
@@ -156,6 +202,6 @@ def set_values(parser: ConfigParser, values: Mapping[str, Any]) -> None:
     given = parser.globals.setdefault(_GIVEN, [])
     for name, value in values.items():
         if name not in parser:
-            raise ValueError(f"the method has no option {name!r}.")
+            raise ValueError(f"{where}: {INFERENCE} lacks {name!r}; expected a bundle of this package.")
         parser[name] = f"${_GIVEN}[{len(given)}]"
         given.append(value)

@@ -15,23 +15,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_sliceinterp.bundles import INFERENCE, read_metadata
+from monai_sliceinterp.bundles import MethodText, read_metadata
+from monai_sliceinterp.command_line import one_line
 from monai_sliceinterp.engines import load_weights
-from monai_sliceinterp.interpolation.configs import inference_files, set_values
+from monai_sliceinterp.interpolation.configs import parsed, read_inference
 from monai_sliceinterp.transforms import LoadVolumed, RestoreVolumed
 
 __all__ = ["BundlePipeline"]
-
-T = TypeVar("T")
 
 
 class BundlePipeline:
@@ -40,9 +39,8 @@ class BundlePipeline:
     Intensities come back in the units of the scan and are not rounded to the type in which it was stored.
 
     Args:
-        bundle: folder of the bundle.
-        overlays: names of configs beside the inference config, or config files, that are laid over it.
-        ckpt: weights; the bundle's own where empty.
+        method: the method, with overlays and weights where others than the bundle's own are taken.
+        bundle: folder of the bundle; None for a classical method.
         device: where the network computes.
         options: further options of the config. Without them the slices are last.
 
@@ -52,40 +50,37 @@ class BundlePipeline:
 
     def __init__(
         self,
-        bundle: str | Path,
-        overlays: Sequence[str] = (),
-        ckpt: str = "",
+        method: MethodText,
+        bundle: Path | None,
         device: torch.device | str = "cpu",
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.bundle, self.device = Path(bundle), torch.device(device)
-        files = inference_files(self.bundle, overlays)
-        parser = ConfigParser()
-        self._tell(f"cannot read {', '.join(file.name for file in files)}", parser.read_config, files)
-        content = json.dumps(parser.config, sort_keys=True, default=str)
+        self.device = torch.device(device)
+        self.source = method.source if bundle is None else str(bundle)
         # spacing: null beside a factor; slices are last already; a bar of its own would break that of the evaluation
         fixed: dict[str, Any] = {"spacing": None, "axis": 2, "progress": False, "device": self.device}
-        if has_weights := "ckpt" in parser or "network_def" in parser:  # else it is a classical method
-            fixed |= {"bundle_root": str(self.bundle), **({"ckpt": ckpt} if ckpt else {})}
-        set_values(parser, {**fixed, **(options or {})})
-        state = content.encode() + self.device.type.encode()
-        if has_weights:
+        parser = read_inference(method, bundle, {**fixed, **(options or {})})
+        given = {*fixed, *(options or {}), "method", "bundle_root", "ckpt", ConfigParser.meta_key}
+        content = {key: value for key, value in cast(dict[str, Any], parser.config).items() if key not in given}
+        state = json.dumps(content, sort_keys=True, default=str).encode() + self.device.type.encode()
+        if bundle is not None:
             weights = Path(self._parsed(parser, "ckpt"))
             if not weights.is_file():
                 raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
-            network = load_weights(self._parsed(parser, "network_def"), weights, self.device)
-            state = content.encode() + weights.read_bytes() + self.device.type.encode()
+            shipped = parser.get(f"{ConfigParser.meta_key}::weights")
+            network = load_weights(self._parsed(parser, "network_def"), weights, self.device, shipped)
+            state += weights.read_bytes()
         self.network = self._parsed(parser, "network").eval()
         steps = self._parsed(parser, "preprocessing").transforms
         self.preprocessing = Compose([step for step in steps if not isinstance(step, LoadVolumed)])
         if len(self.preprocessing.transforms) == len(steps):
-            raise ValueError(f"{bundle}: its preprocessing has no LoadVolumed; expected a bundle of this package.")
+            raise ValueError(f"{self.source}: its preprocessing has no LoadVolumed; expected a bundle of this package.")
         # whatever else refers to the network gets this one, not a new one
         parser["network"] = self.network
-        if has_weights:
+        if bundle is not None:
             parser["network_def"] = network
         self.parser = parser
-        self.description = str(read_metadata(self.bundle).get("description", ""))
+        self.description = "" if bundle is None else str(read_metadata(bundle).get("description", ""))
         self.fingerprint = hashlib.sha256(state).hexdigest()
 
     def __call__(self, thick: MetaTensor, factor: int | None, spacing: float | None = None) -> MetaTensor:
@@ -108,19 +103,12 @@ class BundlePipeline:
         """Interpolate a dictionary's "image": "pred", beside what the preprocessing made of the other entries."""
         self.parser["factor"], self.parser["spacing"] = factor, spacing
         inferer = self._parsed(self.parser, "inferer")
-        result = self._tell("", self.preprocessing, data)
+        try:
+            result = self.preprocessing(data)
+        except Exception as error:  # of a scan, or of the transforms of a foreign config
+            raise ValueError(f"{self.source}: {one_line(error)}") from error
         result["pred"] = inferer(result["image"][None].to(self.device), self.network)[0].cpu()
         return RestoreVolumed("pred", self.preprocessing)(result)
 
     def _parsed(self, parser: ConfigParser, key: str) -> Any:
-        if key not in parser:
-            raise ValueError(f"{self.bundle}: {INFERENCE} lacks {key!r}; expected a bundle of this package.")
-        return self._tell(f"cannot make {key!r}", parser.get_parsed_content, key)
-
-    def _tell(self, what: str, function: Callable[..., T], *args: Any) -> T:
-        """Call a function; an error names the bundle that is at fault."""
-        try:
-            return function(*args)
-        except Exception as error:  # a config is a program: anything can come of it
-            lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{self.bundle}: {what + ': ' if what else ''}{lines[0]}") from error
+        return parsed(parser, key, self.source)

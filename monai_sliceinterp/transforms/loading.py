@@ -147,7 +147,7 @@ class LoadVolume(Transform):
             raise ValueError(f"{path}: {error}") from error
         if has_spacing and self.spacing is not None:
             lengths = " x ".join(f"{length:g}" for length in image.pixdim.tolist())
-            raise ValueError(f"{path}: has a spacing of its own ({lengths} mm); expected none to be given.")
+            raise ValueError(f"{path}: has a spacing of its own ({lengths} mm); expected no other one (spacing_in).")
         image.meta["filename_or_obj"] = str(path)
         image.meta["original_ndim"] = ndim
         image.meta["stored_dtype"] = stored_dtype

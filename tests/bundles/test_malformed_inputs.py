@@ -308,7 +308,7 @@ DICOM = {
     "garbage_pixels": (edited(garble), "pixels cannot be decoded"),
     "single_slice": (edited(lambda paths: [path.unlink() for path in paths[1:]]), "single slice"),
     "two_times": (series(duplicates=range(4), duplicate_offset=5), "several images at one position"),
-    "two_series": (two_series, "found 2: 1: 1.2.3.11 (phantom, 4 files); 2: 1.2.3.22 (phantom, 4 files)"),
+    "two_series": (two_series, "found 2: 1: phantom (CT, 12 x 11 x 4 voxels of 1 x 1 x 4 mm); 2: phantom (CT, 12"),
     "text": (lambda folder: (folder.mkdir(), (folder / "a.dcm").write_text("text")), "no image in this folder"),
     "frames_without_place": (series(multi_frame=True, tags={"PerFrameFunctionalGroupsSequence": None}), "position"),
 }

@@ -23,7 +23,8 @@ def make_bundle():
 
     def make(folder, seed=0, configs="", **changes):
         config = json.loads((ROOT / "bundles" / "asi" / "inference.json").read_text())
-        config["network_def"].update(channels=[2], latent_channels=2)
+        plain = f"{ASIAutoencoder.__module__}.{ASIAutoencoder.__qualname__}"
+        config["network_def"].update(_target_=plain, channels=[2], latent_channels=2)
         config.update(changes)
         (folder / configs).mkdir(parents=True, exist_ok=True)
         (folder / configs / "inference.json").write_text(json.dumps(config))

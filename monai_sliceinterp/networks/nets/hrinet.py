@@ -128,7 +128,7 @@ class HRINetAutoencoder(LatentInterpolator):
         self.decoder.extend([last, *shuffle(stem)])
         fan_in_normal_(self, negative_slope, gain=init_gain)
         self.shortcut: BlockCosineShortcut | None = None
-        if shortcut:
+        if checks.switch("shortcut", shortcut):
             self.shortcut = BlockCosineShortcut(in_channels, block, latent_channels[0])
             for convolution in (self.bottlenecks[0], last):  # the convolutions contribute nothing at first
                 nn.init.zeros_(convolution.weight)  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ class VTSGenerator(VolumeTranslator):
         super().__init__(intensity_center, intensity_scale, in_plane_spacing)
         channels = checks.positive_integers("channels", channels)
         checks.positive_integer("stem_channels", stem_channels, least=0)
-        self.high_frequency = high_frequency
+        self.high_frequency = checks.switch("high_frequency", high_frequency)
         self.residual_scale = checks.positive("residual_scale", residual_scale)
         self.multiple = 2 ** len(channels)
         inputs = (1, *channels[:-1])
@@ -217,7 +217,7 @@ class VTSDiscriminator(nn.Module):
             HalvingBlock(before, after, normalize=number > 0, negative_slope=negative_slope)
             for number, (before, after) in enumerate(zip(inputs, channels, strict=True))
         ]
-        if attention:
+        if checks.switch("attention", attention):
             layers.append(SelfAttentionBlock(channels[-1]))
         layers.append(nn.Conv3d(channels[-1], 1, kernel_size=3, padding=1))
         self.layers = nn.Sequential(*layers)
