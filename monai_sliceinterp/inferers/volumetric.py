@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size
+from monai_sliceinterp.inferers.static import STATIC_TOLERANCE
 from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
 
 __all__ = ["VolumetricSliceInferer"]
@@ -67,6 +68,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
     """
 
     default_spacing = 1.0
+    static_tolerance = STATIC_TOLERANCE
 
     def __init__(
         self,

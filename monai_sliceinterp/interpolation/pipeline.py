@@ -73,7 +73,8 @@ class BundlePipeline:
             weights = Path(self._parsed(parser, "ckpt"))
             if not weights.is_file():
                 raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
-            network = load_weights(self._parsed(parser, "network_def"), weights, self.device)
+            engine = self._parsed(parser, "engine") if "engine" in parser else "torch"
+            network = load_weights(self._parsed(parser, "network_def"), weights, self.device, engine=engine)
             state = content.encode() + weights.read_bytes() + self.device.type.encode()
         self.network = self._parsed(parser, "network").eval()
         steps = self._parsed(parser, "preprocessing").transforms

@@ -393,5 +393,5 @@ def parser_of(bundle, *configs, **options):
 
 
 def overlays_of(bundle):
-    own = {"train", "inference", "multi_gpu_inference", "metadata"}
+    own = {"train", "inference", "multi_gpu_inference", "quantize", "metadata"}
     return sorted(path.stem for path in (BUNDLES / bundle).glob("*.json") if path.stem not in own)
