@@ -18,7 +18,7 @@ CHANGING = (..., slice(40, 60), slice(80, 92), slice(None))
 def scan_in_air(air=0.2):
     scan = make_scan(1, 1, 20, 12, 4)
     padded = F.pad(scan.as_tensor(), (0, 0, *AROUND), value=air)
-    padded[0, 0, 5, 7, 2] += 2e-4  # less than a HU of 4000
+    padded[0, 0, 5, 7, 2] += 2e-4  # less than a HU of 4000, and than a 4000th of the range below
     return scan.__class__(padded, affine=straight())
 
 
@@ -26,8 +26,8 @@ def scan_in_air(air=0.2):
 @pytest.mark.parametrize("num_views", [2, 4])
 def test_changing_part_is_the_network_and_the_rest_linear(num_views, fuse):
     scan, network = scan_in_air(), make_saint(num_views)
-    found = plain(MultiViewSliceInferer(3, value_range=(0, 1), fuse=fuse, disagreement=True)(scan, network))
-    whole = MultiViewSliceInferer(3, value_range=(0, 1), fuse=fuse)
+    found = plain(MultiViewSliceInferer(3, value_range=(-8, 8), fuse=fuse, disagreement=True)(scan, network))
+    whole = MultiViewSliceInferer(3, value_range=(-8, 8), fuse=fuse)
     whole.static_tolerance = 0.0
     expected = plain(whole(scan, network))
     linear = plain(SplineSliceInferer(3, mode="linear")(scan))
@@ -37,8 +37,8 @@ def test_changing_part_is_the_network_and_the_rest_linear(num_views, fuse):
     outside[..., 23:77, 63:109, :] = False
     if not fuse:  # within its box, the fusion network has its say of air
         torch.testing.assert_close(found[outside], linear[outside], rtol=0, atol=1e-12)
-        step = (found - linear)[0, 0, :, 86].diff(dim=0)[:39].abs().max()  # no seam: what the network says of air fades
-        assert step < 0.4 * (expected - linear)[0, 0, :39, 86].abs().max()
+        step = (found - linear)[0, 0, :32, 86].diff(dim=0).abs().max()  # no seam: what the network says of air fades
+        assert step < 0.2 * (expected - linear)[0, 0, :32, 86].abs().max()
     torch.testing.assert_close(found[..., 77:, :, :], linear[..., 77:, :, :], rtol=0, atol=1e-12)
 
 
