@@ -51,13 +51,13 @@ LEAST = 2 / 3
 """Part of an earlier share that has to be left."""
 
 SIZES = {
-    "asi": (96, 5),
-    "hrinet": (96, 5),
-    "mixture": (64, 5),
-    "vts": (64, 9),
-    "vts+small": (64, 9),
-    "saint": (32, 5),
-    "saint+small": (48, 5),
+    "asi": (128, 6),
+    "hrinet": (128, 6),
+    "mixture": (96, 6),
+    "vts": (96, 13),
+    "vts+small": (96, 13),
+    "saint": (40, 7),
+    "saint+small": (64, 7),
 }
 """Pixels on a side and slices of the volumes, all interpolated by 4."""
 
@@ -118,7 +118,7 @@ def find_cases(only: str) -> dict[str, tuple[Callable[[MetaTensor], torch.Tensor
             ) as error:  # as an earlier state
                 print(f"left out: {label}: {error}")
     if "saint+small, auto" in cases:
-        cases["saint+small, auto, air around"] = cases["saint+small, auto"][0], noise(48, 5, air=48)
+        cases["saint+small, auto, air around"] = cases["saint+small, auto"][0], noise(64, 7, air=64)
     return cases
 
 

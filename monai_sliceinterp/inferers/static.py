@@ -116,38 +116,41 @@ def network_weights(changing: Tensor) -> Tensor:
     return F.avg_pool2d(padded, 2 * fade + 1, stride=1)[0, 0]
 
 
-def changing_part(line: Tensor) -> slice | None:
+def changing_part(line: Tensor, margin: int = 0) -> slice | None:
     """Compute the part of a line that has to be computed: from the first marked pixel to the last.
 
     Args:
         line: ``(L,)`` bool.
+        margin: pixels beside them that are computed, too.
 
     Returns:
-        The part, None where nothing is marked. It begins at a multiple of 16, and has 64 pixels where the line has.
+        The part, None where nothing is marked. Its ends are multiples of 16 or those of the line, and it has 64 pixels
+        where the line has.
 
     Example:
         >>> line = torch.zeros(256, dtype=torch.bool)
         >>> line[84:166] = True
-        >>> changing_part(line)
-        slice(80, 166, None)
+        >>> changing_part(line), changing_part(line, margin=16)
+        (slice(80, 176, None), slice(64, 192, None))
     """
     marked = torch.nonzero(line)[:, 0]
     if not len(marked):
         return None
-    end = int(marked[-1]) + 1
-    begin = max(0, min(int(marked[0]), end - _SMALLEST))
+    end = int(marked[-1]) + 1 + margin
+    begin = max(0, min(int(marked[0]) - margin, min(end, len(line)) - _SMALLEST))
     begin -= begin % _STRIDE
-    return slice(begin, min(max(end, begin + _SMALLEST), len(line)))
+    end = max(end, begin + _SMALLEST)
+    return slice(begin, min(end + -end % _STRIDE, len(line)))
 
 
-def changing_box(marked: Tensor) -> tuple[slice, slice] | None:
-    """Compute the box of pixels ``(H, W)`` that have to be computed, None where nothing is marked.
+def changing_box(changing: Tensor) -> tuple[slice, slice] | None:
+    """Compute the box of pixels ``(H, W)`` that have to be computed, with a margin; None where nothing changes.
 
     Example:
         >>> changing_box(torch.ones(8, 9, dtype=torch.bool))
         (slice(0, 8, None), slice(0, 9, None))
     """
-    rows, columns = changing_part(marked.any(dim=1)), changing_part(marked.any(dim=0))
+    rows, columns = (changing_part(changing.any(dim=dim), _MARGIN) for dim in (1, 0))
     return None if rows is None or columns is None else (rows, columns)
 
 
@@ -193,8 +196,8 @@ def synthesize_changing(
         yield from synthesize(stack, network)
         return
     height, width = slices.shape[1:]
-    weights = network_weights(changing_pixels(slices, tolerance)).to(slices)
-    box = changing_box(weights > 0)
+    changing = changing_pixels(slices, tolerance)
+    box = changing_box(changing)
     if box is None:
         for indices in stack.wanted.split(_SLICES_AT_ONCE):
             yield indices, linear_between(slices, grid.lower[indices], grid.alpha[indices])
@@ -206,10 +209,11 @@ def synthesize_changing(
         return
     if inner.numel() <= _COPIED:
         inner = inner.contiguous()
+    weights = network_weights(changing)[rows, columns].to(slices)
     maps = {name: values[:, rows, columns] for name, values in stack.maps.items()}
     for indices, images in synthesize(replace(stack, slices=inner, maps=maps), network):
         result = linear_between(slices, grid.lower[indices], grid.alpha[indices])
         part = result[:, rows, columns]
-        part.copy_(torch.lerp(part, images.to(result), weights[rows, columns]))
+        part.copy_(torch.lerp(part, images.to(result), weights))
         del images, part
         yield indices, result

@@ -39,7 +39,7 @@ __all__ = [
     "cast_to",
 ]
 
-_VOXELS_AT_ONCE = 2**21  # bounds the copies in types on the way; undoing has a cost for each call, too
+_SLICES_AT_ONCE = 8  # bounds the copies in types on the way
 
 
 def cast_to(image: Tensor, dtype: torch.dtype) -> Tensor:
@@ -156,9 +156,8 @@ class RestoreVolumed(MapTransform):
         room = _own_memory(plain, size, one.dtype) if self.release else None
         if room is None:  # slices come first in memory, as the inferers lay them out
             room = one.new_empty(size[0], count, *size[1:-1]).movedim(1, -1)
-        step = max(1, _VOXELS_AT_ONCE * count // plain.numel())
-        for begin in range(0, count, step):
-            end = min(begin + step, count)
+        for begin in range(0, count, _SLICES_AT_ONCE):
+            end = min(begin + _SLICES_AT_ONCE, count)
             room[..., begin:end] = restore(begin, end)[0]
         return room, affine, axis
 

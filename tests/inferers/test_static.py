@@ -58,4 +58,4 @@ def test_marks_and_parts():
     assert changing.nonzero().tolist() == [[60, 100]] and not changing_pixels(slices, 0.5).any()
     weights = network_weights(changing)
     assert weights[52:69, 92:109].min() == 1 and weights[:44].max() == weights[:, 117:].max() == 0
-    assert changing_box(weights > 0) == (slice(0, 77), slice(48, 117)) and changing_box(changing & False) is None
+    assert changing_box(changing) == (slice(0, 80), slice(48, 128)) and changing_box(changing & False) is None
