@@ -30,4 +30,5 @@ from monai_sliceinterp.engines.prepare import (
     PrepareSlicePairs,
     PrepareViewImages,
 )
+from monai_sliceinterp.engines.quantization import quantize
 from monai_sliceinterp.engines.stages import check_start, check_validation

@@ -29,6 +29,7 @@ from torch import nn
 
 from monai_sliceinterp.checks import check_device
 from monai_sliceinterp.engines.descriptions import add_description, check_description, read_description
+from monai_sliceinterp.engines.quantized import use_engine
 from monai_sliceinterp.files import atomic_path, file_sha256, typed_path
 from monai_sliceinterp.interruption import when_interrupted
 from monai_sliceinterp.temporary import sweep
@@ -41,6 +42,7 @@ def load_weights(
     path: str | Path,
     device: torch.device | str = "cpu",
     shipped: Mapping[str, Mapping[str, Any]] | None = None,
+    engine: str = "torch",
 ) -> nn.Module:
     """Load weights into a network.
 
@@ -51,6 +53,7 @@ def load_weights(
         shipped: the weights of a bundle as its metadata list them: "sha256", "network" and "settings" by the name of
             the file. A file in a folder "models" of such a name has to be that one, and weights that are one of them,
             wherever they lie, have to be of this network.
+        engine: what computes the network, see :func:`monai_sliceinterp.engines.quantized.use_engine`.
 
     Returns:
         ``network``.
@@ -73,7 +76,7 @@ def load_weights(
         _check_shipped(path, network, shipped)
     _load_state(network, checkpoint, path)
     check_description(path, read_description(path), network)
-    return network
+    return use_engine(network, engine, path, device, shipped)
 
 
 def _check_shipped(path: str, network: nn.Module, shipped: Mapping[str, Mapping[str, Any]]) -> None:
@@ -86,7 +89,7 @@ def _check_shipped(path: str, network: nn.Module, shipped: Mapping[str, Mapping[
             "expected that one, or own weights elsewhere, as --ckpt."
         )
     for entry in shipped.values():
-        if entry["sha256"] == found:
+        if entry["sha256"] == found and "network" in entry:
             check_description(path, entry, network)
 
 

@@ -16,19 +16,21 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import ignite.distributed as idist
 import torch
 from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
+from torch import nn
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
 from monai_sliceinterp.engines.adaptation import adaptation_text
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_adaptation, read_grid
 from monai_sliceinterp.interruption import when_interrupted
+from monai_sliceinterp.networks.blocks.onnx_network import OnnxNetwork
 from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
@@ -66,7 +68,9 @@ def interpolate_volumes(
     evaluator.logger.setLevel(logging.CRITICAL)
     rank, processes = idist.get_rank(), idist.get_world_size()
     dtype = network_dtype(getattr(evaluator.inferer, "amp", False), evaluator.state.device)
-    if rank == 0 and dtype != torch.float32:
+    if rank == 0 and any(isinstance(module, OnnxNetwork) for module in _modules(evaluator.network)):
+        _print("the network computes in 8-bit integers by ONNX Runtime; --engine torch: in PyTorch")
+    elif rank == 0 and dtype != torch.float32:
         _print(f"the network computes in {dtype_name(dtype)}; --amp false: in float32")
     names = [str(item[CommonKeys.IMAGE]) for item in dataset.data]
     written: list[str] = []
@@ -127,6 +131,11 @@ def interpolate_volumes(
             printable(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}") if rank == 0 else 1
         )
     return written
+
+
+def _modules(network: Any) -> list[nn.Module]:
+    """List the modules of a network, none of a method that has none."""
+    return list(network.modules()) if isinstance(network, nn.Module) else []
 
 
 def _remarks(result: MetaTensor) -> list[str]:

@@ -31,6 +31,8 @@ __all__ = ["ViewAblation"]
 class _ViewRecorder(MultiViewSliceInferer):
     """Inferer that also records the views, as voxelwise maps."""
 
+    static_tolerance = 0.0  # views are recorded as wide as the slices
+
     def __init__(self, maps: tuple[str, ...], **settings: Any) -> None:
         super().__init__(**settings)
         self.maps = maps

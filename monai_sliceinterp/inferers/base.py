@@ -36,6 +36,7 @@ from monai_sliceinterp.geometry import (
     slice_positions,
     write_grid,
 )
+from monai_sliceinterp.inferers.static import static_change, synthesize_changing
 from monai_sliceinterp.memory import free_memory
 from monai_sliceinterp.precision import amp_setting, autocast_to, network_dtype
 from monai_sliceinterp.progress import progress_bar, progress_setting
@@ -71,8 +72,8 @@ class SliceInterpolationInferer(Inferer):
     the new affine, and in its metadata the output grid, see :func:`monai_sliceinterp.geometry.read_grid`. Frames of a
     time series are channels and are interpolated one by one.
 
-    Beside the input and the output, memory holds what the method needs, a copy of a channel of the input with its
-    slices first, where they are not and it is not large, and a limited one where that exceeds ``value_range``.
+    Beside input and output, memory holds what the method needs, a copy of a channel with its slices first, unless it is
+    large, and a limited one where that exceeds ``value_range``.
 
     Args:
         factor: upsampling factor; or
@@ -93,6 +94,10 @@ class SliceInterpolationInferer(Inferer):
     Raises:
         ValueError: if both a factor and a spacing are given, or ``value_range`` is empty.
     """
+
+    static_tolerance = 0.0
+    """Change from slice to slice, as a fraction of ``value_range``, up to which intensities are static and left out
+    around all others, see :mod:`monai_sliceinterp.inferers.static`; 0 computes everything."""
 
     default_spacing: float | None = None
     """Output slice spacing in mm where neither a factor nor a spacing is given; None: isotropic."""
@@ -193,7 +198,8 @@ class SliceInterpolationInferer(Inferer):
         """Fill the slices ``output`` ``(M, H, W)`` of one channel."""
         if not len(stack.wanted):
             return
-        for indices, images in self.synthesize(stack, network):
+        tolerance = static_change(self.static_tolerance, self.value_range)
+        for indices, images in synthesize_changing(self.synthesize, stack, network, tolerance):
             if self.value_range is not None:  # a network may overshoot: below air, or above the densest bone
                 images = images.clamp(*self.value_range)
             output.index_copy_(0, indices.to(output.device), images.to(output))

@@ -26,6 +26,7 @@ from monai_sliceinterp.inferers.base import (
     images_per_batch,
 )
 from monai_sliceinterp.inferers.in_plane import pixel_size, plane_grid
+from monai_sliceinterp.inferers.static import STATIC_TOLERANCE
 from monai_sliceinterp.networks.nets.latent import Codes, LatentInterpolator
 
 __all__ = ["LatentSliceInferer"]
@@ -67,6 +68,8 @@ class LatentSliceInferer(SliceInterpolationInferer):
         >>> tuple(thin.shape), thin.pixdim.tolist()
         ((1, 1, 32, 32, 17), [1.0, 1.0, 1.0])
     """
+
+    static_tolerance = STATIC_TOLERANCE
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from torch import Tensor
 from monai_sliceinterp.checks import not_negative
 from monai_sliceinterp.geometry import SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size, images_per_batch
+from monai_sliceinterp.inferers.static import STATIC_TOLERANCE
 from monai_sliceinterp.networks.nets import MixtureNetwork
 from monai_sliceinterp.optical_flow import gap_motion
 from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
@@ -58,6 +59,8 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         >>> tuple(thin.shape), thin.pixdim.tolist()
         ((1, 1, 32, 32, 17), [1.0, 1.0, 1.0])
     """
+
+    static_tolerance = STATIC_TOLERANCE
 
     def __init__(
         self,

@@ -28,6 +28,14 @@ from monai_sliceinterp.inferers.base import (
     check_batch_size,
     images_per_batch,
 )
+from monai_sliceinterp.inferers.static import (
+    STATIC_TOLERANCE,
+    changing_part,
+    changing_pixels,
+    linear_between,
+    network_weights,
+    static_change,
+)
 from monai_sliceinterp.networks.blocks.views import from_view, neighbor_triples, to_view, view_spacing
 from monai_sliceinterp.networks.nets.saint import SAINT
 from monai_sliceinterp.progress import progress_bar
@@ -73,6 +81,8 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         >>> tuple(thin.shape), thin.pixdim.tolist()
         ((1, 1, 32, 24, 17), [1.0, 1.0, 1.0])
     """
+
+    static_tolerance = STATIC_TOLERANCE
 
     def __init__(
         self,
@@ -130,8 +140,9 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         together = self.fuse and saint.rfn is not None and saint.rfn.spatial_dims == 3
         indices = torch.arange(len(stack.grid)) if together else stack.wanted
         slices = stack.slices.contiguous()  # small beside the views, which gather images across the slices
+        weights = self._weights(slices)
         views = [
-            self._interpolate_view(replace(stack, slices=slices), direction, indices, saint)
+            self._interpolate_view(replace(stack, slices=slices), weights, direction, indices, saint)
             for direction in self.views or saint.directions
         ]
         count = images_per_batch(self.batch_size, size[0] * size[1], _PIXELS_PER_BATCH, slices.device)
@@ -139,7 +150,16 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
             part = slice(int(batch[0]), int(batch[-1]) + 1)
             yield indices[part], torch.stack([view[part] for view in views])
 
-    def _interpolate_view(self, stack: SliceStack, direction: str, indices: Tensor, saint: SAINT) -> Tensor:
+    def _weights(self, slices: Tensor) -> Tensor:
+        """Compute how much the network counts at the pixels ``(H, W)``."""
+        tolerance = static_change(self.static_tolerance, self.value_range)
+        if tolerance <= 0:
+            return slices.new_ones(slices.shape[1:])
+        return network_weights(changing_pixels(slices, tolerance)).to(slices)
+
+    def _interpolate_view(
+        self, stack: SliceStack, weights: Tensor, direction: str, indices: Tensor, saint: SAINT
+    ) -> Tensor:
         """Synthesize the output slices ``indices`` ``(M, H, W)`` from one view."""
         slices, grid, geometry = stack.slices, stack.grid, stack.geometry
         if geometry is None:
@@ -151,16 +171,26 @@ class MultiViewSliceInferer(SliceInterpolationInferer):
         count = images_per_batch(self.batch_size, images[0].numel(), _PIXELS_PER_BATCH, slices.device)
         # filled as slices, so that the views are fused without another copy
         output = slices.new_empty(len(images), len(indices), images.shape[2])
+        weights = to_view(weights[None], direction)[:, 0]
         begins = range(0, len(images), count)
         for begin in progress_bar(self.progress, begins, desc=f"view of {direction}", unit="batch"):
             end = min(begin + count, len(images))
-            triples = neighbor_triples(images, begin, end, saint.edge)
+            part = changing_part((weights[begin:end] > 0).any(dim=0))
+            mixed = part is None or bool((weights[begin:end] < 1).any())
+            if mixed:
+                output[begin:end] = linear_between(images[begin:end].movedim(1, 0), lower, alpha).movedim(0, 1)
+            if part is None:
+                continue
+            triples = neighbor_triples(images, begin, end, saint.edge)[..., part]
             for width, chosen in groups:
                 with self.network_precision(slices.device):
                     rows = saint.ami.interpolate(  # type: ignore[operator]
                         triples, lower[chosen], alpha[chosen], width * geometry.slice_spacing, along, grid.step / width
                     )
-                output[begin:end, chosen] = rows
+                if mixed:
+                    weight = weights[begin:end, None, part]
+                    rows = torch.lerp(output[begin:end, chosen, part], rows, weight)
+                output[begin:end, chosen, part] = rows
         return from_view(output, direction, slices.shape[-2:])
 
 

@@ -27,6 +27,7 @@ from monai_sliceinterp.checks import not_negative, positive_integer
 from monai_sliceinterp.geometry import OutputGrid, slice_geometry, slice_thickness
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size
 from monai_sliceinterp.inferers.in_plane import pixel_size, plane_grid
+from monai_sliceinterp.inferers.static import STATIC_TOLERANCE
 from monai_sliceinterp.resampling import apply_to_slices, consistency_weights, interpolation_weights, slab_weights
 
 __all__ = ["VolumetricSliceInferer", "make_consistent"]
@@ -86,6 +87,7 @@ class VolumetricSliceInferer(SliceInterpolationInferer):
     """
 
     default_spacing = 1.0
+    static_tolerance = STATIC_TOLERANCE
 
     def __init__(
         self,

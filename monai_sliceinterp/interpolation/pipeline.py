@@ -68,7 +68,8 @@ class BundlePipeline:
             if not weights.is_file():
                 raise ValueError(f"{bundle}: its weights {weights} are missing; train it, or give others: ckpt=FILE.")
             shipped = parser.get(f"{ConfigParser.meta_key}::weights")
-            network = load_weights(self._parsed(parser, "network_def"), weights, self.device, shipped)
+            engine = self._parsed(parser, "engine") if "engine" in parser else "torch"
+            network = load_weights(self._parsed(parser, "network_def"), weights, self.device, shipped, engine=engine)
             state += weights.read_bytes()
         self.network = self._parsed(parser, "network").eval()
         steps = self._parsed(parser, "preprocessing").transforms

@@ -79,7 +79,7 @@ def scale_to_unit(image: Tensor, low: float, high: float, clip: bool) -> Tensor:
 
 def unscale_from_unit(image: Tensor, low: float, high: float) -> Tensor:
     """Map [0, 1] back to [low, high]; with an empty range everything becomes ``low``."""
-    return image * (high - low) + low
+    return (image * (high - low)).add_(low)
 
 
 class InvertibleScaleIntensityRange(InvertibleTransform):

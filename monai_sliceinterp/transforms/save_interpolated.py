@@ -24,6 +24,7 @@ from torch import nn
 
 from monai_sliceinterp.checks import some_of, switch
 from monai_sliceinterp.files import check_free, typed_path
+from monai_sliceinterp.networks.blocks.onnx_network import OnnxNetwork
 from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms.deshearing import Desheard
 from monai_sliceinterp.transforms.dicom import SaveDicomSeriesd
@@ -172,6 +173,8 @@ class SaveInterpolatedd(MapTransform):
 
 def _precision(inferer: Inferer, network: Callable[..., Any] | None) -> str | None:
     """Name of the type in which a network computes; None where there is none, or none with weights."""
+    if isinstance(network, nn.Module) and any(isinstance(part, OnnxNetwork) for part in network.modules()):
+        return "int8"
     weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     return None if weight is None else dtype_name(network_dtype(getattr(inferer, "amp", False), weight.device))
 

@@ -83,12 +83,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_options(
     files: Mapping[str, Path], configs: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, Any]
 ) -> None:
-    """Check that the options listed for a config are keys of it; an overlay has those of training too."""
+    """Check that the options listed for a config are keys of it; an overlay has those of what it lies over."""
     path = files["configs/metadata.json"]
     for name, options in metadata.get("options", {}).items():
         if name not in configs:
             raise ValueError(f"{path}: lists options of {name}.json, which is not there.")
-        known = {**configs[name], **({} if name == "inference" else configs.get("train", {}))}
+        below = "inference" if name in ("inference", "quantize") else "train"
+        known = {**configs[name], **configs.get(below, {})}
         for option in options:
             one_of(f"option of {Path(path).with_name(name)}.json", option, known)
 
@@ -119,7 +120,23 @@ def _check_weights(
                 f'"weights": {json.dumps({file: entry})}.'
             )
         check_description(files["configs/metadata.json"], listed[file], owner)
+    _check_quantized(files, networks, listed)
     return network
+
+
+def _check_quantized(files: Mapping[str, Path], networks: Mapping[str, nn.Module], listed: Mapping[str, Any]) -> None:
+    """Check that quantized parts are listed as they are, and made from weights that are there."""
+    for path in files:
+        if not (match := re.fullmatch(r"models/(([^/]+)_int8_\w+\.onnx)", path)):
+            continue
+        if f"{match[2]}.pt" not in networks:
+            raise ValueError(f"{files[path]}: is made from models/{match[2]}.pt, which no config reads; remove it.")
+        found = file_sha256(files[path])
+        if listed.get(match[1], {}).get("sha256") != found:
+            raise ValueError(
+                f"{files['configs/metadata.json']}: does not list {path} as it is; expected below its "
+                f'"weights": {json.dumps({match[1]: {"sha256": found}})}.'
+            )
 
 
 def _base(overlay: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -158,14 +175,14 @@ def _check_card(
 ) -> None:
     path = files["docs/README.md"]
     card = path.read_text(encoding="utf-8")
-    shipped = [Path(file).name for file in files if re.fullmatch(r"models/[^/]+\.pt", file)]
+    shipped = [Path(file).name for file in files if re.fullmatch(r"models/[^/]+\.(pt|onnx)", file)]
     for config in sorted(configs):
         if not _mentions(card, f"{config}.json"):
             raise ValueError(f"{path}: does not mention {config}.json; say what it is for.")
     for file in shipped:
         if not _mentions(card, file):
             raise ValueError(f"{path}: does not mention models/{file}; say how it was trained.")
-    weights = re.findall(r"(?<![\w/])models/[\w.-]+\.pt\b", card)
+    weights = re.findall(r"(?<![\w/])models/[\w.-]+\.(?:pt|onnx)\b", card)
     commands = re.findall(rf"(?<![\w/])(?:bundles/{re.escape(name)}|configs)/([\w-]+\.json)\b", card)
     for file in (*weights, *(f"configs/{config}" for config in commands)):
         if file not in files:

@@ -412,7 +412,7 @@ def parser_of(bundle, *configs, **options):
     return parser
 
 
-INFERENCE_OVERLAYS = ("adapt",)
+INFERENCE_OVERLAYS = ("adapt", "quantize")
 
 
 def overlays_of(bundle):

@@ -21,7 +21,9 @@ from tests.bundles.bundle_commands import (
 )
 
 KINDS = ("inference", "train", "evaluate")
+OF_INFERENCE = ("multi_gpu_inference", "quantize")
 OVERLAYS = [(bundle, name) for bundle in CASES for name in (*overlays_of(bundle), "multi_gpu_inference")]
+OVERLAYS.append(("saint", "quantize"))
 
 
 def is_part(value):
@@ -46,7 +48,7 @@ def test_options_and_their_texts(bundle, kind):
 
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
 def test_misspelt_options_with_every_overlay(bundle, overlay):
-    base = "inference" if overlay == "multi_gpu_inference" else "train"
+    base = "inference" if overlay in OF_INFERENCE else "train"
     config = parser_of(bundle, base, overlay).config
     option, hint = ("facter", "factor") if base == "inference" else ("max_epoch", "max_epochs")
     check_options({hint: 1, **dict.fromkeys(content(bundle, overlay), 1)}, config)

@@ -59,6 +59,15 @@ class HalvingBlock(nn.Sequential):
             )
         )
 
+    def forward(self, input: Tensor) -> Tensor:  # named as in nn.Sequential
+        """Halve the resolution of ``input``."""
+        kind = input.device.type
+        if input.shape[-1] > 2 or kind != "cpu" or not torch.is_autocast_enabled(kind):
+            return super().forward(input)
+        # one voxel remains along the last axis: with AMX, oneDNN reads memory that it has not written (up to its 3.12)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(input.float())
+
 
 class DoublingBlock(nn.Module):
     """Block of trilinear upsampling by 2, a joined skip, a 3x3x3 convolution, batch normalization and leaky ReLU.
