@@ -41,6 +41,7 @@ COMMANDS = {
     "back": Command("a segmentation of the thin volume back onto the scan", "monai_sliceinterp.labels_back"),
     "evaluate": Command("compare methods on your own scans", "monai_sliceinterp.evaluation.__main__"),
     "bundles": Command("list the bundles that are here, or download one", "monai_sliceinterp.cli.bundles"),
+    "serve": Command("a DICOM node that interpolates what is sent to it", "monai_sliceinterp.cli.serve"),
     "pack": Command("write zip files of bundles, as model zoos host them", "monai_sliceinterp.cli.pack"),
 }
 """All sub-commands by name. A new one is one entry here."""
