@@ -49,10 +49,16 @@ def main(argv: Sequence[str]) -> int:
     status = sliceinterp(["interpolate", *argv[2:], "--format", "dicom", "-o", str(out), "--", str(source)])
     written = out / f"{source.name}_interp"
     if status == 0 and written.is_dir():
+        from monai_sliceinterp.command_line import report
+
         part = out / "part"
-        part.mkdir()
-        with_derived_uids(sorted(written.glob("*.dcm")), sorted(source.glob("*.dcm")), part)
-        os.replace(part, out / "result")
+        try:
+            part.mkdir()
+            with_derived_uids(sorted(written.glob("*.dcm")), sorted(source.glob("*.dcm")), part)
+            os.replace(part, out / "result")
+        except OSError as error:
+            report(error)
+            return 1
     return status
 
 

@@ -11,6 +11,6 @@
 
 """A PACS node, ``sliceinterp serve``: series come by C-STORE, their interpolated series go on to another node.
 
-Nothing here imports torch or MONAI: each series is interpolated by :mod:`monai_sliceinterp.cli.node_child`, in a process
-of its own.
+Nothing here imports torch or MONAI: each series is interpolated in a process of its own, by the module
+:mod:`monai_sliceinterp.cli.node_child`.
 """

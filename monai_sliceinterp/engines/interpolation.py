@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import ignite.distributed as idist
@@ -25,6 +26,7 @@ from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
+from monai_sliceinterp.failures import write_failures
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_grid
 from monai_sliceinterp.interruption import when_interrupted
@@ -46,7 +48,8 @@ def interpolate_volumes(
 
     Where processes were started together (``torchrun``, Slurm), each takes every n-th volume of those that are left.
     One volume is in memory at a time in every process. A failure is reported in one line; its traceback goes to the
-    log at level DEBUG, and is shown where the failure is a mistake in a program.
+    log at level DEBUG, and is shown where the failure is a mistake in a program. Of several volumes, those that failed
+    are listed at the end in a file beside the results, see :func:`monai_sliceinterp.failures.write_failures`.
 
     Args:
         evaluator: engine whose postprocessing writes the volumes.
@@ -120,12 +123,23 @@ def interpolate_volumes(
     if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
         for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
             failures = failures | others
+    if saving is not None and len(names) > 1 and rank == 0:
+        _list_failures(saving.output_dir, [(names[index], failures[index]) for index in sorted(failures)])
     if failures:
         reasons = " | ".join(failures[index] for index in sorted(failures))
         raise SystemExit(
             printable(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}") if rank == 0 else 1
         )
     return written
+
+
+def _list_failures(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
+    """Write the report of failures; a disk that is full does not hide them."""
+    try:
+        if path := write_failures(folder, [(name, reason.removeprefix(f"{name}: ")) for name, reason in failures]):
+            _print(f"{len(failures)} failures are listed in {path}")
+    except OSError as error:
+        report(error)
 
 
 def _remarks(result: MetaTensor) -> list[str]:
