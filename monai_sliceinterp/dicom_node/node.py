@@ -19,6 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from pydicom import dcmread
@@ -38,6 +39,7 @@ __all__ = ["Node", "judge", "serve"]
 _MAX_ATTEMPTS = 3
 _MAX_PAUSE = 600.0
 _POLL_SECONDS = 0.2
+_FORGET_SECONDS = 3600.0
 _NO_SPACE = "no space is left on the disk"
 _KINDS = {"OBSERVED", "SYNTHESIZED"}
 """Fourth values of ImageType of what this package writes."""
@@ -89,6 +91,7 @@ class Node:
         self._stop = threading.Event()
         self._destination = "not tried yet"
         self._unreachable = 0
+        self._forgotten = -_FORGET_SECONDS
         self._refusals: dict[str, int] = {}
         self._threads = [
             threading.Thread(target=self._loop, args=(step,), name=step.__name__)
@@ -97,13 +100,13 @@ class Node:
 
     def start(self) -> None:
         """Listen and work, in threads."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.queue.close)
             self._storage = start_storage(self.settings, self.queue)
-            self.port = int(self._storage.server_address[1])
+            undo.callback(self._storage.ae.shutdown)
             self._health = start_health(self.settings.health, self.report)
-        except ValueError:
-            self.queue.close()
-            raise
+            undo.pop_all()
+        self.port = int(self._storage.server_address[1])
         self.health_port = int(self._health.server_port)
         for thread in self._threads:
             thread.start()
@@ -164,7 +167,9 @@ class Node:
 
     def interpolate_next(self) -> float:
         """Interpolate the next series that is complete."""
-        self.queue.forget(self.settings.keep_days)
+        if time.monotonic() - self._forgotten > _FORGET_SECONDS:
+            self.queue.forget(self.settings.keep_days)
+            self._forgotten = time.monotonic()
         job = self.queue.take(self.settings.stable_seconds)
         if job is None:
             return _POLL_SECONDS

@@ -25,6 +25,7 @@ from monai_sliceinterp.dicom_node.settings import Peer
 
 __all__ = ["RefusedError", "UnreachableError", "send_series"]
 
+_CONNECTION_SECONDS = 10
 _WARNINGS = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
@@ -53,6 +54,7 @@ def send_series(files: Sequence[Path], destination: Peer, ae_title: str, stop: t
         RefusedError: if it would not.
     """
     entity = AE(ae_title=ae_title)
+    entity.connection_timeout = _CONNECTION_SECONDS
     for kind in (CTImageStorage, MRImageStorage):
         entity.add_requested_context(kind, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import ignite.distributed as idist
 import torch
@@ -34,6 +34,8 @@ from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
 __all__ = ["interpolate_volumes"]
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ def interpolate_volumes(
     hint = "; the same command with --resume true goes on."
     with when_interrupted(lambda: f"{before + len(written)} of {len(names)} inputs are done{hint}"):
         if processes > 1:
-            idist.barrier()  # before any process writes, all have seen the same files
+            _meet(idist.barrier)  # before any process writes, all have seen the same files
         mine = []
         for index in left[rank::processes]:
             try:
@@ -120,9 +122,9 @@ def interpolate_volumes(
             _print(f"{number(index)}{names[index]} -> {written[-1]} ({size}, {spacing} mm)")
             for remark in _remarks(result):
                 _print(f"{number(index)}{names[index]}: {remark}")
-    if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
-        for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
-            failures = failures | others
+        if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
+            for others in cast("list[dict[int, str]]", _meet(idist.all_gather, failures)):
+                failures |= others
     if saving is not None and len(names) > 1 and rank == 0:
         _list_failures(saving.output_dir, [(names[index], failures[index]) for index in sorted(failures)])
     if failures:
@@ -131,6 +133,18 @@ def interpolate_volumes(
             printable(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}") if rank == 0 else 1
         )
     return written
+
+
+def _meet(meeting: Callable[..., T], *args: Any) -> T:
+    """Meet the other processes; where one of them is gone, as after a kill, end with a line that says how to go on."""
+    try:
+        return meeting(*args)
+    except RuntimeError as error:
+        _LOGGER.debug("the processes do not meet", exc_info=error)
+        raise SystemExit(
+            "error: another process of this run has ended, see the log for why; what is done is kept: the same command "
+            "with --resume true goes on."
+        ) from error
 
 
 def _list_failures(folder: Path, failures: Sequence[tuple[str, str]]) -> None:

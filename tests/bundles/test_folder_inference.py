@@ -96,7 +96,9 @@ def killed(scans, out, weights):
         expected = {str(scan) for scan in range(SCANS) if scan % PROCESSES != rank or scan < SLOW}
         wait_until(lambda: set(finished(out)) == expected or process.poll() is not None, pause=0.3)
         process_of(process, rank).kill()
-        assert process.communicate(timeout=LIMIT) and process.returncode == 1
+        errors = process.communicate(timeout=LIMIT)[1]
+        assert process.returncode == 1 and "the same command with --resume true goes on." in errors
+        assert "gloo" not in errors  # which the others were told by
     finally:
         process.kill()
         process.communicate()

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pydicom
 import pytest
+from pydicom.uid import RLELossless
 
 from monai_sliceinterp.cli import node_child
 from monai_sliceinterp.dicom import derivation
@@ -56,7 +57,8 @@ def test_uids_follow_from_the_content(tmp_path, series):
         assert node_child.main([str(source), str(tmp_path / out), "--method", "linear", *options]) == 0
         return [pydicom.dcmread(path) for path in sorted((tmp_path / out / "result").iterdir())]
 
-    source, other = (series(name)[0].parent for name in ("a", "b"))
+    source = series("a")[0].parent
+    other = series("b", multi_frame=True, transfer_syntax=RLELossless)[0].parent
     first, again = derived(source, "1", "--factor", "2"), derived(source, "2", "--factor", "2")
     rest = derived(source, "3", "--factor", "4") + derived(other, "4", "--factor", "2")
     for name in ("SeriesInstanceUID", "SOPInstanceUID"):

@@ -67,11 +67,12 @@ def test_what_is_taken(start, series, options):
     until(node, skipped=1)
 
 
-def test_who_may_send(start, series):
+def test_who_may_send(start, series, capsys):
     node = start()
     assert send(node, []) == [0]  # C-ECHO
     assert send(node, series("a"), calling="STRANGER") is None
     assert send(node, [], called="OTHER") is None
+    assert [line["calling"] for line in lines(capsys, "rejected")] == ["STRANGER", "SCANNER"]
     assert sum(node.queue.counts().values()) == 0
 
 

@@ -71,7 +71,8 @@ def archive(tmp_path, ports):
     config = json.loads((ROOT / "docs/pacs_node/orthanc.json").read_text())
     config |= {name: ports[name] for name in ("DicomPort", "HttpPort")}
     config |= dict.fromkeys(("StorageDirectory", "IndexDirectory"), str(tmp_path / "db"))
-    config |= {"LuaScripts": [str(ROOT / "docs/pacs_node/route.lua")], "StableAge": 3, "RemoteAccessAllowed": False}
+    config |= {"LuaScripts": [str(ROOT / "docs/pacs_node/route.lua")], "StableAge": 3}
+    config |= dict.fromkeys(("RemoteAccessAllowed", "AuthenticationEnabled"), False)
     config["DicomModalities"]["sliceinterp"][1:] = ["127.0.0.1", ports["node"]]
     (tmp_path / "db").mkdir()
     (tmp_path / "orthanc.json").write_text(json.dumps(config))
