@@ -32,6 +32,7 @@ __all__ = [
     "file_sha256",
     "file_stem",
     "last_part",
+    "no_formula",
     "printable",
     "reason",
     "typed_path",
@@ -40,6 +41,9 @@ __all__ = [
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
 _CHUNK = 1 << 20
+
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets run."""
 
 
 def typed_path(value: Any) -> str:
@@ -123,6 +127,16 @@ def reason(error: BaseException) -> str:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip().rstrip(".") if lines else type(error).__name__
+
+
+def no_formula(text: Any) -> Any:
+    """Mark a text that a spreadsheet would run, as it does ``=1+1`` in the name of a file, as text.
+
+    Example:
+        >>> no_formula("=1+1"), no_formula("scan")
+        ("'=1+1", 'scan')
+    """
+    return f"'{text}" if str(text)[:1] in _FORMULAS else text
 
 
 def file_sha256(path: str | Path) -> str:

@@ -42,6 +42,7 @@ COMMANDS = {
     "evaluate": Command("compare methods on your own scans", "monai_sliceinterp.evaluation.__main__"),
     "turing": Command("blinded stacks for readers, and their scores", "monai_sliceinterp.visual_turing.__main__"),
     "bundles": Command("list the bundles that are here, or download one", "monai_sliceinterp.cli.bundles"),
+    "serve": Command("a DICOM node that interpolates what is sent to it", "monai_sliceinterp.cli.serve"),
     "pack": Command("write zip files of bundles, as model zoos host them", "monai_sliceinterp.cli.pack"),
 }
 """All sub-commands by name. A new one is one entry here."""

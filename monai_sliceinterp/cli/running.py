@@ -35,6 +35,7 @@ from monai_sliceinterp.checks import chosen_device
 from monai_sliceinterp.cli.bundles import modality_of
 from monai_sliceinterp.cli.sources import Source, open_sources
 from monai_sliceinterp.command_line import INPUT_ERRORS, check_writable, one_line, report
+from monai_sliceinterp.failures import write_failures
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer
 from monai_sliceinterp.interpolation.choice import choose_method
@@ -56,7 +57,8 @@ def run_scans(options: argparse.Namespace) -> int:
     Returns:
         The exit status: 0, or 1 if a scan failed.
     """
-    failed = count = 0
+    failures: list[tuple[str, str]] = []
+    count = 0
     with _one_line_warnings():
         try:
             device = chosen_device(options.device)
@@ -66,31 +68,40 @@ def run_scans(options: argparse.Namespace) -> int:
                 for number, source in enumerate(sources, 1):
                     if count > 1:
                         _print(f"[{number}/{count}]")
-                    failed += not _run_scan(source, options, device)
+                    if reason := _run_scan(source, options, device):
+                        failures.append((source.path, reason))
+                if count > 1 and (path := write_failures(options.output, failures)):
+                    _print(f"{len(failures)} failures are listed in {path}")
         except (*INPUT_ERRORS, ImportError) as error:
             report(error)
             return 1
-    if failed and count > 1:
-        print(f"error: {failed} of {count} scans failed, see above.", file=sys.stderr)
-    return 1 if failed else 0
+    if failures and count > 1:
+        print(f"error: {len(failures)} of {count} scans failed, see above.", file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _run_scan(source: Source, options: argparse.Namespace, device: torch.device) -> bool:
-    """Interpolate one scan; whether it succeeded."""
+def _run_scan(source: Source, options: argparse.Namespace, device: torch.device) -> str:
+    """Interpolate one scan; the reason why it failed, nothing where it did not."""
     try:
-        return _interpolate(source, options, device)
+        _interpolate(source, options, device)
+        return ""
+    except SystemExit as error:  # told already, of one scan
+        if not isinstance(error.code, str):  # an interruption, which ends them all
+            raise
+        return str(error.code).partition(" failed: ")[2].removeprefix(f"{source.path}: ") or "failed, see the log"
     except (*INPUT_ERRORS, ImportError) as error:
         line = one_line(error).replace("another output_dir, or --overwrite true", "another --output, or --overwrite")
         report(error, f"error: {line if source.path in line else f'{source.path}: {line}'}")
-        return False
+        return line.removeprefix(f"{source.path}: ")
 
 
-def _interpolate(source: Source, options: argparse.Namespace, device: torch.device) -> bool:
+def _interpolate(source: Source, options: argparse.Namespace, device: torch.device) -> None:
+    """Interpolate one scan, or tell why there is nothing to do."""
     values = _values(source, options, device)
     saving = _saving(values)
     if options.resume and saving.is_finished(source.path):
         _print(f"{source.path}: is finished already")
-        return True
+        return
     saving.check(source.path)
     load = LoadVolume(options.spacing_in, allow_nan=True, series=source.series, max_gap_mm=options.max_gap_mm)
     reading = [load(source.path)]
@@ -102,7 +113,8 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
         name, reason = ADAPTABLE, "which can be adapted"
     if name == "auto":
         if len(scan.grid(options.factor, options.spacing)) == scan.num_slices:
-            return _nothing_to_do(source, scan)
+            _nothing_to_do(source, scan)
+            return
         choice = choose_method(scan, find_bundles(), device.type != "cpu", ratio)
         name, reason = choice.method, choice.reason
         if choice.missing:
@@ -123,19 +135,19 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
             raise ValueError(f"{where}: its inferer is a {type(inferer).__name__}; expected one of this package.")
         grid = scan.grid(options.factor, options.spacing, inferer.default_spacing)
         if len(grid) == scan.num_slices and options.factor is None and options.spacing is None:
-            return _nothing_to_do(source, scan)
+            _nothing_to_do(source, scan)
+            return
         seconds = None if method.source in CLASSICAL[:3] else estimate_seconds(inferer, network, scan, device)
         if seconds is not None:
             _print(f"{len(grid)} slices, {duration(seconds)} on {device}")
-        return _run(parser, source, reading, options, name, where)
+        _run(parser, source, reading, options, name, where)
 
 
-def _nothing_to_do(source: Source, scan: ScanFacts) -> bool:
+def _nothing_to_do(source: Source, scan: ScanFacts) -> None:
     _print(
         f"{source.path}: its slices are {scan.geometry.slice_spacing:g} mm apart, as fine as they are made unasked: "
         "nothing is written; --factor or --spacing asks for more."
     )
-    return True
 
 
 def _run(
@@ -145,15 +157,12 @@ def _run(
     options: argparse.Namespace,
     method: str,
     where: str,
-) -> bool:
-    """Run a config, as ``python -m monai.bundle run`` does, on a scan that was read already; whether it succeeded."""
+) -> None:
+    """Run a config on a scan that was read already; a failure has been reported when it raises SystemExit."""
     for step in parser.get_parsed_content("preprocessing").transforms:
         if isinstance(step, LoadVolumed):  # the scan is kept in memory where it is shown afterwards
             step.transform = lambda path: reading[0].clone() if options.preview else reading.pop()
-    try:
-        steps = parsed(parser, "run", where, deliberate=True)
-    except SystemExit:  # the failure has been reported
-        return False
+    steps = parsed(parser, "run", where, deliberate=True)
     if not isinstance(steps, list) or not steps or not isinstance(steps[-1], list):
         raise ValueError(f"{where}: its run ends without files that are written; expected a bundle of this package.")
     written = steps[-1]
@@ -166,7 +175,6 @@ def _run(
             _print(f"beside it: {file}")
     if options.preview:
         _write_preview(source, Path(written[0]), reading[0], method, options.overwrite)
-    return True
 
 
 def _quality(scores: Mapping[str, Any]) -> str:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import ignite.distributed as idist
 import torch
@@ -27,6 +28,7 @@ from torch import nn
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
 from monai_sliceinterp.engines.adaptation import adaptation_text
+from monai_sliceinterp.failures import write_failures
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_adaptation, read_grid
 from monai_sliceinterp.interruption import when_interrupted
@@ -35,6 +37,8 @@ from monai_sliceinterp.precision import dtype_name, network_dtype
 from monai_sliceinterp.transforms import SaveInterpolatedd
 
 __all__ = ["interpolate_volumes"]
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +53,8 @@ def interpolate_volumes(
 
     Where processes were started together (``torchrun``, Slurm), each takes every n-th volume of those that are left.
     One volume is in memory at a time in every process. A failure is reported in one line; its traceback goes to the
-    log at level DEBUG, and is shown where the failure is a mistake in a program.
+    log at level DEBUG, and is shown where the failure is a mistake in a program. Of several volumes, those that failed
+    are listed at the end in a file beside the results, see :func:`monai_sliceinterp.failures.write_failures`.
 
     Args:
         evaluator: engine whose postprocessing writes the volumes.
@@ -94,7 +99,7 @@ def interpolate_volumes(
     hint = "; the same command with --resume true goes on."
     with when_interrupted(lambda: f"{before + len(written)} of {len(names)} inputs are done{hint}"):
         if processes > 1:
-            idist.barrier()  # before any process writes, all have seen the same files
+            _meet(idist.barrier)  # before any process writes, all have seen the same files
         mine = []
         for index in left[rank::processes]:
             try:
@@ -122,9 +127,11 @@ def interpolate_volumes(
             _print(f"{number(index)}{names[index]} -> {written[-1]} ({size}, {spacing} mm)")
             for remark in _remarks(result):
                 _print(f"{number(index)}{names[index]}: {remark}")
-    if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
-        for others in cast("list[dict[int, str]]", idist.all_gather(failures)):
-            failures = failures | others
+        if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
+            for others in cast("list[dict[int, str]]", _meet(idist.all_gather, failures)):
+                failures |= others
+    if saving is not None and len(names) > 1 and rank == 0:
+        _list_failures(saving.output_dir, [(names[index], failures[index]) for index in sorted(failures)])
     if failures:
         reasons = " | ".join(failures[index] for index in sorted(failures))
         raise SystemExit(
@@ -136,6 +143,27 @@ def interpolate_volumes(
 def _modules(network: Any) -> list[nn.Module]:
     """List the modules of a network, none of a method that has none."""
     return list(network.modules()) if isinstance(network, nn.Module) else []
+
+
+def _meet(meeting: Callable[..., T], *args: Any) -> T:
+    """Meet the other processes; where one of them is gone, as after a kill, end with a line that says how to go on."""
+    try:
+        return meeting(*args)
+    except RuntimeError as error:
+        _LOGGER.debug("the processes do not meet", exc_info=error)
+        raise SystemExit(
+            "error: another process of this run has ended, see the log for why; what is done is kept: the same command "
+            "with --resume true goes on."
+        ) from error
+
+
+def _list_failures(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
+    """Write the report of failures; a disk that is full does not hide them."""
+    try:
+        if path := write_failures(folder, [(name, reason.removeprefix(f"{name}: ")) for name, reason in failures]):
+            _print(f"{len(failures)} failures are listed in {path}")
+    except OSError as error:
+        report(error)
 
 
 def _remarks(result: MetaTensor) -> list[str]:

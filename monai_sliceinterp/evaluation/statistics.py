@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from monai_sliceinterp.checks import one_of
-from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.files import atomic_path, no_formula
 from monai_sliceinterp.metrics import METRICS
 
 __all__ = [
@@ -42,9 +42,6 @@ __all__ = [
 IDENTITY = ["volume", "group", "protocol", "method"]
 """Columns that say what a row is the score of: file name without suffix, what the volume belongs to (its folder), title
 of the protocol, name of the method."""
-
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets run."""
 
 _PLACE = ["metric", "protocol", "group"]
 _SUMMARY = [*_PLACE, "method", "n", "mean", "std"]
@@ -121,14 +118,9 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     with atomic_path(path) as part:
         if len(table):
             texts = table.select_dtypes(exclude="number").columns
-            table.assign(**{name: table[name].map(_no_formula) for name in texts}).to_csv(
+            table.assign(**{name: table[name].map(no_formula) for name in texts}).to_csv(
                 part, index=False, na_rep="nan", lineterminator="\r\n"
             )
-
-
-def _no_formula(text: Any) -> Any:
-    """Mark a text that begins like a formula as text."""
-    return f"'{text}" if str(text)[:1] in _FORMULAS else text
 
 
 def summarize(table: pd.DataFrame, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataFrame:

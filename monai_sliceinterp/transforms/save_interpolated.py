@@ -102,6 +102,7 @@ class SaveInterpolatedd(MapTransform):
     ) -> None:
         super().__init__(keys)
         output_dir = typed_path(output_dir)
+        self.output_dir = Path(output_dir)
         formats = some_of("output_format", output_format, _FORMATS)
         if {"nifti", "same"} <= {*formats}:
             raise ValueError(f"output_format is {formats}; expected nifti or same, not both.")

@@ -3,9 +3,11 @@
 
 """A folder or a list of scans divided among processes: each scan once; killed runs leave whole files or none."""
 
+import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +21,27 @@ import psutil
 import pytest
 
 from monai_sliceinterp.data import find_volumes
-from tests.bundles.bundle_commands import BUNDLES, LIMIT, ROOT, bundle_command, content, names, run, save_scan
+from monai_sliceinterp.failures import FAILURES
+from tests.bundles.bundle_commands import (
+    BUNDLES,
+    LIMIT,
+    ROOT,
+    bundle_command,
+    content,
+    names,
+    run,
+    save,
+    save_scan,
+)
 
-SCANS = 10
+PROCESSES, SCANS, SLOW = 4, 200, 66
+"""The scan SLOW, which takes minutes at first, is one in the middle of those of the process 66 % 4."""
 OUTPUTS = ("_interp.nii.gz", "_interp.json", "_interp_provenance.nii.gz")
 
 
 def command(listed, out, weights, **options):
     given = {"input": listed, "output_dir": out, "ckpt": weights, "factor": 4, "provenance": "true", **options}
-    return replace(bundle_command("asi", "inference", ["multi_gpu_inference"], given), processes=2)
+    return replace(bundle_command("asi", "inference", ["multi_gpu_inference"], given), processes=PROCESSES)
 
 
 def finished(out):
@@ -37,24 +51,32 @@ def finished(out):
     return {scan: max(file.stat().st_mtime_ns for file in parts) for scan, parts in whole.items()}
 
 
-def kill(pid):
-    """Kill a launcher and its processes at once, so that none can say goodbye."""
-    launcher = psutil.Process(pid)
-    processes = [*launcher.children(recursive=True), launcher]
-    for process in processes:
-        process.kill()
-    psutil.wait_procs(processes, timeout=30)
+def wait_until(true, pause=0.001):
+    end = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(pause)
+
+
+def process_of(launcher, rank):
+    """The process of a rank, once it is there."""
+    for process in psutil.Process(launcher.pid).children():
+        if process.environ().get("RANK") == str(rank):
+            return process
+    return None
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     """A list of scans, one of which is missing and one of which is no image."""
     folder = tmp_path_factory.mktemp("scans")
-    files = [save_scan(folder / f"{seed}.nii.gz", (112, 112, 12), seed=seed) for seed in range(SCANS)]
+    save_scan(folder / "0.nii.gz", (12, 12, 3))
+    files = [folder / f"{scan}.nii.gz" for scan in range(SCANS)]
+    for file in files[1:]:
+        shutil.copy(files[0], file)
     (folder / "text.nii.gz").write_text("no image")
-    lines = ["# scans", *files[:3], folder / "nowhere.nii.gz", "", *files[3:], folder / "text.nii.gz"]
     listed = folder / "scans.txt"
-    listed.write_text("\n".join(map(str, lines)))
+    listed.write_text("\n".join(map(str, ["# scans", *files, "", folder / "nowhere.nii.gz", folder / "text.nii.gz"])))
     return listed, files
 
 
@@ -65,15 +87,23 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(scans, out, weights):
-    """What a run had finished that was killed at some moment."""
+    """What a run had finished of which one process was killed in the middle of a scan, while the others waited."""
+    slow, rank = scans[1][SLOW], SLOW % PROCESSES
+    tiny = slow.read_bytes()
+    save(slow, np.zeros((1024, 1024, 20), np.int16), np.diag([1.0, 1.0, 4.0, 1.0]))
     process = command(scans[0], out, weights).start()
     try:
-        while len(finished(out)) < 2 and process.poll() is None:
-            time.sleep(0.05)
+        expected = {str(scan) for scan in range(SCANS) if scan % PROCESSES != rank or scan < SLOW}
+        wait_until(lambda: set(finished(out)) == expected or process.poll() is not None, pause=0.3)
+        process_of(process, rank).kill()
+        errors = process.communicate(timeout=LIMIT)[1]
+        assert process.returncode == 1 and "the same command with --resume true goes on." in errors
+        assert "gloo" not in errors  # which the others were told by
     finally:
-        kill(process.pid)
+        process.kill()
         process.communicate()
-    (out / "9_interp.nii.gz").write_text("without the files beside it, this scan is not finished")
+    slow.write_bytes(tiny)
+    (out / f"{SLOW + PROCESSES}_interp.nii.gz").write_text("not finished without the files beside it")
     return finished(out)
 
 
@@ -82,41 +112,42 @@ def restarted(killed, scans, out, weights):
     return run(command(scans[0], out, weights, resume="true"))
 
 
-def done_lines(lines):
-    """Names of the scans that a run says it has done."""
-    return sorted(Path(line.split()[1]).name.removesuffix(".nii.gz") for line in lines if " -> " in line)
-
-
 def test_only_what_is_left_is_done(killed, restarted, out):
-    assert 2 <= len(killed) < SCANS  # else nothing was tested
+    left = [str(scan) for scan in range(SLOW, SCANS, PROCESSES)]
+    assert len(killed) == SCANS - len(left)
     assert f"{len(killed)} of {SCANS + 2} inputs are finished already" in restarted.stdout
-    every = [str(scan) for scan in range(SCANS)]
-    assert done_lines(restarted.stdout.splitlines()) == [scan for scan in every if scan not in killed]
+    done = [
+        Path(line.split()[1]).name.removesuffix(".nii.gz") for line in restarted.stdout.splitlines() if " -> " in line
+    ]
+    assert sorted(done) == sorted(left)
     after = finished(out)
-    assert sorted(after) == every
-    assert {scan: after[scan] for scan in killed} == killed
+    assert len(after) == SCANS and {scan: after[scan] for scan in killed} == killed
 
 
 def test_every_scan_is_right(restarted, scans, out):
-    for file in scans[1]:
-        observed, scan = nib.load(file), file.name.removesuffix(".nii.gz")
+    observed = np.asarray(nib.load(scans[1][0]).dataobj)
+    for scan in (0, SLOW, SCANS - 1):
         image = nib.load(out / f"{scan}_interp.nii.gz")
-        assert image.shape == (112, 112, 45)
-        np.testing.assert_array_equal(np.asarray(image.dataobj)[..., ::4], np.asarray(observed.dataobj))
-        told = json.loads((out / f"{scan}_interp.json").read_text())
-        assert told["Sources"] == [file.name]
-    expected = sorted(f"{scan}{end}" for scan in range(SCANS) for end in OUTPUTS)
-    assert [name for name in names(out) if not name.startswith(".")] == expected
+        assert image.shape == (12, 12, 9)
+        np.testing.assert_array_equal(np.asarray(image.dataobj)[..., ::4], observed)
+        assert json.loads((out / f"{scan}_interp.json").read_text())["Sources"] == [f"{scan}.nii.gz"]
+    expected = {f"{scan}{end}" for scan in range(SCANS) for end in OUTPUTS} | {FAILURES}
+    assert {name for name in names(out) if not name.startswith(".")} == expected
 
 
-def test_failures_are_told_once(restarted, scans):
-    """Each in a line when it happens, and all of all processes at the end."""
-    folder = scans[0].parent
+def test_failures_are_told_once(restarted, scans, out):
+    """Each in a line when it happens, and all of all processes at the end, which are in a file, too."""
+    folder, count = scans[0].parent, SCANS + 2
     assert restarted.status == 1
     (last,) = (line for line in restarted.error_lines if line.startswith("error: "))  # the launcher tells, too
-    assert last.startswith(f"error: 2 of {SCANS + 2} inputs failed: {folder / 'nowhere.nii.gz'}: ")
+    assert last.startswith(f"error: 2 of {count} inputs failed: {folder / 'nowhere.nii.gz'}: ")
     assert f" | {folder / 'text.nii.gz'}: " in last
-    assert sorted(line.split("]")[0] for line in restarted.failed_lines if line.startswith("[")) == ["[12/12", "[4/12"]
+    failed = sorted(line.split("]")[0] for line in restarted.failed_lines if line.startswith("["))
+    assert failed == [f"[{number}/{count}" for number in (count - 1, count)]
+    with (out / FAILURES).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input"] for row in rows] == [str(folder / name) for name in ("nowhere.nii.gz", "text.nii.gz")]
+    assert all(row["reason"] and row["reason"] in last for row in rows)
 
 
 @pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
@@ -153,13 +184,6 @@ for k in range(100_000):
 """
 
 
-def wait_for(path):
-    end = time.monotonic() + LIMIT
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} was not written"
-        time.sleep(0.001)
-
-
 def check_whole(folder, values=None):
     """Files with a final name are whole, others are hidden and no images to anyone; returns the names of both."""
     final = [name for name in names(folder) if name.endswith("_interp.nii.gz")]
@@ -185,9 +209,9 @@ def test_killed_while_saving(tmp_path):
             before = len(check_whole(folder)[1])
             print(folder, file=writer.stdin, flush=True)
             child = int(writer.stdout.readline())
-            wait_for(folder)
+            wait_until(folder.exists)
             if values is None:  # once it is given time for one file
-                wait_for(folder / "0_interp.nii.gz")
+                wait_until((folder / "0_interp.nii.gz").exists)
                 values = np.asarray(nib.load(folder / "0_interp.nii.gz").dataobj)
             time.sleep(rng.uniform(0, 0.25))
             os.kill(child, signal.SIGKILL)
