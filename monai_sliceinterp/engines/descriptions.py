@@ -42,7 +42,7 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     Example:
         >>> from monai_sliceinterp.networks.nets import ASIAutoencoder
         >>> describe_network(ASIAutoencoder(channels=(2, 3), latent_channels=4))
-        {'network': 'ASIAutoencoder', 'settings': {'in_channels': 1, 'multiple': 4}}
+        {'network': 'ASIAutoencoder', 'settings': {'in_plane_spacing': 0.0, 'in_channels': 1, 'multiple': 4}}
     """
     settings: dict[str, Any] = {}
     for name, part in network.named_modules():

@@ -350,7 +350,7 @@ CASES = {
             "--ckpt {paper}": "{paper} ... not a checkpoint of VTSGenerator ... more differences",
             "--batch_size -1": "batch_size ... got -1",
             "--keep_observed maybe": "keep_observed must be true or false, got 'maybe'",
-            "--data_consistency 3": "data_consistency needs the slice thickness ... --inferer#slice_thickness",
+            "--data_consistency -1": "data_consistency ... got -1",
             "--window [100,100]": "window ... 100",
         },
         rates={"optimizer": (0.0002, (0.5, 0.999)), "discriminator_optimizer": (0.0002, (0.5, 0.999))},

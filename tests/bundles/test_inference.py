@@ -150,7 +150,8 @@ def test_folder_with_a_broken_file(inference):
     count = len(GOOD) + 3
     broken = str(inference.root / "scans" / "broken.nii.gz")
     inference.results["folder"].check_error(f"1 of {count} inputs failed", broken, failed=1)
-    assert names(inference.root / "folder") == sorted(f"{name}_interp.nii.gz" for name in (*GOOD, "meta", "nrrd"))
+    files = [*(f"{name}_interp.nii.gz" for name in (*GOOD, "meta", "nrrd")), "interp_failures.csv"]
+    assert names(inference.root / "folder") == sorted(files)
     assert f"[{count}/{count}] {inference.root / 'scans' / 'wide.nii.gz'} -> " in inference.results["folder"].stdout
 
 

@@ -72,6 +72,7 @@ BUNDLES = {
         shared=typed("--batch_size 2 --train#sampler#shuffle False"),
         stages={".": "resumable"},
         losses={".": ["train_loss"]},
+        overlays=["plain"],  # the residual form gives slices that are alike exactly, and learns nothing of them
     ),
     # a batch is made of batch_size blocks of a volume: two processes take those of two volumes
     "saint": Bundle(

@@ -91,7 +91,7 @@ class TestInterpolateVolumes:
         write_scan(tmp_path / "b.nii", shape=(12, 12, 3))
         with pytest.raises(SystemExit, match=r"1 of 2 inputs failed: .*a\.nii: MemoryError"):
             run(tmp_path, tmp_path / "out", Hungry(factor=2))
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_interp.nii.gz"]
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_interp.nii.gz", "interp_failures.csv"}
         assert capsys.readouterr().err.count("\n") == 1
 
     def test_check_comes_first(self, tmp_path, capsys):
@@ -119,7 +119,8 @@ class TestInterpolateVolumes:
         assert f"{scans / 'b.nii'}: {out / 'b_interp.nii.gz'}: exists already" in lines[0]
         after = capsys.readouterr()
         assert after.err.startswith("[3/4] failed: ") and after.err.count("\n") == 1
-        assert after.out.startswith("[1/4] ") and after.out.count("\n") == 1
+        assert after.out.startswith("[1/4] ") and after.out.count("\n") == 2
+        assert after.out.endswith(f"3 failures are listed in {out / 'interp_failures.csv'}\n")
         parts = caught.value.code.removeprefix("error: 3 of 4 inputs failed: ").split(" | ")
         assert [part.split(":")[0] for part in parts] == [str(scans / f"{name}.nii") for name in "bcd"]
         assert [(out / f"{name}_interp.nii.gz").read_text() for name in "bd"] == ["old", "old"]

@@ -174,9 +174,9 @@ class TestBundle:
     def test_weights_are_loaded_once(self, tiny_bundle, thick, monkeypatch):
         loads = []
 
-        def load(*args):
+        def load(*args, **given):
             loads.append(args)
-            return load_weights(*args)
+            return load_weights(*args, **given)
 
         monkeypatch.setattr("monai_sliceinterp.interpolation.pipeline.load_weights", load)
         method = find_method(str(tiny_bundle))

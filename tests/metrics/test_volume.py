@@ -190,7 +190,7 @@ class TestEntries:
         names += ["flicker", "rmse_body"]
         names += [f"{name}_{plane}" for name in ("ssim", "vif") for plane in ("volume", "coronal", "sagittal")]
         again = [f"{name}_reconstruction" for name in ("psnr", "ssim", "vif")]
-        assert list(METRICS) == [*names, *again, "lpips", "niqe", "ma", "seconds", "memory"]
+        assert list(METRICS) == [*names, *again, "lpips", "niqe", "ma", "dice", "seconds", "memory"]
         smaller = {"rmse", "flicker", "mse", "rmse_body", "lpips", "niqe", "seconds", "memory"}
         assert {name for name, metric in METRICS.items() if metric.better == "smaller"} == smaller
         assert {metric.region for metric in METRICS.values()} == set(REGIONS)

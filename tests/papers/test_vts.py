@@ -43,7 +43,7 @@ def test_training():
     """Section 4: crops of 160 mm, small affine transforms alone, -2048 to 2048 HU as -1 to 1, Adam at 2e-4 and 0.5."""
     settings = merged("vts")
     assert settings["patch_size"] == 160 and settings["pixdim"] == settings["training_pixdim"] == [1, 1, 1]
-    assert settings["window"] == [-2048, 2048] and settings["norm_warmup_epochs"] is None
+    assert settings["window"] == "$[-2048.0, 2048.0]" and settings["norm_warmup_epochs"] is None
     assert settings["max_epochs"] == 100 and settings["betas"] == [0.5, 0.999]
     assert settings["learning_rate"] == settings["discriminator_learning_rate"] == 2e-4
     network = part_of("vts", "network_def", "paper")

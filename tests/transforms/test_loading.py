@@ -361,7 +361,9 @@ class TestGivenSpacing:
     def test_a_file_with_a_spacing(self, tmp_path, name):
         path = tmp_path / name
         write_series(path, whole_range(np.int8, SHAPE), oblique()) if name == "series" else write(path)
-        with pytest.raises(ValueError, match=r"has a spacing of its own \(0.7 x 0.9 x 4 mm\); expected none") as caught:
+        with pytest.raises(
+            ValueError, match=r"has a spacing of its own \(0.7 x 0.9 x 4 mm\); expected no other one"
+        ) as caught:
             LoadVolume(spacing=4.0)(path)
         assert str(caught.value).startswith(f"{path}: ")
 
