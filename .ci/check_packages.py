@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "monai_sliceinterp"
 BESIDE = {"LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg"}
 INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt"}
-LICENSES = {"LICENSE", *(f"{PACKAGE}/preview/niivue/{name}" for name in ("LICENSE", "LICENSES_OF_DEPENDENCIES"))}
+LICENSES = {"LICENSE", *(path.relative_to(ROOT).as_posix() for path in (ROOT / PACKAGE).rglob("LICENSE*"))}
 NO_SUM = "0" * 64
 
 
