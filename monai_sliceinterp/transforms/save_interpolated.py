@@ -50,7 +50,8 @@ class SaveInterpolatedd(MapTransform):
     Args:
         keys: interpolated volumes ``(C, H, W, M)`` as the inferer returns them; they are released.
         transform: the preprocessing, whose invertible transforms are undone.
-        inferer: the inferer, which ``quality`` runs again.
+        inferer: the inferer, which ``quality`` runs again; how much the views of a network disagree is written where it
+            was made with ``disagreement=True``.
         network: its network, None for a method that has none.
         output_dir: folder, made if missing.
         output_format: "nifti", "same" (MetaImage or NRRD for inputs of these formats, NIfTI for others), "dicom" (a
@@ -59,7 +60,6 @@ class SaveInterpolatedd(MapTransform):
         deshear: resample sheared volumes (a tilted gantry) in the planes of their slices, onto an upright grid.
         provenance: write which slices are synthesized, and how.
         quality: write how well the method does on this very scan, its own slices left out in turns.
-        disagreement: write how much the views of the network disagree, from the inferer's metadata.
         overwrite: replace files that exist.
         resume: leave inputs out whose outputs all exist, see :meth:`is_finished`; others are overwritten.
         method: name of the method.
@@ -93,7 +93,6 @@ class SaveInterpolatedd(MapTransform):
         deshear: bool | str = False,
         provenance: bool | str = False,
         quality: bool | str = False,
-        disagreement: bool | str = False,
         overwrite: bool | str = False,
         resume: bool | str = False,
         method: str = "",
@@ -108,7 +107,7 @@ class SaveInterpolatedd(MapTransform):
             raise ValueError(f"output_format is {formats}; expected nifti or same, not both.")
         self.resume = switch("resume", resume)
         self.replace = replace = switch("overwrite", overwrite) or self.resume
-        disagreement = switch("disagreement", disagreement)
+        disagreement = getattr(inferer, "disagreement", False)
 
         def save(key: KeysCollection, **kwargs: Any) -> SaveVolumed:
             return SaveVolumed(key, output_dir, overwrite=replace, same_format="same" in formats, **kwargs)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, CopyItemsd
 
-from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.inferers import MultiViewSliceInferer, SplineSliceInferer
 from monai_sliceinterp.transforms import (
     InvertibleScaleIntensityRanged,
     LoadLabeld,
@@ -87,7 +87,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
         assert saving.resume is ("resume" in options)
 
 
-@pytest.mark.parametrize("name", ["provenance", "quality", "disagreement", "overwrite", "resume"])
+@pytest.mark.parametrize("name", ["provenance", "quality", "overwrite", "resume"])
 def test_switches(name, tmp_path):
     with pytest.raises(ValueError, match=f"^{name} must be true or false, got 'maybe'"):
         SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, **{name: "maybe"})
@@ -95,9 +95,8 @@ def test_switches(name, tmp_path):
         SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, output_format="png")
 
 
-def test_disagreement_has_to_be_there(tmp_path):
-    source = write(tmp_path / "a.nii", VALUES)
-    with pytest.raises(RuntimeError) as error:
-        save(source, tmp_path / "out", disagreement=True)
-    assert "disagreement" in str(error.value.__cause__)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("asked", [False, True])
+def test_disagreement_is_written_where_the_inferer_tells_it(asked, tmp_path):
+    inferer = MultiViewSliceInferer(factor=2, disagreement=asked)
+    files = SaveInterpolatedd("pred", Compose(), inferer, None, tmp_path).output_files("a.nii")
+    assert (tmp_path / "a_disagreement.nii.gz" in files) is asked
