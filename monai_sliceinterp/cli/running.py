@@ -19,7 +19,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,16 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
     """Interpolate one scan, or tell why there is nothing to do."""
     values = _values(source, options, device)
     saving = _saving(values)
+    load = LoadVolume(options.spacing_in, allow_nan=True, series=source.series, max_gap_mm=options.max_gap_mm)
     if options.resume and saving.is_finished(source.path):
         _print(f"{source.path}: is finished already")
+        if options.preview and not _has_preview(source):
+            named = "" if options.method == "auto" else options.method
+            _write_preview(source, saving.output_files(source.path)[0], load, named)
         return
     saving.check(source.path)
-    load = LoadVolume(options.spacing_in, allow_nan=True, series=source.series, max_gap_mm=options.max_gap_mm)
+    if options.preview:
+        _check_preview(source, options)
     reading = [load(source.path)]
     scan = scan_facts(reading[0], options.axis, options.modality or "")
     _print(f"{source.path}: {scan}")
@@ -174,7 +179,7 @@ def _run(
         if str(file) not in map(str, written):
             _print(f"beside it: {file}")
     if options.preview:
-        _write_preview(source, Path(written[0]), reading[0], method, options.overwrite)
+        _write_preview(source, Path(written[0]), lambda path: reading[0], method)
 
 
 def _quality(scores: Mapping[str, Any]) -> str:
@@ -187,12 +192,25 @@ def _quality(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _write_preview(source: Source, output: Path, volume: MetaTensor, method: str, overwrite: bool) -> None:
-    """Write a picture and a page beside the result."""
+def _has_preview(source: Source) -> bool:
+    """Whether the picture and the page are there."""
+    from monai_sliceinterp.preview.files import preview_files
+
+    return all(path.exists() for path in preview_files(source.path, source.output))
+
+
+def _check_preview(source: Source, options: argparse.Namespace) -> None:
+    """Check that the picture and the page can be written, before the scan is interpolated."""
+    from monai_sliceinterp.preview.files import check_preview_files
+
+    check_preview_files(source.path, source.output, options.overwrite or options.resume)
+
+
+def _write_preview(source: Source, output: Path, load: Callable[[str | Path], MetaTensor], method: str) -> None:
+    """Write a picture and a page beside the result; that they may be replaced was checked before."""
     from monai_sliceinterp.preview.files import write_preview_files
 
-    how: dict[str, Any] = {"method": method, "load": lambda path: volume, "overwrite": overwrite}
-    files = write_preview_files(source.path, output, output.parent, **how)
+    files = write_preview_files(source.path, output, output.parent, method=method, load=load, overwrite=True)
     for path in files:
         _print(f"beside it: {path}")
 

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from monai_sliceinterp.preview.files import preview_files, write_preview_files
+from monai_sliceinterp.preview.files import check_preview_files, preview_files, write_preview_files
 from monai_sliceinterp.preview.pair import ScanPair, load_pair
 from monai_sliceinterp.preview.picture import write_preview
 from monai_sliceinterp.preview.planes import View, plane_view

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Sheet", "drawing", "wrap"]
+__all__ = ["Sheet", "drawing", "require_matplotlib", "wrap"]
 
 # The user's own settings of matplotlib stay out; names are shown as they are, also those with a dollar.
 _STYLE: dict[str, Any] = {
@@ -41,6 +42,12 @@ _STYLE: dict[str, Any] = {
 _DPI = 130
 
 
+def require_matplotlib() -> None:
+    """Check that matplotlib is there, before work is done whose pictures need it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("pictures need matplotlib: pip install matplotlib")
+
+
 @contextmanager
 def drawing(
     path: str | Path, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
@@ -49,11 +56,10 @@ def drawing(
 
     The suffix of the file says the format (png, svg, pdf); ``layout`` is matplotlib's, None places nothing.
     """
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "monai_sliceinterp[plot]"') from error
+    require_matplotlib()
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure

@@ -19,11 +19,12 @@ from pathlib import Path
 from monai.data import MetaTensor
 
 from monai_sliceinterp.files import check_free, file_stem
+from monai_sliceinterp.preview.drawing import require_matplotlib
 from monai_sliceinterp.preview.pair import load_pair
 from monai_sliceinterp.preview.picture import draw_preview
 from monai_sliceinterp.preview.viewer import find_disagreement, write_page
 
-__all__ = ["preview_files", "write_preview_files"]
+__all__ = ["check_preview_files", "preview_files", "write_preview_files"]
 
 
 def preview_files(input_path: str | Path, output_dir: str | Path) -> tuple[Path, Path]:
@@ -35,6 +36,26 @@ def preview_files(input_path: str | Path, output_dir: str | Path) -> tuple[Path,
     """
     stem = file_stem(input_path)
     return Path(output_dir) / f"{stem}_preview.png", Path(output_dir) / f"{stem}_viewer.html"
+
+
+def check_preview_files(input_path: str | Path, output_dir: str | Path, overwrite: bool = False) -> None:
+    """Check that the picture and the page of a scan can be written, before the scan is interpolated.
+
+    Args:
+        input_path: image file or DICOM folder.
+        output_dir: folder to write to.
+        overwrite: replace files that exist.
+
+    Raises:
+        ValueError: if one of them exists and must not be replaced.
+        ImportError: without matplotlib.
+
+    Example:
+        >>> check_preview_files("scan.nii.gz", "out")
+    """
+    require_matplotlib()
+    for path in preview_files(input_path, output_dir):
+        check_free(path, overwrite)
 
 
 def write_preview_files(
@@ -68,9 +89,8 @@ def write_preview_files(
         ...
         ValueError: missing.nii.gz: no such file or folder.
     """
+    check_preview_files(input_path, output_dir, overwrite)
     png_path, html_path = preview_files(input_path, output_dir)
-    for path in (png_path, html_path):
-        check_free(path, overwrite)
     pair = load_pair(input_path, output_path, load, method)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     draw_preview(pair, png_path)

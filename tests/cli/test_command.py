@@ -88,6 +88,21 @@ def test_reads_once(options, scan, image, monkeypatch):
     np.testing.assert_array_equal(read("scan_interp.nii.gz")[..., ::2], np.asarray(image.dataobj))
 
 
+def test_a_preview_that_cannot_be_written_is_told_first(scan, monkeypatch, capsys):
+    Path("scan_viewer.html").touch()
+    assert "scan_viewer.html: exists already" in fails(capsys, scan, "-m", "linear", "-f", "2", "--preview")
+    assert not Path("scan_interp.nii.gz").exists()
+    assert main([scan, "-m", "linear", "-f", "2", "--preview", "--resume"]) == 0
+    assert Path("scan_preview.png").stat().st_size and Path("scan_viewer.html").stat().st_size
+    assert main([scan, "-m", "linear", "-f", "2", "--preview", "--resume"]) == 0
+    assert "finished already" in capsys.readouterr().out
+    Path("scan_preview.png").unlink()
+    assert main([scan, "-m", "linear", "-f", "2", "--preview", "--resume"]) == 0 and Path("scan_preview.png").is_file()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    line = fails(capsys, scan, "-m", "linear", "-f", "2", "--preview", "-o", "other")
+    assert line.endswith("pictures need matplotlib: pip install matplotlib\n") and not list(Path("other").glob("*"))
+
+
 def test_everything_beside_it(scan, image, bundles, make_bundle, capsys):
     """One pipeline: what the bundle's own config writes; here in a folder whose name has # and @."""
     make_bundle(bundles / "tiny")
