@@ -23,7 +23,7 @@ from torch import Tensor
 
 from monai_sliceinterp.bundles import find_bundles, parse_method
 from monai_sliceinterp.bundles.download import opened_bundle
-from monai_sliceinterp.checks import chosen_device
+from monai_sliceinterp.checks import chosen_device, positive
 from monai_sliceinterp.formats.itk_images import itk_volume
 from monai_sliceinterp.interpolation.choice import choose_method
 from monai_sliceinterp.interpolation.configs import ADAPTABLE, adapted_method
@@ -43,6 +43,7 @@ def interpolate(
     label: Any = None,
     adapt: bool | int = False,
     device: str | torch.device | None = None,
+    slice_thickness: float | None = None,
 ) -> Any:
     """Interpolate the slices of a scan.
 
@@ -60,6 +61,7 @@ def interpolate(
         adapt: fine-tune the network on the scan first, which takes about a minute, and keep that if it helps there on
             slices left out; a number: its steps. For the bundle "mixture", which "auto" then takes.
         device: where it is computed; None: a GPU if there is one.
+        slice_thickness: thickness of the slices in mm; None: what the image says, which DICOM does.
 
     Returns:
         ``(C, X, Y, Z)`` in the units and the type of the image. Its metadata have the affine, ``observed_slices``
@@ -80,6 +82,9 @@ def interpolate(
         raise ValueError(f"give a factor or a spacing, not both (got factor {factor!r}, spacing {spacing!r} mm).")
     where = chosen_device(device)
     volume = as_volume(image)
+    if slice_thickness is not None:
+        known = {"slice_thickness": positive("slice_thickness", slice_thickness, "mm")}
+        volume = MetaTensor(volume.as_tensor(), affine=volume.affine, meta={**volume.meta, **known})
     if method == "auto" and adapt:
         method = ADAPTABLE
     if method == "auto":

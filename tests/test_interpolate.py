@@ -44,6 +44,20 @@ def test_is_what_the_command_writes(method, scan, tmp_path):
     assert thin.meta["observed_slices"].tolist() == [True, False] * 3 + [True] and thin.dtype == torch.int16
 
 
+def test_thickness_of_slices_is_what_the_image_or_the_user_says(scan, tmp_path):
+    """The mixture network takes it, from the metadata as DICOM fills them, too."""
+    told = MetaTensor(torch.from_numpy(VALUES), affine=torch.from_numpy(AFFINE), meta={"SliceThickness": 4.0})
+    plain, known = (monai_sliceinterp.interpolate(image, "mixture", factor=2) for image in (scan, told))
+    assert (plain.as_tensor() - known.as_tensor()).abs().max() > 50
+    given = monai_sliceinterp.interpolate(scan, "mixture", factor=2, slice_thickness=4.0)
+    assert torch.equal(given.as_tensor(), known.as_tensor())
+    assert main([str(scan), "-m", "mixture", "-f", "2", "--slice-thickness", "4", "-o", str(tmp_path / "out")]) == 0
+    written = nib.load(tmp_path / "out" / "scan_interp.nii.gz")
+    np.testing.assert_array_equal(given[0].numpy(), np.asarray(written.dataobj))
+    with pytest.raises(ValueError, match="slice_thickness must be a positive number of mm, got 0"):
+        monai_sliceinterp.interpolate(scan, "mixture", slice_thickness=0)
+
+
 def test_forms_of_an_image(scan):
     expected = monai_sliceinterp.interpolate(scan, "linear", factor=3)
     tensor = MetaTensor(torch.from_numpy(VALUES), affine=torch.from_numpy(AFFINE))

@@ -22,7 +22,7 @@ from pathlib import Path
 from monai_sliceinterp import __version__
 from monai_sliceinterp.arguments import OneLineParser
 from monai_sliceinterp.bundles import CLASSICAL, find_bundles
-from monai_sliceinterp.checks import closest
+from monai_sliceinterp.checks import closest, positive
 from monai_sliceinterp.files import IMAGE_SUFFIXES, printable
 
 __all__ = ["main", "make_parser"]
@@ -88,10 +88,19 @@ def make_parser(prog: str = "sliceinterp") -> argparse.ArgumentParser:
     add("--device", metavar="D", help="cpu, cuda:1, ...; default: a GPU if there is one")
     add("--modality", metavar="M", help="CT or MR, where the file does not say and the values mislead")
     add("--spacing-in", type=_lengths, metavar="MM", help="voxel size of files that lack it: one number or X,Y,Z")
+    add("--slice-thickness", type=_length, metavar="MM", help="thickness of the slices; default: what DICOM says")
+    add("--amp", choices=("auto", "true", "false"), help="compute in bfloat16; default: where the processor has it")
     add("--max-gap-mm", type=float, metavar="MM", help="largest gap between DICOM slices; default: three usual ones")
     add("--progress-lines", action="store_true", help="print progress as lines, for programs: progress: slices 12/160")
     add("--version", action="version", version=f"sliceinterp {__version__}")
     return parser
+
+
+def _length(text: str) -> float:
+    try:
+        return positive("slice_thickness", float(text), "mm")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a positive number of mm") from None
 
 
 def _lengths(text: str) -> list[float]:

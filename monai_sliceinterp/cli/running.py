@@ -110,6 +110,8 @@ def _interpolate(source: Source, options: argparse.Namespace, device: torch.devi
     if options.preview:
         _check_preview(source, options)
     reading = [load(source.path)]
+    if options.slice_thickness is not None:
+        reading[0].meta["slice_thickness"] = options.slice_thickness
     scan = scan_facts(reading[0], options.axis, options.modality or "")
     _print(f"{source.path}: {scan}")
     ratio = scan.ratio(options.factor, options.spacing)
@@ -228,6 +230,7 @@ def _values(source: Source, options: argparse.Namespace, device: torch.device) -
         "device": device,
         "progress": LINES if options.progress_lines else os.isatty(2),
         **({} if options.adapt_steps is None else {"adapt_steps": options.adapt_steps}),
+        **({} if options.amp is None else {"amp": options.amp}),
     }
 
 

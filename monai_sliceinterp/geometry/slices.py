@@ -83,7 +83,7 @@ def slice_thickness(meta: Mapping[str, Any]) -> float | None:
 
     DICOM keeps thickness (width of the slab) and spacing (distance of the slabs) apart; NIfTI has only spacing.
     Looked up are ``slice_thickness``, ``SliceThickness`` and the DICOM tag (0018,0050) as the ITK and pydicom readers
-    write it. A thickness of zero, which some writers put there, counts as none.
+    write it. A thickness of zero, which some writers put there, counts as none, and so do several that differ.
 
     Args:
         meta: metadata of a MetaTensor.
@@ -100,9 +100,8 @@ def slice_thickness(meta: Mapping[str, Any]) -> float | None:
         if isinstance(value, Mapping):  # pydicom's JSON form {"vr": "DS", "Value": [5.0]}
             value = value.get("Value")
         if isinstance(value, list | tuple | np.ndarray | Tensor):  # several values, or those of a batch
-            value = np.unique(np.ravel(value)).tolist()
-            if len(value) < 2:
-                value = value[0] if value else None
+            values = np.unique(np.ravel(value)).tolist()
+            value = values[0] if len(values) == 1 else None
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         try:

@@ -51,7 +51,7 @@ class SliceStack:
     Attributes:
         slices: ``(N, H, W)`` within the inferer's ``value_range``, in any order in memory: mostly a view of the input.
         grid: the output grid.
-        geometry: spacings of the input, None for a plain tensor.
+        geometry: spacings and slice thickness of the input, None for a plain tensor.
         wanted: output indices to compute, ``(K,)`` int64, ascending.
         maps: voxelwise maps ``(M, H, W)`` that the method fills beside its result, by name, zero at first.
     """
@@ -166,7 +166,7 @@ class SliceInterpolationInferer(Inferer):
         if not inputs.is_floating_point():
             raise ValueError(f"expected floating point volumes, got {inputs.dtype}.")
         grid = self.output_grid(inputs)
-        geometry = slice_geometry(inputs.affine, axis=-1) if isinstance(inputs, MetaTensor) else None
+        geometry = slice_geometry(inputs, axis=-1) if isinstance(inputs, MetaTensor) else None
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         batch, channels, height, width, _ = plain.shape
         wanted = torch.arange(len(grid)) if not self.keep_observed else torch.nonzero(~grid.is_observed)[:, 0]

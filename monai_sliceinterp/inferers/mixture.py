@@ -42,7 +42,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
     Args:
         factor: upsampling factor; or
         spacing: output slice spacing in mm. With neither the output is isotropic.
-        slice_thickness: thickness of the slices in mm; 0 where it is not known.
+        slice_thickness: thickness of the slices in mm; 0: what the metadata tell, which DICOM does, if anything.
         batch_size: slices that are synthesized at once; 0 chooses by their size.
         keep_observed: copy the observed slices. The method reproduces them to rounding anyway.
         value_range: see :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
@@ -123,7 +123,8 @@ class MixtureSliceInferer(SliceInterpolationInferer):
         """Generate the weights of the features at all positions."""
         rows, columns = geometry.in_plane_spacing
         across = geometry.slice_spacing * widths.to(alpha)
-        return network.filters(alpha, across, (rows * columns) ** 0.5, self.slice_thickness)
+        thickness = self.slice_thickness or geometry.thickness or 0.0
+        return network.filters(alpha, across, (rows * columns) ** 0.5, thickness)
 
 
 def _windows(features: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -88,6 +88,17 @@ def test_reads_once(options, scan, image, monkeypatch):
     np.testing.assert_array_equal(read("scan_interp.nii.gz")[..., ::2], np.asarray(image.dataobj))
 
 
+def test_precision(scan, capsys):
+    """What the command tells about --amp, it takes."""
+    for amp, dtype in (("true", "bfloat16"), ("false", None)):
+        assert main([scan, "-m", "mixture", "-f", "2", "--amp", amp, "-o", amp]) == 0
+        assert ("computes in bfloat16; --amp false" in capsys.readouterr().out) is (dtype is not None)
+    assert "invalid choice: 'maybe'" in fails(capsys, scan, "--amp", "maybe", status=2)
+    for thickness in ("0", "-1", "thick", "nan"):
+        line = fails(capsys, scan, f"--slice-thickness={thickness}", status=2)
+        assert f"--slice-thickness: {thickness!r}; expected a positive number of mm" in line
+
+
 def test_a_preview_that_cannot_be_written_is_told_first(scan, monkeypatch, capsys):
     Path("scan_viewer.html").touch()
     assert "scan_viewer.html: exists already" in fails(capsys, scan, "-m", "linear", "-f", "2", "--preview")

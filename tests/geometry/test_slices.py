@@ -187,11 +187,10 @@ class TestThickness:
 
     @pytest.mark.parametrize(
         "value",
-        [-5.0, "thick", float("nan"), "inf", [4.0, 5.0], torch.tensor([[4.0], [5.0]]), {"vr": "DS", "Value": [-1]}],
+        [-5.0, "thick", float("nan"), "inf", {"vr": "DS", "Value": [-1]}],
     )
     def test_not_a_thickness(self, value):
-        named = r"\[4.0, 5.0\]" if isinstance(value, torch.Tensor) else "SliceThickness"
-        check_error(named, slice_thickness, {"SliceThickness": value})
+        check_error("SliceThickness", slice_thickness, {"SliceThickness": value})
 
 
 class TestGrid:
