@@ -61,10 +61,12 @@ class MixtureNetwork(nn.Module):
     Args:
         channels: channels of the features.
         num_blocks: number of residual blocks.
+        mixed: the interpolations that are mixed, some of :data:`MIXED`.
+        residual: add what they miss.
         bfloat16: compute the features in bfloat16: several times as fast on recent CPUs and GPUs, for training.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or an interpolation unknown.
 
     Example:
         >>> network = MixtureNetwork(channels=8, num_blocks=1)
@@ -72,17 +74,25 @@ class MixtureNetwork(nn.Module):
         torch.Size([1, 1, 20, 16, 5])
     """
 
-    def __init__(self, channels: int = 48, num_blocks: int = 6, bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int = 48,
+        num_blocks: int = 6,
+        mixed: Sequence[str] = MIXED,
+        residual: bool = True,
+        bfloat16: bool = False,
+    ) -> None:
         super().__init__()
         checks.positive_integer("channels", channels)
         checks.positive_integer("num_blocks", num_blocks)
+        self.mixed, self.residual = tuple(checks.some_of("mixed", mixed, MIXED)), checks.switch("residual", residual)
         self.in_bfloat16 = checks.switch("bfloat16", bfloat16)
         self.stem = nn.Conv3d(4, channels, (1, 3, 3), padding=(0, 1, 1))
         self.blocks = nn.ModuleList([SliceBlock(channels) for _ in range(num_blocks)])
         self.filters = PositionFilters(channels)
         self.join = nn.Conv2d(2 * channels, channels, 1)
-        self.head = nn.Conv2d(channels + 4 * (len(MIXED) - 1), channels, 3, padding=1)
-        self.last = nn.Conv2d(channels, 4 * (len(MIXED) + 1), 3, padding=1)
+        self.head = nn.Conv2d(channels + 4 * (len(self.mixed) - 1), channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 4 * (len(self.mixed) + self.residual), 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
         for module in (self.stem, self.blocks):
@@ -171,7 +181,7 @@ class MixtureNetwork(nn.Module):
     def interpolations(
         self, earlier: Tensor, later: Tensor, cubic: Tensor, flow: Tensor, confidence: Tensor, alpha: Tensor
     ) -> Tensor:
-        """Collect what is mixed, ``(P, 3, H, W)``, at P positions.
+        """Collect what is mixed, ``(P, 3, H, W)`` by default, at P positions.
 
         Args:
             earlier: slices before the positions ``(P, 1, H, W)``.
@@ -181,8 +191,12 @@ class MixtureNetwork(nn.Module):
             confidence: likewise.
             alpha: fractions of the gaps ``(P,)``.
         """
-        linear = torch.lerp(earlier, later, alpha.reshape(-1, 1, 1, 1))
-        return torch.cat([linear, cubic, motion_compensated(earlier, later, flow, confidence, alpha)], dim=1)
+        parts = {
+            "linear": lambda: torch.lerp(earlier, later, alpha.reshape(-1, 1, 1, 1)),
+            "cubic": lambda: cubic,
+            "motion": lambda: motion_compensated(earlier, later, flow, confidence, alpha),
+        }
+        return torch.cat([parts[name]() for name in self.mixed], dim=1)
 
     def join_features(self, around: Tensor, weights: Tensor) -> Tensor:
         """Sum features of four slices ``(C, 4, h, w)`` by weights ``(P, R, C, 4)``, to ``(P, R C, h, w)``."""
@@ -197,7 +211,7 @@ class MixtureNetwork(nn.Module):
 
         Args:
             joined: weighted features ``(P, R C, h, w)``.
-            mixed: the interpolations ``(P, 3, H, W)``.
+            mixed: the interpolations, see :meth:`interpolations`.
             contrast: the difference of the neighboring slices ``(P, 1, H, W)``, see :meth:`contrast`.
             alpha: fractions of the gaps ``(P,)``.
 
@@ -211,9 +225,11 @@ class MixtureNetwork(nn.Module):
             hidden = torch.cat([self.join(joined), differences.to(joined)], dim=1)
             found = self.last(F.leaky_relu(self.head(hidden), _SLOPE))
         found = F.pixel_shuffle(found.to(mixed), 2)[..., :height, :width]
-        weights, residual = found[:, :-1].softmax(dim=1), found[:, -1:]
-        strength = (4 * alpha * (1 - alpha)).reshape(-1, 1, 1, 1) * contrast
-        return (weights * mixed).sum(dim=1, keepdim=True) + strength * residual
+        weights, residual = found[:, : len(self.mixed)].softmax(dim=1), found[:, len(self.mixed) :]
+        result = (weights * mixed).sum(dim=1, keepdim=True)
+        if not self.residual:
+            return result
+        return result + (4 * alpha * (1 - alpha)).reshape(-1, 1, 1, 1) * contrast * residual
 
     def _autocast(self, tensor: Tensor) -> AbstractContextManager[Any]:
         """Make the context of what may be computed in bfloat16: that of the caller, where it is not asked for."""
