@@ -276,12 +276,18 @@ CASES = {
         },
         narrow_network=MIXTURE_TINY,
         narrow=MIXTURE_TINY,
-        trained_overlays={"ct_mr": options("--dataset_dir {root}/mr --training_subjects []")},
-        inferred={"ct_mr": MIXTURE_TINY},
+        trained_overlays={
+            "ct_mr": options("--dataset_dir {root}/mr --training_subjects []"),
+            "no_motion": {},
+            "no_residual": {},
+        },
+        inferred=dict.fromkeys(["ct_mr", "no_motion", "no_residual"], MIXTURE_TINY),
+        methods={name: name for name in ("no_motion", "no_residual")},
         wrong={
             "--max_epochs 4 --val_interval 5": "val_interval 5 ... max_epochs 4 ... expected 1 to 4",
             "--patch_size 41": "torso_ ... 40x40x25 voxels is too small ... 41x41 pixels",
             "--thickness_prob 2": "thickness_prob ... 2",
+            "--mixed \"['linear','spline']\"": "mixed must be one or more of linear, cubic, motion, got",
         },
         wrong_inference={
             "--batch_size -1": "batch_size ... got -1",

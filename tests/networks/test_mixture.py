@@ -14,7 +14,7 @@ from monai_sliceinterp.networks.blocks import PositionFilters, SliceBlock
 from monai_sliceinterp.networks.nets import MixtureNetwork
 from monai_sliceinterp.optical_flow import gap_motion, motion_compensated
 from monai_sliceinterp.resampling import apply_weights, interpolation_weights
-from tests.networks.helpers import EXACT, check_error, count, rand, trained
+from tests.networks.helpers import EXACT, as_trained, check_error, count, rand, trained
 
 SMALL = {"channels": 8, "num_blocks": 2}
 
@@ -49,6 +49,20 @@ class TestStart:
         found = MixtureNetwork(**SMALL).double()(image, factor)
         expected = sum(candidates(image, factor).values()) / 3
         torch.testing.assert_close(between(found, factor), expected, **EXACT)
+
+    @pytest.mark.parametrize("mixed", [["motion", "linear"], ["cubic", "motion"]])
+    def test_parts_can_be_left_out(self, mixed):
+        """A mixture alone stays between what it mixes, whatever the weights."""
+        image = rand(1, 1, 17, 20, 4)
+        network = MixtureNetwork(**SMALL, mixed=mixed, residual=False).double()
+        parts = torch.cat([candidates(image, 3)[name] for name in mixed])
+        torch.testing.assert_close(between(network(image, 3), 3)[0], parts.mean(dim=0), **EXACT)
+        found = between(as_trained(network)(image, 3), 3)[0]
+        least, most = parts.amin(dim=0), parts.amax(dim=0)
+        assert ((found >= least - 1e-9) & (found <= most + 1e-9)).all()
+        assert (found - parts.mean(dim=0)).abs().max() > 1e-3
+        with pytest.raises(ValueError, match="mixed must be two or more of linear, cubic, motion"):
+            MixtureNetwork(**SMALL, mixed=mixed[:1])
 
     def test_size(self):
         network = MixtureNetwork()

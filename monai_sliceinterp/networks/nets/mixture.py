@@ -61,12 +61,12 @@ class MixtureNetwork(nn.Module):
     Args:
         channels: channels of the features.
         num_blocks: number of residual blocks.
-        mixed: the interpolations that are mixed, some of :data:`MIXED`.
+        mixed: the interpolations that are mixed, two or all of :data:`MIXED`.
         residual: add what they miss.
         bfloat16: compute the features in bfloat16: several times as fast on recent CPUs and GPUs, for training.
 
     Raises:
-        ValueError: if a size is not positive, or an interpolation unknown.
+        ValueError: if a size is not positive, an interpolation unknown, or there is but one.
 
     Example:
         >>> network = MixtureNetwork(channels=8, num_blocks=1)
@@ -86,6 +86,8 @@ class MixtureNetwork(nn.Module):
         checks.positive_integer("channels", channels)
         checks.positive_integer("num_blocks", num_blocks)
         self.mixed, self.residual = tuple(checks.some_of("mixed", mixed, MIXED)), checks.switch("residual", residual)
+        if len(self.mixed) < 2:
+            raise ValueError(f"mixed must be two or more of {', '.join(MIXED)}, got {mixed!r}.")
         self.in_bfloat16 = checks.switch("bfloat16", bfloat16)
         self.stem = nn.Conv3d(4, channels, (1, 3, 3), padding=(0, 1, 1))
         self.blocks = nn.ModuleList([SliceBlock(channels) for _ in range(num_blocks)])
