@@ -14,7 +14,7 @@ from torch import nn
 from monai_sliceinterp.engines import BestModelSaver, load_weights
 from monai_sliceinterp.engines.descriptions import add_description, describe_network, read_description
 from monai_sliceinterp.files import file_sha256
-from monai_sliceinterp.networks.nets import ASIAutoencoder, ResidualASIAutoencoder, VTSGenerator
+from monai_sliceinterp.networks.nets import ASIAutoencoder, MixtureNetwork, ResidualASIAutoencoder, VTSGenerator
 
 SMALL = {"channels": (2, 3), "latent_channels": 4}
 
@@ -53,6 +53,15 @@ def test_other_form_of_equal_tensors(tmp_path):
     load_weights(VTSGenerator(channels=(4, 8), residual_scale=0.1), path)
     with pytest.raises(ValueError, match=r"of a VTSGenerator with residual_scale 0\.1, not 1\.0; expected the overlay"):
         load_weights(VTSGenerator(channels=(4, 8), residual_scale=1.0), path)
+
+
+def test_precision_of_a_training_is_no_form(tmp_path):
+    """Weights that were trained in bfloat16 are those of the network that is interpolated with."""
+    sizes = {"channels": 4, "num_blocks": 1}
+    path = save(tmp_path / "model.pt", MixtureNetwork(**sizes, bfloat16=True))
+    load_weights(MixtureNetwork(**sizes), path)
+    with pytest.raises(ValueError, match=r"of a MixtureNetwork with mixed \['linear', 'cubic', 'motion'\], not "):
+        load_weights(MixtureNetwork(**sizes, mixed=["linear", "motion"]), path)
 
 
 def test_shipped_weights(tmp_path):
