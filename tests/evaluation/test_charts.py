@@ -106,7 +106,7 @@ class TestFiles:
             spec = importlib.util.spec_from_file_location(f"fresh_{name}", source)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-        with pytest.raises(ImportError, match=r'pip install "monai_sliceinterp\[plot\]"'):
+        with pytest.raises(ImportError, match="pictures need matplotlib: pip install matplotlib"):
             parameter_curve({"a": [(1, 2)]}, "x", "y", tmp_path / "curve.png")
 
 
