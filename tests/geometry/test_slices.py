@@ -180,7 +180,16 @@ class TestThickness:
         assert slice_geometry(image).thickness == 5.0
 
     @pytest.mark.parametrize(
-        "meta", [{}, {"00180050": {"vr": "DS"}}, {"SliceThickness": 0}, {"0018|0050": "  "}, {"0018|0088": "3"}]
+        "meta",
+        [
+            {},
+            {"00180050": {"vr": "DS"}},
+            {"SliceThickness": 0},
+            {"0018|0050": "  "},
+            {"0018|0088": "3"},
+            {"SliceThickness": [4.0, 5.0]},  # of a batch: not one thickness
+            {"SliceThickness": torch.tensor([[4.0], [5.0]])},
+        ],
     )
     def test_absent(self, meta):
         assert slice_thickness(meta) is None
