@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,15 @@ from torch import Tensor, nn
 
 from monai_sliceinterp.checks import switch
 
-__all__ = ["PreciseConv2d", "amp_setting", "autocast_to", "dtype_name", "network_dtype"]
+__all__ = [
+    "PreciseConv2d",
+    "amp_setting",
+    "autocast_to",
+    "dtype_name",
+    "in_float32",
+    "needs_loss_scaling",
+    "network_dtype",
+]
 
 _AUTO = "auto"
 
@@ -61,6 +70,16 @@ def network_dtype(amp: bool | str, device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if amp is True or _has_fast_bfloat16(torch.device(device)) else torch.float32
 
 
+def needs_loss_scaling(amp: bool | str, device: torch.device | str) -> bool:
+    """Whether gradients could vanish in the type in which the layers of a network compute: float16's are scaled.
+
+    Example:
+        >>> needs_loss_scaling(True, "cpu")  # bfloat16 has the range of float32
+        False
+    """
+    return network_dtype(amp_setting(amp), device) == torch.float16
+
+
 def _has_fast_bfloat16(device: torch.device) -> bool:
     """Whether a device is a processor that multiplies bfloat16 (AVX512-BF16, AMX): elsewhere that is emulated."""
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -87,6 +106,18 @@ def autocast_to(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """
     reduced = dtype != torch.float32
     return torch.autocast(device.type, dtype=dtype if reduced else None, enabled=reduced)
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[Any]:
+    """Make the context of what a network computes in float32 also where its layers compute in another type.
+
+    Example:
+        >>> image = torch.ones(1, 2)
+        >>> with torch.autocast("cpu"), in_float32(image.device):
+        ...     (image @ image.T).dtype
+        torch.float32
+    """
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 class PreciseConv2d(nn.Conv2d):

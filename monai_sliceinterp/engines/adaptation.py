@@ -17,8 +17,7 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -34,7 +33,8 @@ from torch import Tensor, nn
 from monai_sliceinterp.checks import positive_integer
 from monai_sliceinterp.engines.prepare import PrepareSliceBlocks
 from monai_sliceinterp.geometry import ADAPTATION
-from monai_sliceinterp.precision import network_dtype
+from monai_sliceinterp.inferers import MixedPrecisionInferer
+from monai_sliceinterp.precision import needs_loss_scaling
 from monai_sliceinterp.transforms import RandSliceBlocksd
 from monai_sliceinterp.transforms.quality import leave_one_out_quality, no_leave_one_out
 
@@ -180,6 +180,7 @@ class AdaptNetworkd(MapTransform):
         batches = DataLoader(Dataset(items, sampler), num_workers=0, batch_size=1, generator=torch.Generator())
         sampler.set_random_state(self.seed)
         optimizer = self.optimizer(self.network.parameters())
+        amp = getattr(self.inferer, "amp", False)
         falling: Any = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         trainer = SupervisedTrainer(
             device=self._device,
@@ -188,28 +189,17 @@ class AdaptNetworkd(MapTransform):
             network=self.network,
             optimizer=optimizer,
             loss_function=self.loss,
+            inferer=MixedPrecisionInferer(amp),
+            amp=needs_loss_scaling(amp, self._device),
             prepare_batch=PrepareSliceBlocks(thickness=True),
             train_handlers=[LrScheduleHandler(falling, print_lr=False, epoch_level=False)],
             decollate=False,
         )
         trainer.logger.setLevel(logging.CRITICAL)  # errors are reported once, by whoever runs this
         was_training = self.network.training
-        with torch.enable_grad(), _in_precision_of(self.inferer, self.network, self._device):
+        with torch.enable_grad():
             trainer.run()
         self.network.train(was_training)
-
-
-@contextmanager
-def _in_precision_of(inferer: Any, network: Any, device: torch.device) -> Iterator[None]:
-    """Train a network that can be trained in bfloat16 so where the inferer computes in it."""
-    before = getattr(network, "in_bfloat16", None)
-    if before is not None:
-        network.in_bfloat16 = before or network_dtype(getattr(inferer, "amp", False), device) == torch.bfloat16
-    try:
-        yield
-    finally:
-        if before is not None:
-            network.in_bfloat16 = before
 
 
 def _too_small(sampler: RandSliceBlocksd) -> str:

@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from monai_sliceinterp import checks
 from monai_sliceinterp.engines.prepare import PrepareConditionalPairs
+from monai_sliceinterp.precision import amp_setting, autocast_to, needs_loss_scaling, network_dtype
 
 __all__ = ["ConditionalGANTrainer", "CriticTrainer"]
 
@@ -56,15 +57,14 @@ class CriticTrainer(Trainer):
         additional_metrics: more metrics.
         metric_cmp_fn: decides whether a metric is better than the best so far.
         train_handlers: event handlers.
-        amp: mixed precision (CUDA).
+        amp: precision of the networks, see :func:`monai_sliceinterp.precision.network_dtype`.
         decollate: split batches before postprocessing.
         to_kwargs: passed to ``prepare_batch``.
-        amp_kwargs: passed to ``torch.autocast``.
         max_grad_norm: largest norm of a network's gradient; larger gradients are scaled down, so that a critic that
             suddenly finds a difference does not derail a network without normalization. None: no limit.
 
     Raises:
-        ValueError: if an optimizer belongs to no network, or ``max_grad_norm`` is not positive.
+        ValueError: if an optimizer belongs to no network, ``max_grad_norm`` is not positive, or ``amp`` is unknown.
     """
 
     def __init__(
@@ -82,10 +82,9 @@ class CriticTrainer(Trainer):
         additional_metrics: dict[str, Metric] | None = None,
         metric_cmp_fn: Callable[..., bool] = default_metric_cmp_fn,
         train_handlers: Sequence[Any] | None = None,
-        amp: bool = False,
+        amp: bool | str = False,
         decollate: bool = False,
         to_kwargs: dict[str, Any] | None = None,
-        amp_kwargs: dict[str, Any] | None = None,
         max_grad_norm: float | None = None,
     ) -> None:
         if max_grad_norm is not None:
@@ -105,22 +104,18 @@ class CriticTrainer(Trainer):
             additional_metrics=additional_metrics,
             metric_cmp_fn=metric_cmp_fn,
             handlers=train_handlers,
-            amp=amp,
             decollate=decollate,
             to_kwargs=to_kwargs,
-            amp_kwargs=amp_kwargs,
         )
         self.networks, self.optimizers = dict(networks), dict(optimizers)
         self.max_grad_norm = max_grad_norm
-        device_type = torch.device(device).type
-        self.scalers = {
-            name: torch.amp.GradScaler(device_type, enabled=amp and device_type == "cuda") for name in optimizers
-        }
+        self.network_amp = amp_setting(amp)
+        scaled = needs_loss_scaling(self.network_amp, device)
+        self.scalers = {name: torch.amp.GradScaler(torch.device(device).type, enabled=scaled) for name in optimizers}
 
     def autocast(self) -> torch.autocast:
         """Create the context in which networks run; losses are computed outside of it, in float32."""
-        device_type = torch.device(self.state.device).type
-        return torch.autocast(device_type, enabled=self.amp and device_type == "cuda", **self.amp_kwargs)
+        return autocast_to(network_dtype(self.network_amp, self.state.device), self.state.device)
 
     def update(self, name: str, loss: Tensor) -> None:
         """Update one network by a step of its optimizer on a loss."""

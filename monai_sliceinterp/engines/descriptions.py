@@ -26,7 +26,7 @@ __all__ = ["add_description", "check_description", "describe_network", "read_des
 
 _PACKAGE = "monai_sliceinterp.networks."
 _RECORD = "description.json"
-_STATES = ("training", "normalization_frozen", "in_bfloat16")
+_STATES = ("training", "normalization_frozen")
 """Attributes that change in use."""
 
 

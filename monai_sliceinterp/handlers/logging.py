@@ -17,13 +17,15 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from ignite.engine import Engine
+import torch
+from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.handlers import StatsHandler, TensorBoardImageHandler, TensorBoardStatsHandler, from_engine
 from monai.utils import CommonKeys
 from torch import Tensor
 
 from monai_sliceinterp.handlers.training import single_numbers
+from monai_sliceinterp.precision import dtype_name, network_dtype
 
 __all__ = ["TrainingLogHandler", "ValidationLogHandler"]
 
@@ -35,6 +37,8 @@ def _check_tensorboard() -> None:
 
 class TrainingLogHandler:
     """Handler that shows a progress bar of the epoch and logs the losses of every iteration to TensorBoard.
+
+    It tells in which precision networks compute, where that is not float32.
 
     For engines whose output is a mapping (``decollate=False``); every tensor in it that is a single number is a loss.
     One alone is logged as "train_loss", several under their names.
@@ -60,8 +64,18 @@ class TrainingLogHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, _log_precision)
         self.bar.attach(engine)
         self.board.attach(engine)
+
+
+def _log_precision(trainer: Engine) -> None:
+    """Tell in which precision the networks of a trainer compute: by its inferer, or by itself where it has several."""
+    inferer = getattr(trainer, "inferer", None)
+    amp = getattr(inferer, "amp", getattr(trainer, "network_amp", False))
+    dtype = network_dtype(amp, getattr(trainer.state, "device", "cpu"))
+    if dtype != torch.float32:
+        trainer.logger.info("networks compute in %s; --amp false: in float32", dtype_name(dtype))
 
 
 class _ScoresHandler(StatsHandler):

@@ -17,6 +17,7 @@ from monai_sliceinterp.inferers.ablation import ViewAblation
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack
 from monai_sliceinterp.inferers.blocks import BlockSliceInferer
 from monai_sliceinterp.inferers.latent import LatentSliceInferer
+from monai_sliceinterp.inferers.mixed_precision import MixedPrecisionInferer
 from monai_sliceinterp.inferers.mixture import MixtureSliceInferer
 from monai_sliceinterp.inferers.motion import MotionSliceInferer
 from monai_sliceinterp.inferers.multi_view import MultiViewSliceInferer

@@ -65,6 +65,7 @@ class ViewAblation:
             None leaves it out.
         value_range: see :class:`monai_sliceinterp.inferers.SliceInterpolationInferer`.
         batch_size: see :class:`monai_sliceinterp.inferers.MultiViewSliceInferer`.
+        amp: precision of the networks, see :func:`monai_sliceinterp.precision.network_dtype`.
 
     Raises:
         ValueError: if the volume has several samples or channels.
@@ -83,9 +84,10 @@ class ViewAblation:
         misstated: float | None = 0.25,
         value_range: tuple[float, float] | None = None,
         batch_size: int = 0,
+        amp: bool | str = False,
     ) -> None:
         self.method, self.misstated, self.batch_size = method, misstated, batch_size
-        self.settings: dict[str, Any] = {"factor": factor, "value_range": value_range}
+        self.settings: dict[str, Any] = {"factor": factor, "value_range": value_range, "amp": amp}
 
     @torch.no_grad()
     def __call__(self, volume: MetaTensor, network: SAINT) -> dict[str, Tensor]:

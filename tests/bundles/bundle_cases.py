@@ -157,7 +157,7 @@ WRONG = {
     "--ckpt {root}/nowhere.pt": "{root}/nowhere.pt ... no such checkpoint",
     "--ckpt {done}/model.pt": "{done}/model.pt ... lacks network, ",
     "--val_factor 0": "factor ... got 0",
-    "--amp maybe": "amp must be true or false, got 'maybe'",
+    "--amp maybe": "amp must be auto, true or false, got 'maybe'",
     "--max_epoch 3": "unknown option --max_epoch; did you mean --max_epochs",
 }
 MIXTURE_TINY = options("--network_def#channels 8 --network_def#num_blocks 1")

@@ -99,7 +99,7 @@ def training(request, thin_volumes, tmp_path_factory):
         name, ckpt = f"resumed_{stage.folder}", root / "done" / stage.folder / FIRST
         commands[name] = quick(bundle, root / name, ckpt=ckpt, **two, **stages)
     first = {"stages": f"['{case.stages[0].folder}']"} if len(case.stages) > 1 else {}
-    commands["again"] = quick(bundle, root / "again", amp="true", **two, **first)
+    commands["again"] = quick(bundle, root / "again", amp="auto", **two, **first)
     commands["other_seed"] = quick(bundle, root / "other_seed", seed=5, **phantoms, **first)
     commands["subjects"] = quick(bundle, root / "subjects", dataset_dir=thin_volumes, amp="false", **own, **first)
     start = {"pretrained": root / "done" / case.stages[0].best}

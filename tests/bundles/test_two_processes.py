@@ -163,7 +163,8 @@ def trained(request, tmp_path_factory):
         save_volume(root / "scans" / f"training_{number}.nii.gz", bundle.size, number)
     for number in range(VALIDATION):
         save_volume(root / "scans" / f"validation_{number}.nii.gz", (24, 24, 17), 100 + number)
-    options = {"dataset_dir": root / "scans", "validation_subjects": "['validation']", **bundle.options}
+    options = {"dataset_dir": root / "scans", "validation_subjects": "['validation']", "amp": "false"}
+    options |= bundle.options
     one = {**options, **bundle.alone, "output_dir": root / "one"}
     two = {**options, **bundle.shared, "output_dir": root / "two", "finalize": keep_of_each_process(bundle, root)}
     results = run_forked({"one": bundle_command(name, "train", bundle.overlays, one)})

@@ -55,10 +55,9 @@ def test_other_form_of_equal_tensors(tmp_path):
         load_weights(VTSGenerator(channels=(4, 8), residual_scale=1.0), path)
 
 
-def test_precision_of_a_training_is_no_form(tmp_path):
-    """Weights that were trained in bfloat16 are those of the network that is interpolated with."""
+def test_lists_of_settings(tmp_path):
     sizes = {"channels": 4, "num_blocks": 1}
-    path = save(tmp_path / "model.pt", MixtureNetwork(**sizes, mixed=["linear", "cubic"], bfloat16=True))
+    path = save(tmp_path / "model.pt", MixtureNetwork(**sizes, mixed=["linear", "cubic"]))
     load_weights(MixtureNetwork(**sizes, mixed=["linear", "cubic"]), path)
     with pytest.raises(ValueError, match=r"of a MixtureNetwork with mixed \['linear', 'cubic'\], not "):
         load_weights(MixtureNetwork(**sizes, mixed=["linear", "motion"]), path)

@@ -13,6 +13,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 
 from monai_sliceinterp.handlers import SynthesizedSliceScore, TrainingLogHandler, ValidationLogHandler
+from monai_sliceinterp.inferers import MixedPrecisionInferer
 from monai_sliceinterp.metrics import SynthesizedSliceMetric
 from tests.bundles.bundle_commands import events_of
 
@@ -29,6 +30,21 @@ def test_training(losses, tags, tmp_path, capsys):
     scalars, _ = events_of(tmp_path)
     assert sorted(scalars) == tags and all(len(values) == 6 for values in scalars.values())
     assert "AMI" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("amp", "told"), [(True, "networks compute in bfloat16; --amp false: in float32"), (False, "")]
+)
+@pytest.mark.parametrize("by_inferer", [False, True])
+def test_precision(amp, told, by_inferer, tmp_path, caplog):
+    trainer = Engine(lambda engine, batch: {"loss": torch.tensor(1.0)})
+    trainer.network_amp = amp != by_inferer  # an inferer's counts, if it has one
+    if by_inferer:
+        trainer.inferer = MixedPrecisionInferer(amp)
+    TrainingLogHandler(str(tmp_path)).attach(trainer)
+    with caplog.at_level(logging.INFO):
+        trainer.run([0])
+    assert [line.message for line in caplog.records if "compute" in line.message] == ([told] if told else [])
 
 
 def test_validation(tmp_path, capsys, caplog):
