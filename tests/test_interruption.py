@@ -183,7 +183,7 @@ def test_errors_are_told_once():
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
 @pytest.mark.parametrize("part", ["computed", "written"])
 def test_interrupted_inference(tmp_path, capfd, monkeypatch, number, part):
-    """Nothing half is left, and ``resume`` completes what is missing with what would have come anyway."""
+    """Nothing half is left: what is being written is completed. ``resume`` adds what would have come anyway."""
     (tmp_path / "scans").mkdir()
     for name in "abc":
         write_scan(tmp_path / "scans" / f"{name}.nii")
@@ -206,8 +206,9 @@ def test_interrupted_inference(tmp_path, capfd, monkeypatch, number, part):
     else:
         with pytest.raises(Interrupted) as caught:
             run(tmp_path / "scans", tmp_path / "out", **options)
-        assert caught.value.code == SIGNALS[number] and os.listdir(tmp_path / "out") == ["a_interp.nii.gz"]
-        line = "interrupted: 1 of 3 inputs are done; the same command with --resume true goes on.\n"
+        done = [f"{name}_interp.nii.gz" for name in ("a" if part == "computed" else "ab")]
+        assert caught.value.code == SIGNALS[number] and sorted(os.listdir(tmp_path / "out")) == done
+        line = f"interrupted: {len(done)} of 3 inputs are done; the same command with --resume true goes on.\n"
         assert capfd.readouterr().err == line
     monkeypatch.setattr(*where, original)
     run(tmp_path / "scans", tmp_path / "out", **options)

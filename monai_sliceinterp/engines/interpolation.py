@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,10 +26,12 @@ import torch
 from monai.data import Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from monai_sliceinterp.command_line import INPUT_ERRORS, one_line, report
 from monai_sliceinterp.engines.adaptation import adaptation_text
+from monai_sliceinterp.engines.background import BackgroundWork
 from monai_sliceinterp.failures import write_failures
 from monai_sliceinterp.files import printable
 from monai_sliceinterp.geometry import read_adaptation, read_grid
@@ -42,6 +46,9 @@ T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 
+_LARGEST_BESIDE = 2**30
+"""Bytes of the largest volume that is held beside the next one."""
+
 
 def interpolate_volumes(
     evaluator: SupervisedEvaluator,
@@ -52,9 +59,10 @@ def interpolate_volumes(
     """Run the evaluator over each volume of a dataset on its own, report every result, and go on after failures.
 
     Where processes were started together (``torchrun``, Slurm), each takes every n-th volume of those that are left.
-    One volume is in memory at a time in every process. A failure is reported in one line; its traceback goes to the
-    log at level DEBUG, and is shown where the failure is a mistake in a program. Of several volumes, those that failed
-    are listed at the end in a file beside the results, see :func:`monai_sliceinterp.failures.write_failures`.
+    One volume is in memory at a time in every process, and one that is written while the next is computed, if it takes
+    less than a gibibyte. A failure is reported in one line; its traceback goes to the log at level DEBUG, and is shown
+    where the failure is a mistake in a program. Of several volumes, those that failed are listed at the end in a file
+    beside the results, see :func:`monai_sliceinterp.failures.write_failures`.
 
     Args:
         evaluator: engine whose postprocessing writes the volumes.
@@ -90,14 +98,30 @@ def interpolate_volumes(
         _LOGGER.debug("%s failed", names[index], exc_info=error)
         report(error, f"{number(index)}failed: {failures[index]}")
 
+    def finish(index: int, data: dict[Hashable, Any]) -> None:
+        """Write a volume that was computed, and report it."""
+        try:
+            result = (data if saving is None else saving.write(data))[key]
+        except INPUT_ERRORS as error:
+            fail(index, error)
+            return
+        written.append(str(result.meta["saved_to"]))
+        _print(f"{number(index)}{names[index]} -> {written[-1]} {_size(result)}")
+        for remark in _remarks(result):
+            _print(f"{number(index)}{names[index]}: {remark}")
+
     left: Sequence[int] = range(len(names))
     if saving is not None and saving.resume:
         left = [index for index in left if not saving.is_finished(names[index])]
         if rank == 0 and len(left) < len(names):
             _print(f"{len(names) - len(left)} of {len(names)} inputs are finished already")
     before = len(names) - len(left)
-    hint = "; the same command with --resume true goes on."
-    with when_interrupted(lambda: f"{before + len(written)} of {len(names)} inputs are done{hint}"):
+
+    def hint() -> str:
+        work.wait()
+        return f"{before + len(written)} of {len(names)} inputs are done; the same command with --resume true goes on."
+
+    with BackgroundWork() as work, when_interrupted(hint):
         if processes > 1:
             _meet(idist.barrier)  # before any process writes, all have seen the same files
         mine = []
@@ -110,23 +134,20 @@ def interpolate_volumes(
                 fail(index, error)
         for index in mine:
             try:
-                evaluator.data_loader = [list_data_collate([dataset[index]])]
-                evaluator.state.epoch_length = 1
-                evaluator.run()
-                result = evaluator.state.output[0][key]
+                with nullcontext() if saving is None else saving.deferred():
+                    data = _compute(evaluator, dataset[index])
             except INPUT_ERRORS as error:
+                work.wait()  # reports come in the order of the inputs
                 fail(index, error)
-                evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
                 continue
-            finally:
-                evaluator.state.batch = evaluator.state.output = None
-            written.append(str(result.meta["saved_to"]))
-            frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
-            size = "x".join(str(length) for length in result.shape[1:]) + frames
-            spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
-            _print(f"{number(index)}{names[index]} -> {written[-1]} ({size}, {spacing} mm)")
-            for remark in _remarks(result):
-                _print(f"{number(index)}{names[index]}: {remark}")
+            is_small = _size_in_memory(data[key]) <= _LARGEST_BESIDE
+            if saving is not None and saving.is_independent and is_small and index != mine[-1]:
+                work.start(partial(finish, index, data))
+            else:
+                work.wait()
+                finish(index, data)
+            del data
+        work.wait()
         if processes > 1:  # nobody leaves before all are done: torchrun ends the others when one fails
             for others in cast("list[dict[int, str]]", _meet(idist.all_gather, failures)):
                 failures |= others
@@ -138,6 +159,33 @@ def interpolate_volumes(
             printable(f"error: {len(failures)} of {len(names)} inputs failed: {reasons}") if rank == 0 else 1
         )
     return written
+
+
+def _compute(evaluator: SupervisedEvaluator, item: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    """Run the evaluator over one volume; return its input and its output."""
+    try:
+        evaluator.data_loader = [list_data_collate([item])]
+        evaluator.state.epoch_length = 1
+        evaluator.run()
+        return {**evaluator.state.batch[0], **evaluator.state.output[0]}
+    except INPUT_ERRORS:
+        evaluator._internal_run_generator = None  # else ignite's next run only ends the failed one
+        raise
+    finally:
+        evaluator.state.batch = evaluator.state.output = None
+
+
+def _size_in_memory(volume: Tensor) -> int:
+    """Bytes that a volume holds, of which it may show a part only."""
+    return volume.untyped_storage().nbytes()
+
+
+def _size(result: MetaTensor) -> str:
+    """Tell the size and the spacing of a result."""
+    frames = f"x{result.shape[0]}" if result.shape[0] > 1 else ""
+    size = "x".join(str(length) for length in result.shape[1:]) + frames
+    spacing = " x ".join(f"{length:g}" for length in result.pixdim.numpy().round(4).tolist())
+    return f"({size}, {spacing} mm)"
 
 
 def _modules(network: Any) -> list[nn.Module]:
@@ -182,6 +230,10 @@ def _remarks(result: MetaTensor) -> list[str]:
 
 
 def _print(line: str) -> None:
-    """Write a line in one piece: ``print`` writes its end apart where output is unbuffered, as under ``torchrun``."""
-    sys.stdout.write(printable(f"{line}\n"))
-    sys.stdout.flush()
+    """Write a line in one piece: ``print`` writes its end apart where output is unbuffered, as under ``torchrun``.
+
+    Progress bars, as of the volume that is computed meanwhile, make room for it.
+    """
+    with tqdm.external_write_mode(sys.stdout):
+        sys.stdout.write(printable(f"{line}\n"))
+        sys.stdout.flush()

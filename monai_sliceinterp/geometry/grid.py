@@ -271,13 +271,19 @@ def paste_observed(output: Tensor, image: Tensor, grid: OutputGrid) -> Tensor:
             f"{output.dtype}; expected {grid.num_slices} and {len(grid)} slices of one type."
         )
     indices, sources = grid.is_observed.nonzero()[:, 0], grid.observed_source
-    if all(part.stride(-1) >= max(part.stride()) for part in (output, image)):  # slices lie apart in memory
+    if all(_lie_apart(part) for part in (output, image)):
         for index, source in zip(indices.tolist(), sources.tolist(), strict=True):
             output[..., index].squeeze().copy_(image[..., source].squeeze())  # as matrices, copied block by block
         return output
     for index, source in zip(indices.split(_SLICES_AT_ONCE), sources.split(_SLICES_AT_ONCE), strict=True):
         output[..., index.to(output.device)] = image[..., source.to(image.device)]
     return output
+
+
+def _lie_apart(volume: Tensor) -> bool:
+    """Whether slices ``(..., N)`` lie one after the other in memory; strides of axes of length 1 tell nothing."""
+    strides = [step for step, length in zip(volume.stride(), volume.shape, strict=True) if length > 1]
+    return volume.stride(-1) >= max(strides, default=0)
 
 
 def _uneven(num_slices: int, slice_positions: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,9 @@ class SaveInterpolatedd(MapTransform):
         def save(key: KeysCollection, **kwargs: Any) -> SaveVolumed:
             return SaveVolumed(key, output_dir, overwrite=replace, same_format="same" in formats, **kwargs)
 
+        restoring: list[Transform] = [DisagreementMapd(keys, transform)] if disagreement else []
+        restoring.append(RestoreVolumed(keys, transform, release=True))
         steps: list[Transform] = []
-        if disagreement:
-            steps.append(DisagreementMapd(keys, transform))
-        steps.append(RestoreVolumed(keys, transform, release=True))
         if label:
             steps.append(InterpolateLabeld("segmentation"))
         if switch("deshear", deshear):
@@ -133,7 +133,10 @@ class SaveInterpolatedd(MapTransform):
             steps.append(save("disagreement", postfix="disagreement"))
         if switch("quality", quality):
             steps.append(LeaveOneOutQualityd(keys, inferer, network, method))
-        self.steps = Compose(steps)
+        self.restoring, self.steps = Compose(restoring), Compose(steps)
+        self.is_independent = not switch("quality", quality)
+        """Whether what is left to :meth:`write` needs neither the inferer nor the network."""
+        self._deferred = False
 
     def check(self, source: str | Path) -> None:
         """Check that the outputs of an input can be written, before they are computed.
@@ -168,7 +171,24 @@ class SaveInterpolatedd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore and save every key; ``saved_to`` in its metadata contains the path."""
+        restored: dict[Hashable, Any] = self.restoring(dict(data))
+        return restored if self._deferred else self.write(restored)
+
+    def write(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Save what was restored, as within :meth:`deferred`, which may be done in another thread."""
         return self.steps(dict(data))
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only restore volumes within a block, and leave saving them to :meth:`write`.
+
+        The next volume can then be computed while one is written.
+        """
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
 
 def _precision(inferer: Inferer, network: Callable[..., Any] | None) -> str | None:

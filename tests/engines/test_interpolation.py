@@ -3,6 +3,7 @@
 
 """Scans are interpolated one by one: what fails is told, what is finished is left, the rest is done."""
 
+import threading
 from pathlib import Path
 
 import nibabel as nib
@@ -15,8 +16,10 @@ from torch import nn
 
 from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.engines import interpolate_volumes
+from monai_sliceinterp.engines import interpolation as module
+from monai_sliceinterp.engines.background import BackgroundWork
 from monai_sliceinterp.inferers import SplineSliceInferer
-from monai_sliceinterp.transforms import SaveInterpolatedd
+from monai_sliceinterp.transforms import SaveInterpolatedd, saving
 from tests.volumes import preprocess
 
 
@@ -26,7 +29,7 @@ def write_scan(path, spacing=4.0, seed=0, dtype=np.int16, shape=(16, 15, 5)):
     return values
 
 
-def run(folder, output_dir, inferer, network=None, check=True, saving=None, **options):
+def run(folder, output_dir, inferer, network=None, check=True, asked=None, **options):
     """Interpolate scans; without ``check`` nothing is asked before it is computed."""
     preprocessing = preprocess()
     saver = SaveInterpolatedd("pred", preprocessing, inferer, network, output_dir, **options)
@@ -34,7 +37,7 @@ def run(folder, output_dir, inferer, network=None, check=True, saving=None, **op
     evaluator = SupervisedEvaluator(device=torch.device("cpu"), val_data_loader=[], **parts)
     files = folder if isinstance(folder, list) else find_volumes(folder)
     dataset = Dataset([{"image": file} for file in files], preprocessing)
-    return interpolate_volumes(evaluator, dataset, saving or (saver if check else None))
+    return interpolate_volumes(evaluator, dataset, asked or (saver if check else None))
 
 
 class TestInterpolateVolumes:
@@ -136,7 +139,7 @@ class TestInterpolateVolumes:
                 raise KeyError("bug")
 
         with pytest.raises(KeyError, match="bug"):
-            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), saving=Broken())
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), asked=Broken())
 
     def test_bug_in_an_inferer_shows_where_it_is(self, tmp_path, capsys, caplog):
         """A contributor's mistake is reported with its traceback; the others are done, and the last line is as ever."""
@@ -154,6 +157,94 @@ class TestInterpolateVolumes:
         assert lines[-1].startswith("[1/2] failed: ") and "unsupported operand" in lines[-1]
         (record,) = caplog.records
         assert isinstance(record.exc_info[1], TypeError)
+
+
+class TestWritingBeside:
+    """Volumes are written while the next one is computed, as long as that holds little memory and no network."""
+
+    def threads(self, tmp_path, monkeypatch, **options):
+        """Whether each of four volumes was written in the main thread, and where computing was when it was."""
+        inferer, events = SplineSliceInferer(factor=2), []
+        for name in "abcd":
+            if not (path := tmp_path / f"{name}.nii").exists():
+                write_scan(path, seed=ord(name))
+        original = saving.write_nifti
+
+        def write(*args, **kwargs):
+            events.append(threading.current_thread() is threading.main_thread())
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(saving, "write_nifti", write)
+        written = run(tmp_path, tmp_path / "out", inferer, **options)
+        assert [Path(path).name for path in written] == [f"{name}_interp.nii.gz" for name in "abcd"]
+        return events
+
+    def test_all_but_the_last(self, tmp_path, monkeypatch, capsys):
+        assert self.threads(tmp_path, monkeypatch) == [False, False, False, True]
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+        for name in "abcd":
+            observed, result = (nib.load(tmp_path / part) for part in (f"{name}.nii", f"out/{name}_interp.nii.gz"))
+            np.testing.assert_array_equal(np.asarray(result.dataobj)[..., ::2], observed.dataobj)
+
+    def test_large_volumes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "_LARGEST_BESIDE", 1000)
+        assert self.threads(tmp_path, monkeypatch) == [True] * 4
+
+    def test_quality_needs_the_network(self, tmp_path, monkeypatch):
+        assert self.threads(tmp_path, monkeypatch, quality=True) == [True] * 4
+
+    def test_errors(self, tmp_path, monkeypatch, capsys):
+        """They are told as those of the computation are, in the order of the inputs, a bug with its place."""
+        original = saving.write_nifti
+
+        def fail(file, path):
+            if "b_interp" in path.name:
+                raise OSError(28, "No space left on device", str(path))
+            if "c_interp" in path.name:
+                raise KeyError("bug")
+            return original(file, path)
+
+        for name in "abcd":
+            write_scan(tmp_path / f"{name}.nii")
+        monkeypatch.setattr(saving, "write_nifti", fail)
+        with pytest.raises(
+            SystemExit, match=r"2 of 4 inputs failed: .*b\.nii.*no space is left.*c\.nii.*bug"
+        ):
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
+        printed = capsys.readouterr()
+        assert [line[:5] for line in printed.out.splitlines()[:2]] == ["[1/4]", "[4/4]"]
+        assert [line.split(": ")[0] for line in printed.err.splitlines() if "failed" in line][:2] == [
+            "[2/4] failed",
+            "[3/4] failed",
+        ]
+        assert 'raise KeyError("bug")' in printed.err
+
+    def test_one_piece_at_a_time(self):
+        """What a piece of work raises comes where it is waited for, once; leaving the block waits."""
+        done, free = [], threading.Event()
+
+        def work(number):
+            assert free.wait(10) and len(done) == number
+            done.append(number)
+
+        def fail():
+            raise ValueError("refused")
+
+        with BackgroundWork() as background:
+            background.start(lambda: work(0))
+            assert done == []
+            free.set()
+            background.start(lambda: work(1))
+            assert done[:1] == [0]
+            background.start(fail)
+            with pytest.raises(ValueError, match="refused"):
+                background.start(lambda: work(2))
+            background.wait()
+            background.start(lambda: work(2))
+        assert done == [0, 1, 2]
+        with pytest.raises(ValueError, match="refused"), BackgroundWork() as background:
+            background.start(fail)
 
 
 class TestResume:
