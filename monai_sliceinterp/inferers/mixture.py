@@ -25,7 +25,6 @@ from monai_sliceinterp.geometry import SliceGeometry
 from monai_sliceinterp.inferers.base import SliceInterpolationInferer, SliceStack, check_batch_size, images_per_batch
 from monai_sliceinterp.inferers.static import STATIC_TOLERANCE
 from monai_sliceinterp.networks.nets import MixtureNetwork
-from monai_sliceinterp.optical_flow import gap_motion
 from monai_sliceinterp.resampling import apply_to_slices, interpolation_weights
 
 __all__ = ["MixtureSliceInferer"]
@@ -100,7 +99,7 @@ class MixtureSliceInferer(SliceInterpolationInferer):
             if not len(chosen):
                 continue
             pair = slices[gap : gap + 2, None].contiguous()
-            flow, confidence = gap_motion(pair[:1], pair[1:])
+            flow, confidence = mixture.motion(pair[:1], pair[1:])
             contrast = mixture.contrast(pair[:1], pair[1:])
             for batch in chosen.split(count):
                 cubic = apply_to_slices(slices, weights[:, batch.numpy()])[:, None]

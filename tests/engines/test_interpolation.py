@@ -208,9 +208,7 @@ class TestWritingBeside:
         for name in "abcd":
             write_scan(tmp_path / f"{name}.nii")
         monkeypatch.setattr(saving, "write_nifti", fail)
-        with pytest.raises(
-            SystemExit, match=r"2 of 4 inputs failed: .*b\.nii.*no space is left.*c\.nii.*bug"
-        ):
+        with pytest.raises(SystemExit, match=r"2 of 4 inputs failed: .*b\.nii.*no space is left.*c\.nii.*bug"):
             run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
         printed = capsys.readouterr()
         assert [line[:5] for line in printed.out.splitlines()[:2]] == ["[1/4]", "[4/4]"]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from monai_sliceinterp.engines import load_weights, quantize, quantized
+from monai_sliceinterp.engines import load_weights, quantization, quantize, quantized
 from monai_sliceinterp.inferers import MultiViewSliceInferer
 from tests.inferers.common import make_saint, make_scan, plain
 
 pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 
 def network():
@@ -32,6 +32,25 @@ def folder(tmp_path_factory):
     files = quantize(network(), scans, MultiViewSliceInferer(2, value_range=(0, 1)), folder / "model.pt", folder)
     assert [file.name for file in files] == ["model_int8_ami.onnx", "model_int8_rfn.onnx"]
     return folder
+
+
+def test_few_voxels_do_not_make_all_others_coarse(tmp_path, monkeypatch):
+    """The range of what layers hand on holds a share of it, not the largest number that there ever was."""
+    scans = [{"image": make_scan(1, 16, 16, 4, dtype=torch.float32)}]
+    torch.save(network().state_dict(), tmp_path / "model.pt")
+    scales = []
+    for share in (90.0, 100.0):
+        monkeypatch.setattr(quantization, "_PERCENTILE", share)
+        part, _ = quantize(network(), scans, MultiViewSliceInferer(2), tmp_path / "model.pt", tmp_path)
+        graph = onnx.load(part).graph
+        scales.append(
+            sum(float(onnx.numpy_helper.to_array(item)) for item in graph.initializer if is_scale_of_layer(item))
+        )
+    assert 0 < scales[0] < 0.9 * scales[1]
+
+
+def is_scale_of_layer(item):
+    return item.name.endswith("_scale") and not item.dims
 
 
 @pytest.fixture

@@ -143,9 +143,7 @@ class MixtureNetwork(nn.Module):
         )
         with in_float32(image.device):  # what is mixed is no coarser than the image
             cubic = (image @ spline).permute(0, 4, 1, 2, 3).flatten(0, 1)
-            with torch.no_grad():
-                motion = gap_motion(pair[0], pair[1])
-            parts = (*pair, *motion, self.contrast(*pair))
+            parts = (*pair, *self.motion(*pair), self.contrast(*pair))
             earlier, later, flow, confidence, contrast = (part.repeat_interleave(inner, dim=0) for part in parts)
             mixed = self.interpolations(earlier, later, cubic, flow, confidence, fractions)
             weights = self.filters(fractions, across, (rows * columns).sqrt(), thickness)
@@ -175,6 +173,16 @@ class MixtureNetwork(nn.Module):
         for result in features:
             yield result[0]
 
+    @torch.no_grad()
+    def motion(self, earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the flow between slices ``(B, 1, H, W)`` and its confidence; none where motion is not mixed.
+
+        See :func:`monai_sliceinterp.optical_flow.gap_motion`.
+        """
+        if "motion" in self.mixed:
+            return gap_motion(earlier, later)
+        return torch.zeros_like(earlier).expand(-1, 2, -1, -1), torch.zeros_like(earlier)
+
     def interpolations(
         self, earlier: Tensor, later: Tensor, cubic: Tensor, flow: Tensor, confidence: Tensor, alpha: Tensor
     ) -> Tensor:
@@ -184,7 +192,7 @@ class MixtureNetwork(nn.Module):
             earlier: slices before the positions ``(P, 1, H, W)``.
             later: those behind them.
             cubic: the cubic B-spline there.
-            flow: see :func:`monai_sliceinterp.optical_flow.gap_motion`.
+            flow: see :meth:`motion`.
             confidence: likewise.
             alpha: fractions of the gaps ``(P,)``.
         """
