@@ -27,6 +27,7 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from monai_sliceinterp.engines.quantized import MADE_FROM, quantized_file, quantized_parts
+from monai_sliceinterp.extras import require_package
 from monai_sliceinterp.files import atomic_path, file_sha256
 
 __all__ = ["quantize", "record_inputs"]
@@ -104,12 +105,12 @@ def quantize(
         ImportError: if ONNX Runtime or ONNX is not installed.
         ValueError: if the network has no such parts, or one is not two-dimensional, or there are no scans.
     """
-    try:
-        import onnx
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise ImportError('quantization needs ONNX Runtime: pip install "monai_sliceinterp[onnx]"') from error
+    for package in ("onnx", "onnxruntime"):
+        require_package(package, "quantization", "onnx")
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     modules = {part: network.get_submodule(name) for part, name in quantized_parts(network).items()}
     if any(isinstance(layer, nn.Conv3d) for layer in network.modules()):
         raise ValueError("networks with fusion in 3D are not quantized; expected one of two-dimensional layers.")

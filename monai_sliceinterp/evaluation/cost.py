@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
+import psutil
 import torch
 
 __all__ = ["measure_cost"]
@@ -62,12 +63,6 @@ def measure_cost(function: Callable[[], T], device: torch.device | str = "cpu") 
 @contextmanager
 def _growth() -> Iterator[list[int]]:
     """Watch the resident memory of this process; the list holds its largest growth in bytes."""
-    try:
-        import psutil
-    except ImportError as error:
-        raise ImportError(
-            'the memory of a method is measured by psutil; install it by: pip install "monai_sliceinterp[evaluation]"'
-        ) from error
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     process, ended = psutil.Process(), threading.Event()

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from monai_sliceinterp.data import find_volumes
 from monai_sliceinterp.evaluation.downstream import check_segmenter
 from monai_sliceinterp.evaluation.methods import CLASSICAL, parse_method
 from monai_sliceinterp.evaluation.protocols import PROTOCOLS, make_protocols
+from monai_sliceinterp.extras import require_package
 from monai_sliceinterp.files import file_stem
 from monai_sliceinterp.metrics import BODY_THRESHOLD, METRICS, PERCEPTUAL_SCORES, SMALLEST_SLICE, Protocol
 
@@ -216,11 +216,8 @@ class EvaluationSettings:
 
     def require_packages(self) -> None:
         """Check that the packages that are needed in the end are installed, before hours are spent."""
-        for package in ("matplotlib", "jinja2", "psutil"):
-            if importlib.util.find_spec(package) is None:
-                raise ImportError(
-                    f'the evaluation needs {package}; install it by: pip install "monai_sliceinterp[evaluation]"'
-                )
+        for package in ("matplotlib", "jinja2"):
+            require_package(package, "the evaluation", "evaluation")
 
 
 EvaluationSettings.__doc__ = f"{EvaluationSettings.__doc__}\n    Attributes:\n" + "".join(

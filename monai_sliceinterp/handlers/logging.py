@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from monai.handlers import StatsHandler, TensorBoardImageHandler, TensorBoardSta
 from monai.utils import CommonKeys
 from torch import Tensor
 
+from monai_sliceinterp.extras import require_package
 from monai_sliceinterp.handlers.training import single_numbers
 from monai_sliceinterp.precision import dtype_name, network_dtype
 
@@ -31,8 +31,7 @@ __all__ = ["TrainingLogHandler", "ValidationLogHandler"]
 
 
 def _check_tensorboard() -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ImportError('training writes logs for TensorBoard; install it by: pip install "monai_sliceinterp[train]"')
+    require_package("tensorboard", "the log of a training", "train")
 
 
 class TrainingLogHandler:

@@ -13,13 +13,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from monai_sliceinterp.extras import require_package
 from monai_sliceinterp.files import atomic_path
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ _DPI = 130
 
 def require_matplotlib() -> None:
     """Check that matplotlib is there, before work is done whose pictures need it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("pictures need matplotlib: pip install matplotlib")
+    require_package("matplotlib", "a picture", "plot")
 
 
 @contextmanager

@@ -111,7 +111,8 @@ def test_a_preview_that_cannot_be_written_is_told_first(scan, monkeypatch, capsy
     assert main([scan, "-m", "linear", "-f", "2", "--preview", "--resume"]) == 0 and Path("scan_preview.png").is_file()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     line = fails(capsys, scan, "-m", "linear", "-f", "2", "--preview", "-o", "other")
-    assert line.endswith("pictures need matplotlib: pip install matplotlib\n") and not list(Path("other").glob("*"))
+    assert line.endswith('a picture needs matplotlib; install it by: pip install "monai_sliceinterp[plot]"\n')
+    assert not list(Path("other").glob("*"))
 
 
 def test_everything_beside_it(scan, image, bundles, make_bundle, capsys):

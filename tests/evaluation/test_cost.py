@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import platform
-import sys
 import threading
 import time
 
@@ -54,9 +53,3 @@ def test_errors_pass_and_nothing_goes_on():
     with pytest.raises(ZeroDivisionError):
         measure_cost(lambda: 1 / 0)
     assert threading.active_count() == before
-
-
-def test_without_psutil(monkeypatch):
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    with pytest.raises(ImportError, match=r'measured by psutil; install it by: pip install "monai_sliceinterp\[eval'):
-        measure_cost(lambda: 1)

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monai_sliceinterp.extras import require_package
+
 __all__ = ["OnnxNetwork"]
 
 
@@ -45,12 +47,9 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(
-                'the engine onnx-int8 needs ONNX Runtime; install it by: pip install "monai_sliceinterp[onnx]"'
-            ) from error
+        require_package("onnxruntime", "the engine onnx-int8", "onnx")
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores may have other work
