@@ -32,7 +32,7 @@ from monai_sliceinterp.files import atomic_path, file_sha256
 
 __all__ = ["quantize", "record_inputs"]
 
-_PERCENTILE = 99.999
+_PERCENTILE = 99.99
 """Share of what a layer hands on that lies in the range of its integers."""
 
 
@@ -87,7 +87,7 @@ def quantize(
     """Quantize the parts of a network that :func:`monai_sliceinterp.engines.use_engine` replaces.
 
     Weights become signed 8-bit integers, one scale for each channel; what layers hand on unsigned ones, over the range
-    that holds 99.999 % of it while scans are interpolated: over the whole range, few voxels would make all others
+    that holds 99.99 % of it while scans are interpolated: over the whole range, few voxels would make all others
     coarse. All of it is done by ONNX Runtime's own quantizer.
 
     Args:
