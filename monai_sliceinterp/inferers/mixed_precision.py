@@ -39,6 +39,7 @@ class MixedPrecisionInferer(SimpleInferer):
         ValueError: if ``amp`` is not true, false or "auto".
 
     Example:
+        >>> import torch
         >>> image = torch.rand(1, 1, 8, 8)
         >>> result = MixedPrecisionInferer(amp=True)(image, torch.nn.Conv2d(1, 1, 3))
         >>> result.dtype
