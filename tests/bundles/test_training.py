@@ -99,7 +99,8 @@ def training(request, thin_volumes, tmp_path_factory):
         name, ckpt = f"resumed_{stage.folder}", root / "done" / stage.folder / FIRST
         commands[name] = quick(bundle, root / name, ckpt=ckpt, **two, **stages)
     first = {"stages": f"['{case.stages[0].folder}']"} if len(case.stages) > 1 else {}
-    commands["again"] = quick(bundle, root / "again", amp="auto", **two, **first)
+    told = str(content(bundle, "train")["amp"]).lower()  # what it is anyway
+    commands["again"] = quick(bundle, root / "again", amp=told, **two, **first)
     commands["other_seed"] = quick(bundle, root / "other_seed", seed=5, **phantoms, **first)
     commands["subjects"] = quick(bundle, root / "subjects", dataset_dir=thin_volumes, amp="false", **own, **first)
     start = {"pretrained": root / "done" / case.stages[0].best}
