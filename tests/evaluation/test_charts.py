@@ -106,9 +106,7 @@ class TestFiles:
             spec = importlib.util.spec_from_file_location(f"fresh_{name}", source)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-        with pytest.raises(
-            ImportError, match=r"a picture needs matplotlib; install it by: pip .*\[plot\]"
-        ):
+        with pytest.raises(ImportError, match=r"a picture needs matplotlib; install it by: pip .*\[plot\]"):
             parameter_curve({"a": [(1, 2)]}, "x", "y", tmp_path / "curve.png")
 
 
