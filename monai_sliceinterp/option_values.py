@@ -30,6 +30,7 @@ from monai_sliceinterp.checks import (
     switch,
     two_numbers,
 )
+from monai_sliceinterp.precision import amp_setting
 
 __all__ = ["check_values"]
 
@@ -77,6 +78,10 @@ def _path(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a path, got {value!r}.")
 
 
+def _amp(_: str, value: Any) -> None:
+    amp_setting(value)
+
+
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "norm_warmup_epochs|val_batch_size|num_workers|seed|crop|min_remaining_slices|stem_channels|condition_channels|"
     "in_plane_size|data_consistency": (lambda name, value: _integer(name, value, 0)),
@@ -95,6 +100,7 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "pixdim": _pixdim,
     "protocols": _protocols,
     "condition_key": _condition,
+    "amp": _amp,
     "method": _text,
     "input|dataset_dir|output_dir|label|ckpt|pretrained|bundle_root|weights": _path,
 }
@@ -139,7 +145,7 @@ def check_values(options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         numbers = value if _is_list(value) else [value]
         if (check not in (None, _path) or isinstance(default, Real)) and any(map(_is_huge, numbers)):
             raise ValueError(f"{name} must be below {_LARGEST} in size, got {value!r}.")
-        if name in options:
+        if name in options and check is not _amp:  # takes texts and switches, whatever its default
             _check_kind(name, value, default)
 
 

@@ -134,8 +134,7 @@ class PreciseConv2d(nn.Conv2d):
 
     def forward(self, image: Tensor) -> Tensor:
         """Convolve images ``(B, C, H, W)``."""
-        kind = image.device.type
-        if not torch.is_autocast_enabled(kind):
+        if not torch.is_autocast_enabled(image.device.type):
             return super().forward(image)
-        with torch.autocast(kind, enabled=False):
+        with in_float32(image.device):
             return super().forward(image.to(self.weight.dtype))

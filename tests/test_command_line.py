@@ -219,6 +219,14 @@ class TestOptions:
             with pytest.raises(ValueError):
                 check_values({}, {name: "x" if value == "x" else eval(value)})
 
+    @pytest.mark.parametrize("default", ["auto", True, False])
+    def test_precision(self, default):
+        """A text and switches, whatever the config has."""
+        for value in ("auto", "true", "False", True):
+            check_values({"amp": value}, {"amp": default})
+        with pytest.raises(ValueError, match=r"^amp must be auto, true or false, got 'maybe'\.$"):
+            check_values({"amp": "maybe"}, {"amp": default})
+
     def test_values_and_files(self, tmp_path):
         """Several config files, also from an ``args_file``, whose other keys are options too."""
         (tmp_path / "args.json").write_text('{"config_file": ["a.json", "b.json"], "facter": 3}')

@@ -131,11 +131,11 @@ class SaveInterpolatedd(MapTransform):
             steps.append(SaveProvenanced(keys, method, weights, bundle_root, _precision(inferer, network)))
         if disagreement:
             steps.append(save("disagreement", postfix="disagreement"))
-        if switch("quality", quality):
-            steps.append(LeaveOneOutQualityd(keys, inferer, network, method))
-        self.restoring, self.steps = Compose(restoring), Compose(steps)
         self.is_independent = not switch("quality", quality)
         """Whether what is left to :meth:`write` needs neither the inferer nor the network."""
+        if not self.is_independent:
+            steps.append(LeaveOneOutQualityd(keys, inferer, network, method))
+        self.restoring, self.steps = Compose(restoring), Compose(steps)
         self._deferred = False
 
     def check(self, source: str | Path) -> None:

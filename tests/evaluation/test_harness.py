@@ -67,7 +67,7 @@ class TestSettings:
         random, slabs = replace(settings, protocols=["random", "fwhm"]).make_protocols()
         assert random.settings["random"]["seed"] == 7 and "seed" not in str(slabs.settings)
 
-    @pytest.mark.parametrize("package", ["matplotlib", "jinja2", "psutil"])
+    @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
     def test_missing_package(self, tmp_path, monkeypatch, package):
         """Told before anything is computed or written."""
         find = importlib.util.find_spec

@@ -20,6 +20,8 @@ from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_sliceinterp.precision import in_float32
+
 __all__ = ["DoublingBlock", "HalvingBlock", "SelfAttentionBlock"]
 
 
@@ -65,7 +67,7 @@ class HalvingBlock(nn.Sequential):
         if input.shape[-1] > 2 or kind != "cpu" or not torch.is_autocast_enabled(kind):
             return super().forward(input)
         # one voxel remains along the last axis: with AMX, oneDNN reads memory that it has not written (up to its 3.12)
-        with torch.autocast(kind, enabled=False):
+        with in_float32(input.device):
             return super().forward(input.float())
 
 
