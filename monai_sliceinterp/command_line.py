@@ -77,12 +77,25 @@ def _root_cause(error: BaseException) -> BaseException:
         if not str(error).startswith("applying transform "):
             if str(error).startswith(str(cause)[:20] or " "):
                 break  # says what raised it, and more
-            deliberate = isinstance(error, ValueError | ImportError)
             foreign = not isinstance(cause, ValueError) or isinstance(cause, UnicodeError)
-            if deliberate and (foreign or str(cause) in str(error)):
+            if isinstance(error, ValueError | ImportError) and (foreign or _is_ours(error) or str(cause) in str(error)):
                 break  # our own message, which says more than what raised it
         error = cause
     return error
+
+
+def _last(error: BaseException) -> TracebackType | None:
+    """Return the place where an error was raised."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this package raised an error."""
+    last = _last(error)
+    return last is not None and str(last.tb_frame.f_globals.get("__name__")).partition(".")[0] == __package__
 
 
 def is_bug(error: BaseException) -> bool:
@@ -110,9 +123,7 @@ def is_bug(error: BaseException) -> bool:
         return False
     if not isinstance(cause, INPUT_ERRORS):
         return True
-    last = cause.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
+    last = _last(cause)
     return last is not None and dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"
 
 

@@ -78,7 +78,8 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None if text else ""
+        names = tuple(name.strip() for name in text.split(","))  # a,b is two names there
+        return names if len(names) > 1 else None if text else ""
 
 
 def printable(text: str) -> str:

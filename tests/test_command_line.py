@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,7 @@ class TestBugs:
         monkeypatch.setattr(sys.modules["__main__"], "__spec__", type("Spec", (), {"name": "monai.bundle.__main__"}))
         monkeypatch.setattr(sys, "argv", ["monai.bundle", "run"])
         monkeypatch.setattr(sys, "excepthook", hook)
+        monkeypatch.setattr(threading, "excepthook", threading.excepthook)
         prepare_run({})
         error = caught(raise_value_error)
         sys.excepthook(type(error), error, error.__traceback__)
@@ -142,6 +144,10 @@ class TestBugs:
             bug = caught(BUGS[name])
             sys.excepthook(type(bug), bug, bug.__traceback__)
             assert capsys.readouterr().err.startswith("Traceback")
+        for function, told in ((BUGS["key"], ["KeyError: 'a'"]), (INPUT_ERRORS["file"], [])):
+            (thread := threading.Thread(target=function)).start()
+            thread.join()
+            assert capsys.readouterr().err.splitlines()[-1:] == told
 
 
 class TestOptions:
@@ -154,6 +160,7 @@ class TestOptions:
         "inferer": {"_target_": "monai_sliceinterp.inferers.LatentSliceInferer", "factor": "@factor"},
         "loader": {"_target_": "DataLoader", "dataset": []},
         "steps": [{"_target_": "RandFlipd", "keys": "image"}],
+        "own": {"_target_": "scripts.of_a_user.Loss"},
     }
 
     @pytest.mark.parametrize(
@@ -163,6 +170,7 @@ class TestOptions:
             "--phantoms#shape [1,2] --phantoms::shape::0 3 --steps#0#prob 1 --loader#batch_size 3",
             "--inferer#batch_size 3 --inferer#_disabled_ true --_meta_#version 1 --run_id evaluating",
             "-factor -1 -- --trace",
+            "--own#weight 3",  # nobody here knows what it takes
         ],
     )
     def test_known(self, options):
@@ -261,6 +269,11 @@ class TestCheckWritable:
         folder = tmp_path / "a" / "b"
         assert check_writable(folder) == check_writable(str(folder)) == str(folder)
         assert folder.is_dir() and list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize("folder", ["", " "])
+    def test_none(self, folder):
+        with pytest.raises(ValueError, match=r"^no output_dir is given; expected a folder, such as out\.$"):
+            check_writable(folder)
 
     @pytest.mark.parametrize("below", ["", "below", "far/below"])
     def test_regular_file_in_the_way(self, tmp_path, below):

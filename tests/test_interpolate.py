@@ -31,7 +31,7 @@ def scan(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("method", ["cubic", "asi"])
+@pytest.mark.parametrize("method", ["auto", "cubic", "asi"])
 def test_is_what_the_command_writes(method, scan, tmp_path):
     label = str(tmp_path / "label.nii.gz")
     assert main([str(scan), "-m", method, "-s", "2", "--label", label, "-o", str(tmp_path / "out")]) == 0
@@ -74,6 +74,11 @@ def test_forms_of_an_image(scan):
     [
         (VALUES, {}, "an array has no spacing"),
         (None, {}, "cannot take a NoneType for an image"),
+        (
+            nib.Nifti1Image(VALUES[0], AFFINE),
+            {},
+            r"^the image has shape \(12, 10\); expected \(X, Y, Z\) or \(C, X, Y, Z\)\.$",
+        ),
         ("nowhere.nii", {}, "no such file"),
         (nib.Nifti1Image(VALUES, AFFINE), {"factor": 2, "spacing": 1.0}, "give a factor or a spacing"),
         (nib.Nifti1Image(VALUES, AFFINE), {"label": nib.Nifti1Image(VALUES[:2], AFFINE)}, "the label has shape"),

@@ -110,6 +110,17 @@ def kill_while_writing(folder, name):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_interrupted_after_a_training(tmp_path, capfd):
+    """Before the next stage: what is done is complete."""
+    engine = Engine(lambda engine, batch: None)
+    AtomicCheckpointSaver(str(tmp_path), {"network": nn.Linear(1, 1)}, save_interval=1).attach(engine)
+    engine.run([0])
+    with pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+    said = f"interrupted: {tmp_path / 'checkpoint.pt'} is complete; where stages are left, the same command with --ckpt"
+    assert capfd.readouterr().err == f"{said} and it goes on.\n"
+
+
 def test_error_in_training(tmp_path):
     """It leaves the last whole epoch too; one in the first epoch leaves nothing."""
     with pytest.raises(ZeroDivisionError):

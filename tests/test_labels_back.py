@@ -92,6 +92,14 @@ def test_most_of_the_slab(thickness, expected):
         assert label_on_slices(thin, like, "auto")[0, 0, 0].tolist() == expected
 
 
+def test_missing_slice():
+    """The label lies on the slices that are there, and tells where they are, as the scan does."""
+    uneven = {"slice_positions": (0.0, 1.0, 3.0), "slice_positions_axis": 2}
+    like = MetaTensor(torch.zeros(1, 4, 4, 3), affine=torch.diag(torch.tensor([1.0, 1, 2, 1])), meta={**uneven})
+    back = label_on_slices(MetaTensor(torch.arange(7).expand(1, 4, 4, 7), affine=torch.eye(4)), like)
+    assert back[0, 0, 0].tolist() == [0, 2, 6] and {key: back.meta[key] for key in uneven} == uneven
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
 def test_files(scan, tmp_path, suffix):
     """A turned label of unsigned integers, in the header of its own file; what other readers find lies on the scan."""

@@ -313,6 +313,24 @@ def test_card_for_hugging_face(tiny, tmp_path):
     ]
 
 
+def quantized(name, sha256=None):
+    """Add a quantized part, listed as it is or by another hash."""
+
+    def spoil(bundle):
+        write(bundle / "models" / name, "a graph")
+        weights = json.loads((bundle / "metadata.json").read_text())["weights"]
+        weights[name] = {"sha256": sha256 or file_sha256(bundle / "models" / name)}
+        change(bundle / "metadata.json", weights=weights)
+
+    return spoil
+
+
+def outside(bundle):
+    """Put a link into a bundle that leads out of it."""
+    write(bundle.parent / "secret.pt", "of somebody")
+    (bundle / "models" / "model_far.pt").symlink_to("../../secret.pt")
+
+
 LINEAR = nn.Linear(30, 40).state_dict()
 NAN = {"weight": torch.full((40, 30), torch.nan), "bias": torch.ones(40)}
 INPUTS_ALONE = {"inputs": {"image": TENSOR}}
@@ -398,6 +416,24 @@ DEFECTS = {
     "checkpoint": (weights(30, network=LINEAR, epoch=1), r"model\.pt: is the checkpoint of a training"),
     "weights not finite": (weights(30, **NAN), r"model\.pt: .* with values that are not finite"),
     "weights without a config": (weights(30, "model_old.pt"), r"model_old\.pt: no config reads it"),
+    "weights that are not listed": (
+        lambda b: change(b / "metadata.json", weights={}),
+        r"metadata\.json: does not describe models/model\.pt as it is; expected below its \"weights\": "
+        r'\{"model\.pt": \{"sha256": "[0-9a-f]{64}", "network": "Linear", "settings": \{\}\}\}\.$',
+    ),
+    "quantized weights of no config": (
+        quantized("model_old_int8_rfn.onnx"),
+        r"model_old_int8_rfn\.onnx: is made from models/model_old\.pt, which no config reads; remove it\.$",
+    ),
+    "quantized weights that are not listed": (
+        quantized("model_int8_rfn.onnx", "0" * 64),
+        r"metadata\.json: does not list models/model_int8_rfn\.onnx as it is; expected below its \"weights\": "
+        r'\{"model_int8_rfn\.onnx": \{"sha256": "(?!0{64})[0-9a-f]{64}"\}\}\.$',
+    ),
+    "file from outside": (
+        outside,
+        r"models.model_far\.pt: is .*made.secret\.pt, outside of the bundle; expected a file within\.$",
+    ),
     "no network": (config("inference", network_def=None), r"inference\.json: .*no network_def"),
     "no such class": (
         config("inference", network_def={"_target_": "torch.nn.Linar"}),

@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
+import uuid
+import zlib
+from unittest.mock import Mock
 
+import psutil
 import pytest
 
+from monai_sliceinterp import temporary
 from monai_sliceinterp.command_line import check_writable
-from monai_sliceinterp.files import atomic_path
+from monai_sliceinterp.files import atomic_folder, atomic_path
 from monai_sliceinterp.temporary import discard, sweep, temporary_name
 
 WRITER = """
@@ -73,6 +79,37 @@ def test_folders(tmp_path):
     assert len(os.listdir(tmp_path / "elsewhere")) == 2
     discard(tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "file").touch()
+    discard(tmp_path / "file" / "in it")  # which cannot be
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c", "file"]
+
+
+def test_folder_that_is_not_replaced(tmp_path):
+    """What was there comes back where its replacement is lost in the last moment."""
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "old.dcm").touch()
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "series") as part:
+        part.rmdir()
+    assert os.listdir(tmp_path) == ["series"] and os.listdir(tmp_path / "series") == ["old.dcm"]
+
+
+def test_full_disk_is_told_with_the_name(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "scan.nii"):
+        raise OSError(28, "No space left on device")
+    assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "scan.nii")) and not os.listdir(tmp_path)
+
+
+def test_where_little_can_be_known(tmp_path, monkeypatch):
+    """A system without names of process spaces, and a process of somebody else: its file is left."""
+    monkeypatch.setattr(temporary.os, "stat", Mock(side_effect=OSError))
+    machine = temporary._machine.__wrapped__()
+    monkeypatch.undo()
+    assert machine == f"{zlib.crc32(f'{platform.node()} {uuid.getnode()} 0'.encode()):08x}" != temporary._machine()
+    (tmp_path / f".a.part-{temporary._machine()}-1-1-01234567").touch()
+    monkeypatch.setattr(temporary.psutil, "Process", Mock(side_effect=psutil.AccessDenied))
+    assert sweep(tmp_path) == []
+    monkeypatch.undo()
+    assert len(sweep(tmp_path)) == 1
 
 
 def test_long_names(tmp_path):

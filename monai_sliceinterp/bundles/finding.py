@@ -141,7 +141,7 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
     """Read the metadata of a bundle; empty where it has none.
 
     Raises:
-        ValueError: if they are not JSON.
+        ValueError: if they are not a JSON object.
 
     Example:
         >>> read_metadata(Path("nowhere"))
@@ -152,9 +152,12 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{file}: is not JSON ({error}); expected the metadata of a bundle.") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{file}: is not the metadata of a bundle; expected a JSON object.")
+    return metadata
 
 
 @contextmanager

@@ -188,7 +188,7 @@ def _quality(scores: Mapping[str, Any]) -> str:
     """Tell the leave-one-out quality in a line."""
     if "reason" in scores:
         return f"quality: {scores['reason']}"
-    psnr, linear = (f"{scores[name]:.2f} dB" if scores[name] else "exact" for name in ("psnr", "linear_psnr"))
+    psnr, linear = ("exact" if scores[name] is None else f"{scores[name]:.2f} dB" for name in ("psnr", "linear_psnr"))
     return (
         f"quality: {psnr} where its own slices were left out, linear interpolation {linear} ({scores['slices']} slices)"
     )

@@ -153,11 +153,6 @@ class SourceSeries:
 def _slices(path: Path) -> Iterator[tuple[Dataset, SourceSlice]]:
     """Read the slices of a file, each with attributes named as in a single-frame object."""
     header = open_dicom(path, stop_before_pixels=True)
-    for tag in list(header.keys()):
-        try:
-            header[tag]
-        except Exception:  # a value that is none: it could not be written either
-            del header[tag]
     storage = UID(header.get("SOPClassUID", ""))
     if storage not in _SINGLE_FRAME:
         kind = storage.name or "not an image"
@@ -165,8 +160,8 @@ def _slices(path: Path) -> Iterator[tuple[Dataset, SourceSlice]]:
     try:
         header.remove_private_tags()
         frames = frames_of(header, path)
-    except DicomError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except DicomError as error:  # which begins with the name
+        raise ValueError(f"{path.parent}/{error}") from error
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = _lifted((header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0])
     if "EchoPulseSequence" in header:

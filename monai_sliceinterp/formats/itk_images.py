@@ -80,7 +80,7 @@ def write_itk_image(array: NDArray[Any], affine: NDArray[np.float64], meta: Mapp
     lengths = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / lengths
     if abs(directions.T @ directions - np.eye(3)).max() > 1e-5:
-        raise ValueError(f"{path}: the slices are sheared (a tilted gantry); expected --output_format nifti for them.")
+        raise ValueError("the slices are sheared (a tilted gantry); expected NIfTI for them.")
     frames = array.ndim - 3
     image = sitk.GetImageFromArray(array.T, isVector=False)
     image.SetSpacing([*lengths.tolist(), *[float(meta.get("frame_spacing", 1.0))] * frames])

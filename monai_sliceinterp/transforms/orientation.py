@@ -155,8 +155,6 @@ class ThroughPlaneLast(InvertibleTransform):
     def inverse(self, data: MetaTensor) -> MetaTensor:
         """Move the last axis of ``data`` ``(C, H, W, N)`` back."""
         axis = self.pop_transform(data)[TraceKeys.EXTRA_INFO]["axis"]
-        if isinstance(axis, Tensor):  # collated and decollated on the way
-            axis = int(axis)
         _, matrix = move_axis_last(data, axis)
         order = [0, 1]
         order.insert(axis, 2)

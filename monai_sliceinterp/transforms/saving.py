@@ -33,8 +33,8 @@ from monai_sliceinterp.formats.values import stored_values
 __all__ = ["SaveVolumeD", "SaveVolumeDict", "SaveVolumed", "save_like", "save_nifti"]
 
 
-_LONGEST_NAME = 238
-"""Bytes of a file name that leave room for those of the temporary file within the 255 of most file systems."""
+_LONGEST_NAME = 255
+"""Bytes that the name of a file has at most on most file systems."""
 
 _SAME = {".mha": ".mha", ".mhd": ".mha", ".nrrd": ".nrrd", ".nhdr": ".nrrd"}
 """The format, as one file, in which inputs other than NIfTI may be written back."""
@@ -78,9 +78,12 @@ def save_like(image: MetaTensor, path: str | Path, ndim: int = 3) -> None:
         return
     array, slope, offset = _array(image, min(ndim, 4))
     if (slope, offset) != (1.0, 0.0):
-        raise ValueError(f"{path}: values with a slope of {slope:g}; expected --output_format nifti for them.")
-    with atomic_path(path) as part:
-        write_itk_image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64), image.meta, part)
+        raise ValueError(f"{path}: values with a slope of {slope:g}; expected NIfTI for them.")
+    try:
+        with atomic_path(path) as part:
+            write_itk_image(array, np.asarray(image.affine.detach().cpu(), dtype=np.float64), image.meta, part)
+    except ValueError as error:  # which does not know this name
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _array(image: MetaTensor, ndim: int) -> tuple[NDArray[Any], float, float]:

@@ -222,7 +222,7 @@ def _windows(thin: ThinVolume, settings: StudySettings) -> list[tuple[float, flo
     if settings.window is not None or thin.window_from != "HU":
         return [thin.window]
     voxels = unscale_from_unit(thin.image.as_tensor(), *thin.window)
-    return [(window.low, window.high) for window in display_windows(voxels)]
+    return [(window.low, window.high) for window in display_windows(voxels[0])]
 
 
 def _question(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from monai_sliceinterp.cli import main
+from monai_sliceinterp.interruption import Interrupted
 from monai_sliceinterp.transforms import LoadVolume
 from tests.dicom_series import write_series
 
@@ -99,6 +100,28 @@ def test_precision(scan, capsys):
         assert f"--slice-thickness: {thickness!r}; expected a positive number of mm" in line
 
 
+def test_adapted(scan, capsys):
+    """Steps alone ask for it; auto then takes the network that can be adapted."""
+    assert main([scan, "--adapt-steps", "1", "-f", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "method: mixture, which can be adapted\n" in printed
+    assert f"{scan}: not adapted: slices of 3 x 10 pixels; SSIM needs 11 x 11.\n" in printed
+
+
+def test_what_is_told_of_many_slices(scan, capsys):
+    """How long they take, and how well the method does."""
+    values = np.random.default_rng(0).integers(0, 900, (20, 16, 62)).astype(np.int16)
+    for name, array in (("noise", values), ("ramp", np.broadcast_to(np.arange(62, dtype=np.int16), values.shape))):
+        nib.save(nib.Nifti1Image(array, AFFINE), f"{name}.nii")
+    assert main(["noise.nii", "ramp.nii", "-m", "motion", "-f", "2", "--quality", "--device", "cpu"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("123 slices", "quality"))]
+    scores = json.loads(Path("noise_interp_quality.json").read_text())
+    psnr, linear = (f"{scores[name]:.2f} dB" for name in ("psnr", "linear_psnr"))
+    where = "where its own slices were left out, linear interpolation"
+    assert told[1::2] == [f"quality: {psnr} {where} {linear} (60 slices)", f"quality: exact {where} exact (60 slices)"]
+    assert all(line.startswith("123 slices, ") and line.endswith(" on cpu") for line in told[::2]) and len(told) == 4
+
+
 def test_a_preview_that_cannot_be_written_is_told_first(scan, monkeypatch, capsys):
     Path("scan_viewer.html").touch()
     assert "scan_viewer.html: exists already" in fails(capsys, scan, "-m", "linear", "-f", "2", "--preview")
@@ -160,6 +183,40 @@ def test_failures_do_not_stop_the_others(scan, capsys):
     assert Path("out/scan_interp.nii.gz").is_file()
 
 
+def test_interruption_stops_the_others(scan, capsys, monkeypatch):
+    paths = []
+
+    def interrupted(self, path):
+        paths.append(path)
+        raise end
+
+    monkeypatch.setattr(LoadVolume, "__call__", interrupted)
+    end = KeyboardInterrupt()
+    assert main([scan, scan, "-m", "linear"]) == 130 and capsys.readouterr().err == "interrupted\n"
+    end = Interrupted(143)  # which a signal handler has told
+    with pytest.raises(Interrupted):
+        main([scan, scan, "-m", "linear"])
+    assert paths == [scan, scan] and capsys.readouterr().err == ""
+
+
+def test_warnings_are_lines(tmp_path, capsys):
+    write_series(tmp_path / "scan", np.zeros((6, 5, 3), np.int16), AFFINE, positions=[0, 4, 9])
+    assert main([str(tmp_path / "scan"), "-m", "linear", "-f", "2", "-o", str(tmp_path)]) == 0
+    line = f"warning: {tmp_path / 'scan'}: the slices are 4 to 5 mm apart; each is taken at its own position.\n"
+    assert capsys.readouterr().err == line
+
+
+def test_metadata_that_are_none(scan, bundles, make_bundle, capsys):
+    file = make_bundle(bundles / "tiny") / "configs" / "metadata.json"
+    file.write_text("{")
+    line = fails(capsys, scan, "-m", "tiny")
+    assert line.startswith(f"error: {scan}: {file}: is not JSON (Expecting ")
+    assert line.endswith("); expected the metadata of a bundle.\n")
+    file.write_text("[1]")
+    told = "is not the metadata of a bundle; expected a JSON object."
+    assert fails(capsys, scan, "-m", "tiny") == f"error: {scan}: {file}: {told}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -169,6 +226,7 @@ def test_failures_do_not_stop_the_others(scan, capsys):
         ("scan.nii.gz --format nift", 2, "expected one of nifti, same, dicom; did you mean 'nifti'?"),
         ("scan.nii.gz -o thin.nii.gz", 2, "is a file; expected a folder"),
         ("--quality", 2, "no input is given"),
+        ("scan.nii.gz --adapt-steps 0", 2, "--adapt-steps 0: expected a positive number of steps ("),
         ("evalute", 1, "no such file or folder; did you mean 'evaluate'?"),
         ("scan.nii", 1, "scan.nii: no such file or folder; did you mean 'scan.nii.gz'?"),
         ("scan.nii.gz --overwrite true", 1, "true: no such file or folder; options such as --overwrite take no value"),
@@ -220,13 +278,21 @@ def test_series_of_a_study(name, study, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("member", "link", "message"),
-    [("../evil.dcm", False, "would be written outside"), ("link.dcm", True, "is a link"), ("zeros", False, "GiB")],
+    [
+        ("../evil.dcm", False, "would be written outside"),
+        ("link.dcm", True, "is a link"),
+        ("zeros", False, "GiB"),
+        ("many", False, "bad.zip: has 2 files; expected at most 1; not unpacked.\n"),
+    ],
 )
 def test_zip_files_that_are_refused(member, link, message, tmp_path, capsys, monkeypatch):
     info = zipfile.ZipInfo(member)
     info.external_attr = (0o120777 if link else 0o100644) << 16
     with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(info, bytes(2**20), zipfile.ZIP_DEFLATED)
+        if member == "many":
+            archive.writestr("other", b"")
+    monkeypatch.setattr("monai_sliceinterp.archives._MOST_FILES", 1)
     monkeypatch.setattr("monai_sliceinterp.archives._SMALL", 2**10)
     assert message in fails(capsys, tmp_path / "bad.zip", "-o", tmp_path)
     assert os.listdir(tmp_path) == ["bad.zip"]

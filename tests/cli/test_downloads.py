@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from monai_sliceinterp.bundles import download, find_bundles
+from monai_sliceinterp.bundles import BUNDLES_VARIABLE, download, find_bundles
 from monai_sliceinterp.cli import main
 from monai_sliceinterp.zoo import bundle_files
 
@@ -76,13 +77,19 @@ def test_method_is_downloaded_when_it_is_named(scan, zips, bundles, capsys):
     assert f"tiny       0.9.0   MR  {bundles / 'tiny'}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["sum", "no sum", "name", "offline", "nowhere"])
+@pytest.mark.parametrize("wrong", ["sum", "no sum", "name", "offline", "nowhere", "gone", "empty"])
 def test_nothing_is_left_of_a_failed_download(wrong, scan, zips, bundles, capsys, monkeypatch):
     listed = json.loads((zips / "model_info.json").read_text())
-    listed["tiny_v0.10.0"] = {"sha256": {"sum": "0" * 64, "no sum": ""}.get(wrong, "")}
+    file = zips / "tiny_v0.10.0.zip"
+    if wrong == "empty":
+        zipfile.ZipFile(file, "w").close()
+    sums = {"sum": "0" * 64, "gone": "0" * 64, "empty": hashlib.sha256(file.read_bytes()).hexdigest()}
+    listed["tiny_v0.10.0"] = {"sha256": sums.get(wrong, "")}
     (zips / "model_info.json").write_text(json.dumps(listed))
     if wrong == "offline":
         monkeypatch.setattr(download, "BUNDLES_URL", "http://127.0.0.1:9")
+    if wrong == "gone":
+        file.unlink()
     if wrong == "nowhere":
         monkeypatch.setattr(download, "BUNDLES_URL", "")
     name = "other" if wrong == "name" else "tiny"
@@ -90,9 +97,11 @@ def test_nothing_is_left_of_a_failed_download(wrong, scan, zips, bundles, capsys
     error = capsys.readouterr().err
     reason = {"sum": "has SHA-256", "no sum": "tells no SHA-256", "name": "has tiny_v0.10.0", "offline": "refused"}
     reason["nowhere"] = "bundles are not hosted anywhere yet"
+    reason["gone"] = "cannot be downloaded (HTTP Error 404: File not found); put http"
+    reason["empty"] = f"{download.BUNDLES_URL}: holds no bundle 'tiny'; expected a folder tiny/configs.\n"
     assert error.count("\n") == 1 and reason[wrong] in error
-    assert wrong == "sum" or f"{name}_v*.zip" in error
-    assert wrong == "sum" or f"into {bundles}" in error
+    assert wrong in ("sum", "empty") or f"{name}_v*.zip" in error
+    assert wrong in ("sum", "empty") or f"into {bundles}" in error
     assert not list(bundles.iterdir())
 
 
@@ -100,6 +109,19 @@ def test_zip_file_that_was_put_where_the_line_says(scan, zips, bundles, monkeypa
     monkeypatch.setattr(download, "BUNDLES_URL", "http://127.0.0.1:9")
     shutil.copy(zips / "tiny_v0.9.0.zip", bundles)
     assert main([scan, "-m", "tiny", "-f", "2", "-o", "out"]) == 0 and version_of(bundles / "tiny") == "0.9.0"
+    shutil.rmtree(bundles / "tiny")
+    assert main([scan, "-m", str(bundles / "tiny_v0.9.0.zip"), "-f", "2", "-o", "zip"]) == 0  # for this run alone
+    out, unpacked = (Path(name, "scan_interp.nii.gz").read_bytes() for name in ("out", "zip"))
+    assert out == unpacked and os.listdir(bundles) == ["tiny_v0.9.0.zip"]
+
+
+def test_hugging_face_without_its_package(bundles, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(["bundles", "download", "asi", "--repo", "OWNER/asi"]) == 1
+    reason = 'pip install "monai_sliceinterp[huggingface]" for bundles on Hugging Face'
+    way = f"put OWNER/asi into {bundles}, or name the folder that has it in {BUNDLES_VARIABLE}"
+    line = f"error: bundle 'asi' is not here and cannot be downloaded ({reason}); {way}.\n"
+    assert capsys.readouterr().err == line
 
 
 class Hub(BaseHTTPRequestHandler):

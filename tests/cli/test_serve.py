@@ -12,6 +12,7 @@ import yaml
 
 from monai_sliceinterp.cli import main
 from monai_sliceinterp.cli.serve import make_parser, settings_of
+from monai_sliceinterp.dicom_node.settings import NodeSettings, Peer
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "pacs_node"
 GOOD = {"--from": "PACS", "--to": "PACS@127.0.0.1:104", "--health": "127.0.0.1:0", "--port": "0"}
@@ -46,6 +47,11 @@ def test_wrong_options(tmp_path, capsys, changes, error):
     assert not (tmp_path / "queue").exists()
 
 
+def test_nobody_may_send(tmp_path):
+    with pytest.raises(ValueError, match=r"^no --from is given; expected the AE title of each node that may send\.$"):
+        NodeSettings(tmp_path, Peer("PACS", "127.0.0.1", 104), callers=())
+
+
 def test_what_cannot_be_used(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").touch()
     assert serve(tmp_path / "file", {}) == 1
@@ -59,6 +65,9 @@ def test_what_cannot_be_used(tmp_path, capsys, monkeypatch):
     assert serve(tmp_path / "queue", {}) == 1
     *errors, missing = capsys.readouterr().err.splitlines()
     assert missing == 'error: serve needs pynetdicom; expected pip install "monai_sliceinterp[dicom-node]".'
+    monkeypatch.setitem(sys.modules, "monai_sliceinterp.dicom_node.node", None)
+    with pytest.raises(ModuleNotFoundError, match="dicom_node.node"):  # which pip does not install
+        serve(tmp_path / "queue", {})
     for line, part in zip(
         errors, ("file: cannot be used", f"--port {port}: 127.0.0.1", "--health 127.0.0.1"), strict=True
     ):

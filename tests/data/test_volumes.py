@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -43,6 +44,13 @@ class TestFindVolumes:
         expected = [str(tmp_path / n) for n in ("a.NII.GZ", "b.nii", "c.mha", "d.mhd", "e.nrrd", "f.nhdr")]
         assert find_volumes(tmp_path) == expected
         assert find_volumes(expected[0]) == find_volumes(Path(expected[0])) == expected[:1]
+
+    @pytest.mark.parametrize(("typed", "value"), [("1001", 1001), ("1e5", 1e5), ("1,2", (1, 2)), ("a,b", ("a", "b"))])
+    def test_names_taken_for_something_else(self, tmp_path, monkeypatch, typed, value):
+        monkeypatch.chdir(tmp_path)
+        touch(tmp_path, typed)
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "--input", typed])
+        assert find_volumes(value) == [typed]
 
     def test_results_are_no_scans(self, tmp_path):
         """In the folder that they are written to, those of its scans and of its DICOM series."""

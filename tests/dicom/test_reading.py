@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -403,6 +405,23 @@ class TestErrors:
         paths[0].write_bytes(paths[0].read_bytes()[: -lost - 8 * (syntax == RLELossless)])
         check_error(tmp_path, paths[0].name)
 
+    def test_size_is_no_number(self, tmp_path):
+        path, *_ = write_series(tmp_path, ARRAY, OBLIQUE)
+        rows = b"\x28\0\x10\0"
+        path.write_bytes(path.read_bytes().replace(rows + b"US", rows + b"LO"))
+        with pytest.raises(ValueError) as caught:
+            read_dicom(tmp_path)
+        assert str(caught.value) == f"{path}: its Rows is no number; expected a whole DICOM file."
+
+    def test_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
+        def refuse(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(ValueError) as caught:
+            read_dicom(tmp_path)
+        assert str(caught.value) == f"{tmp_path}: cannot be read (Permission denied); expected a readable DICOM series."
+
     def test_single_slice(self, tmp_path):
         path, *others = write_series(tmp_path, ARRAY, OBLIQUE)
         check_error(path, "has a single slice (6 x 7 x 1)", "in one folder or one file")
@@ -506,7 +525,11 @@ class TestWhichSeries:
         write_series(tmp_path, ARRAY, AXIAL, series_uid="1.2.4", description="scout", prefix="S", drop=[1, 2, 3, 4])
         return tmp_path
 
-    def test_only_stack(self, study):
+    @pytest.mark.parametrize("placed", [True, False])
+    def test_only_stack(self, study, placed):
+        """The other series is told of, also where it has no place in space."""
+        for path in study.glob("S*") if not placed else ():
+            retag(path, ImagePositionPatient=None)
         with pytest.warns(
             UserWarning, match=r"series 1: CT \(.* mm\) is taken, .* 2: scout \(.*, 1 image, no stack of slices\)"
         ):
@@ -604,6 +627,13 @@ class TestVolumesOfOneSeries:
         files[0].unlink()
         with pytest.raises(ValueError, match="has 2 to 3 images at one position; expected as many at each"):
             read_dicom(b_values, series="4d")
+
+    def test_nothing_tells_them_apart(self, tmp_path):
+        write_series(tmp_path, ARRAY, AXIAL, duplicates=range(5), duplicate_offset=1)
+        with pytest.raises(ValueError) as caught:
+            read_dicom(tmp_path, series="4d")
+        text = "the DICOM series has several images at one position, and no tag tells them apart."
+        assert str(caught.value) == f"{tmp_path}: {text}"
 
     def test_one_volume(self, tmp_path):
         write_series(tmp_path, ARRAY, AXIAL)

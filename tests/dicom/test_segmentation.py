@@ -103,6 +103,10 @@ def test_label_of_a_series(tmp_path):
         (lambda data: [group.__delattr__("SegmentIdentificationSequence") for group in _groups(data)], "no segment"),
         (lambda data: setattr(_groups(data)[0].PlanePositionSequence[0], "ImagePositionPatient", [1, 2, 3]), "grid"),
         (lambda data: setattr(data, "PixelData", b"12"), "cannot be decoded"),
+        (
+            lambda data: _without_groups(data),
+            "its frames do not tell their segments; expected a segment number for each.$",
+        ),
     ],
 )
 def test_refused(tmp_path, change, text):
@@ -112,6 +116,15 @@ def test_refused(tmp_path, change, text):
     data.save_as(path)
     with pytest.raises(ValueError, match=f"seg.dcm: .*{text}"):
         read_segmentation(path, AFFINE, LABEL.shape)
+
+
+def _without_groups(data):
+    """One frame, whose place is told as in other images."""
+    for group in (_groups(data)[0], data.SharedFunctionalGroupsSequence[0]):
+        for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+            data.update(group[name][0] if name in group else {})
+    data.NumberOfFrames = 1
+    del data.PerFrameFunctionalGroupsSequence
 
 
 def _groups(data):

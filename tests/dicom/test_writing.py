@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from monai_sliceinterp.dicom import read_dicom
 from monai_sliceinterp.dicom import writing as module
 from monai_sliceinterp.dicom.attributes import may_hold
+from monai_sliceinterp.dicom.derivation import SourceSeries
 from monai_sliceinterp.dicom.encoding import PixelEncoding, decimal_string
 from monai_sliceinterp.dicom.planes import SlicePlanes
 from monai_sliceinterp.dicom.writing import write_dicom_series
@@ -557,6 +558,18 @@ class TestErrors:
         with pytest.raises(ValueError, match=text) as error:
             written(series)
         assert PATIENT_NAME not in str(error.value)
+
+    def test_source_that_cannot_be_derived_from(self, series):
+        """A header that is damaged after it was read; no file at all."""
+        retag(series[1], PixelSpacing=None)
+        with pytest.raises(ValueError) as error:
+            written(series)
+        place = "a slice without position, orientation or pixel spacing; expected the DICOM tags"
+        assert str(error.value).startswith(f"{series[1]}: {place} (0020,0032), ")
+        with pytest.raises(
+            ValueError, match=r"^there is no source to derive from; expected at least one DICOM file\.$"
+        ):
+            SourceSeries.read([])
 
     def test_source_that_is_no_image(self, tmp_path):
         path = tmp_path / "scan" / "text.dcm"

@@ -37,13 +37,13 @@ def wait_until(true, what="it"):
     return result
 
 
-def page(port):
-    """Status and content of a health page."""
+def page(port, path="/health"):
+    """Status and content of a health page; without content where there is no such page."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+        return error.code, json.load(error) if error.code != 404 else None
 
 
 def send(node, files, calling="SCANNER", called="SLICEINTERP", complete=True):
@@ -68,7 +68,7 @@ def send(node, files, calling="SCANNER", called="SLICEINTERP", complete=True):
 
 
 class Archive:
-    """A destination that keeps what it gets, and answers with ``status``."""
+    """A destination that keeps what it gets, and answers with ``status``; "abort" ends the association instead."""
 
     def __init__(self, syntax="1.2.840.10008.1.2.1"):
         self.images, self.status = [], 0
@@ -78,9 +78,12 @@ class Archive:
         self.peer = Peer("ARCHIVE", "127.0.0.1", self.server.server_address[1])
 
     def __call__(self, event):
-        if not self.status:
+        status = self.status
+        if status == "abort":
+            event.assoc.abort()
+        if not status:
             self.images.append(event.dataset)
-        return self.status
+        return status
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ UID = "1.2.826.0.1.3680043.8.498.1"
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", 600, "failed", "its process was ended by SIGSEGV"),
         ("import time; time.sleep(600)", 0.2, "failed", "took longer than 0.2 s; expected a larger --timeout"),
+        ("import time; time.sleep(600)", 600, "stopped", None),
         ("import sys; sys.exit(3)", 600, "failed", "its process ended with status 3; MONAI_DEBUG=true "),
         (f"sys.exit(f'error: {{sys.argv[1]}}: {UID} is bad.')", 600, "failed", "(UID) is bad."),
         ("print(f'{sys.argv[1]}: nothing is written')", 600, "skipped", "nothing is written"),
@@ -35,7 +36,10 @@ UID = "1.2.826.0.1.3680043.8.498.1"
 )
 def test_ends(tmp_path, code, timeout, state, reason):
     command = (sys.executable, "-c", f"import sys; {code}")
-    outcome = interpolate_series(tmp_path / "q" / "5f", tmp_path / "out", (), timeout, threading.Event(), command)
+    stop = threading.Event()
+    if state == "stopped":
+        stop.set()
+    outcome = interpolate_series(tmp_path / "q" / "5f", tmp_path / "out", (), timeout, stop, command)
     assert outcome.state == state
     assert (outcome.reason or "").startswith(reason or "")
 
@@ -68,6 +72,15 @@ def test_uids_follow_from_the_content(tmp_path, series):
     assert len({item.SOPInstanceUID for item in first}) == 5 and len({item.SeriesInstanceUID for item in first}) == 1
     assert all(item.SOPInstanceUID == item.file_meta.MediaStorageSOPInstanceUID for item in first)
     np.testing.assert_allclose([item.ImagePositionPatient[2] for item in first], [0, 2, 4, 6, 8])
+
+
+def test_result_that_cannot_be_written(tmp_path, series, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "part").touch()
+    source = series("a")[0].parent
+    assert node_child.main([str(source), str(tmp_path / "out"), "--method", "linear", "--factor", "2"]) == 1
+    assert capsys.readouterr().err == f"error: [Errno 17] File exists: '{tmp_path / 'out' / 'part'}'\n"
+    assert not (tmp_path / "out" / "result").exists()
 
 
 def test_takes_what_can_be_derived_from():

@@ -5,15 +5,23 @@
 
 import errno
 import json
+import os
+import re
 import threading
+import time
 
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
 
+from monai_sliceinterp.dicom_node import node as node_module
 from monai_sliceinterp.dicom_node import queue as queue_module
 from monai_sliceinterp.dicom_node.interpolating import Outcome
 from monai_sliceinterp.dicom_node.journal import pseudonym
 from monai_sliceinterp.dicom_node.queue import SeriesQueue
+from monai_sliceinterp.dicom_node.sending import UnreachableError, send_series
 from tests.dicom_node.conftest import Archive, copying, page, send, wait_until
 from tests.dicom_series import SECRETS
 
@@ -123,19 +131,74 @@ def test_full_disk(start, series, monkeypatch, capsys):
     until(node, done=1)
 
 
-def test_full_disk_while_interpolating(start, series, capsys):
-    """It is tried again."""
+@pytest.mark.parametrize("of_node", [False, True])
+def test_full_disk_while_interpolating(start, series, capsys, of_node):
+    """It is tried again, whoever finds it out."""
     attempts = []
 
-    def second_time(*args):
+    def third_time(*args):
         attempts.append(1)
+        if of_node and len(attempts) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
         reason = "out: no space is left on the disk to write it; expected more room."
-        return copying(*args) if len(attempts) > 1 else Outcome("failed", reason)
+        return copying(*args) if len(attempts) > 2 else Outcome("failed", reason)
 
-    node = start(second_time)
+    node = start(third_time)
     send(node, series("a"))
     until(node, done=1)
-    assert len(attempts) == 2 and len(lines(capsys, "disk")) == 1
+    told = ["No space left on device; tried again"] if of_node else ["no space is left on the disk; tried again"] * 2
+    assert len(attempts) == 3 and [line["reason"] for line in lines(capsys, "disk")] == told
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_thread_that_has_ended(start, series):
+    """The health page tells it, and has no other page."""
+
+    def end(*_):
+        raise SystemExit
+
+    node = start(end)
+    assert page(node.health_port, "/health/")[0] == 404
+    send(node, series("a"))
+    wait_until(lambda: page(node.health_port)[0] == 503)
+    assert page(node.health_port, "/")[1]["status"] == "a thread has ended: start the node again"
+
+
+def test_series_that_ends_every_node(tmp_path, start, capsys):
+    """It has failed after three attempts; of what is no DICOM, nobody asks who wrote it."""
+    queue = SeriesQueue(tmp_path / "queue", 2, 0)
+    queue.add("1.2.3", "1.2.3.4", b"no DICOM")
+    assert [queue.take(0).attempts for _ in range(3)] == [1, 2, 3]
+    queue.close()
+    until(node := start(), failed=1)
+    node.stop()
+    assert [line["reason"] for line in lines(capsys)] == ["its interpolation was interrupted 3 times"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "status", "reason"),
+    [
+        ("cut off", 0xC000, "its data set cannot be read"),
+        ("other", 0xA900, "its data set is of another instance than the request says"),
+    ],
+)
+def test_damaged_on_the_way(start, series, monkeypatch, capsys, damage, status, reason):
+    """The request is made from the header of a file, and its data set goes as it is."""
+    path = series("a", transfer_syntax=DeflatedExplicitVRLittleEndian)[0]
+    data = pydicom.dcmread(path)
+    if damage == "other":
+        data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        data.save_as(path)
+    else:
+        path.write_bytes(path.read_bytes()[:-9])
+    monkeypatch.setattr("pynetdicom._config.STORE_SEND_CHUNKED_DATASET", True)
+    node, entity = start(), AE(ae_title="SCANNER")
+    entity.add_requested_context(data.SOPClassUID, DeflatedExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", node.port, ae_title="SLICEINTERP")
+    assert association.send_c_store(path).Status == status
+    association.release()
+    told = [(line["status"], line["reason"]) for line in lines(capsys, "refused")]
+    assert told == [(f"0x{status:04X}", reason)] and sum(node.queue.counts().values()) == 0
 
 
 def test_nothing_is_done_twice(start, series, archive, capsys):
@@ -161,19 +224,29 @@ def test_its_own_series_does_not_come_back(start, series, archive):
     assert not archive.images
 
 
-def test_destination_comes_back(start, series, archive, capsys):
+def test_destination_comes_back(start, series, archive, capsys, monkeypatch):
     """While it is away or has no room, series wait, others are interpolated, and it is told once."""
-    archive.status = FULL
+    monkeypatch.setattr(node_module, "_MAX_PAUSE", 0.1)
+    archive.entity.require_calling_aet = ["OTHER"]
     node = start()
     for name in ("a", "b"):
         send(node, series(name))
     until(node, sending=2)
-    wait_until(lambda: "has no room (status 0xA700)" in page(node.health_port)[1]["destination"])
+    where = f"ARCHIVE at 127.0.0.1:{archive.peer.port}"
+    reasons = [f"{where} rejects the calling AE title SLICEINTERP, or is called otherwise"]
+    wait_until(lambda: page(node.health_port)[1]["destination"] == reasons[-1])
+    archive.status, archive.entity.require_calling_aet = FULL, []
+    reasons.append(f"{where} has no room (status 0xA700)")
+    wait_until(lambda: page(node.health_port)[1]["destination"] == reasons[-1])
+    archive.status = "abort"
+    reasons.append(f"{where} broke off at instance 1 of 3")
+    wait_until(lambda: page(node.health_port)[1]["destination"] == reasons[-1])
     node.stop()
     archive.entity.shutdown()
     node = start()
-    wait_until(lambda: "cannot be reached" in page(node.health_port)[1]["destination"])
-    assert len(lines(capsys, "destination")) == 2
+    reasons.append(f"{where} cannot be reached")
+    wait_until(lambda: page(node.health_port)[1]["destination"] == reasons[-1])
+    assert [line["reason"] for line in lines(capsys, "destination")] == [f"{text}; tried again" for text in reasons]
     node.stop()
     other = Archive(syntax="1.2.840.10008.1.2")  # implicit VR, which every node takes
     node = start(destination=other.peer)
@@ -182,12 +255,59 @@ def test_destination_comes_back(start, series, archive, capsys):
     assert len(other.images) == 6
 
 
-def test_destination_refuses(start, series, archive, capsys):
+@pytest.mark.parametrize(
+    ("modality", "reason"),
+    [("CT", "refuses instance 1 of 3 with status 0xC001"), ("MR", "takes no MR Image Storage")],
+)
+def test_destination_refuses(start, series, archive, capsys, modality, reason):
     archive.status = 0xC001
     node = start()
-    send(node, series("a"))
+    send(node, series("a", modality=modality))
     (line,) = wait_until(lambda: lines(capsys))
-    assert line["reason"].endswith("refuses instance 1 of 3 with status 0xC001")
+    assert line["reason"] == f"ARCHIVE at 127.0.0.1:{archive.peer.port} {reason}"
+
+
+def test_destination_ends_between_instances(series, archive):
+    class Stop:
+        def is_set(self):
+            for association in archive.entity.active_associations if archive.images else ():
+                association.abort()
+                wait_until(lambda: not any(isinstance(thread, Association) for thread in threading.enumerate()))
+            return False
+
+    text = f"ARCHIVE at 127.0.0.1:{archive.peer.port} broke off at instance 2 of 3"
+    with pytest.raises(UnreachableError, match=f"^{re.escape(text)}$"):
+        send_series(series("a"), archive.peer, "SLICEINTERP", Stop())
+
+
+@pytest.mark.parametrize(("images", "done"), [(1, 0), (3, 1)])
+def test_stopped_while_sending(start, series, archive, capsys, monkeypatch, images, done):
+    """Within a series, which is sent again, or behind one; the rest is for the next node, and it is no failure."""
+    monkeypatch.setattr(node_module, "_MAX_PAUSE", 0.1)
+    archive.status = FULL
+    node = start()
+    for name in ("a", "b"):
+        send(node, series(name))
+    until(node, sending=2)
+    wait_until(lambda: "has no room" in page(node.health_port)[1]["destination"])
+
+    class Images(list):
+        def append(self, image):
+            super().append(image)
+            if len(self) == images:
+                node._stop.set()
+
+    archive.images, archive.status = Images(), 0
+    wait_until(node._stop.is_set)
+    node.stop()
+    assert len(archive.images) == images and len(lines(capsys, "destination")) == 1
+    assert {name: count for name, count in node.queue.counts().items() if count} == {
+        **{"sending": 2 - done},
+        **({"done": done} if done else {}),
+    }
+    node = start()
+    until(node, done=2)
+    assert len(archive.images) == images + 3 * (2 - done)
 
 
 def test_stopped_in_the_middle(start, series, archive):
@@ -207,6 +327,18 @@ def test_stopped_in_the_middle(start, series, archive):
     node = start()
     until(node, done=1)
     assert len(archive.images) == 3
+
+
+def test_forgets(tmp_path):
+    """Records of the days to keep stay."""
+    queue = SeriesQueue(tmp_path, 2, 0)
+    for name, days in (("1.2.3", 3), ("1.2.4", 1)):
+        queue.add(name, f"{name}.1", b"instance")
+        queue.finish(queue.take(0), "skipped", "is a test")
+        moment = time.time() - days * 86400
+        os.utime(tmp_path / "skipped" / f"{pseudonym(name)}.json", (moment, moment))
+    queue.forget(2)
+    assert os.listdir(tmp_path / "skipped") == [f"{pseudonym('1.2.4')}.json"]
 
 
 STEPS = ("received", "taken", "interpolated", "moved", "recorded")

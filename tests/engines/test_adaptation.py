@@ -80,6 +80,7 @@ def test_what_harms_is_undone():
     [
         (make_scan(2), "2 slices, of which none can be left out"),
         (make_scan()[:, :20], "slices of 20 x 10 pixels"),
+        (make_scan()[..., :14, :], "slices that leave 14 pixels beside their middle to learn from; it takes 16"),
         (
             MetaTensor(make_scan(), affine=AFFINE, meta={"slice_positions": [0, 1, 3], "slice_positions_axis": 2}),
             "uneven",
@@ -107,3 +108,5 @@ def test_function():
     assert record["steps"] == 2 and thin.shape == (1, 64, 40, 13)
     with pytest.raises(ValueError, match="cubic.* has no network to adapt to a scan; expected mixture"):
         interpolate(make_scan(), method="cubic", factor=2, adapt=True)
+    with pytest.raises(ValueError, match=r"^a network is adapted to one volume; expected one key, got \('a', 'b'\)\.$"):
+        AdaptNetworkd(["a", "b"], *[None] * 5)

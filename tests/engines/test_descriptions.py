@@ -86,3 +86,11 @@ def test_damaged_description(tmp_path):
         archive.writestr("model/description.json", "[]")
     with pytest.raises(ValueError, match=r"model\.pt: has a damaged description"):
         load_weights(nn.Linear(1, 1), path)
+
+
+def test_file_without_a_place_for_one(tmp_path):
+    """As torch wrote them before version 1.6."""
+    network, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    torch.save(network.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    assert read_description(tmp_path / "model.pt") == {}
+    assert torch.equal(load_weights(other, tmp_path / "model.pt").weight, network.weight)

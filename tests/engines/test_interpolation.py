@@ -3,6 +3,7 @@
 
 """Scans are interpolated one by one: what fails is told, what is finished is left, the rest is done."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from monai_sliceinterp.engines import interpolate_volumes
 from monai_sliceinterp.engines import interpolation as module
 from monai_sliceinterp.engines.background import BackgroundWork
 from monai_sliceinterp.inferers import SplineSliceInferer
+from monai_sliceinterp.networks.blocks.onnx_network import OnnxNetwork
 from monai_sliceinterp.transforms import SaveInterpolatedd, saving
 from tests.volumes import preprocess
 
@@ -82,6 +84,16 @@ class TestInterpolateVolumes:
         (path,) = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
         assert nib.load(path).shape == (12, 12, 7, 5)
         assert "(12x12x7x5, 1 x 1 x 2 mm)" in capsys.readouterr().out
+
+    def test_list_of_failures_that_cannot_be_written(self, tmp_path, capsys):
+        """It hides no failure: something is in its way."""
+        (tmp_path / "out" / "interp_failures.csv" / "full").mkdir(parents=True)
+        for name in "ab":
+            (tmp_path / f"{name}.nii").write_text("no image")
+        with pytest.raises(SystemExit, match=r"2 of 2 inputs failed: .*a\.nii: .* \| .*b\.nii: "):
+            run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2))
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert "interp_failures.csv" in line and "directory" in line.lower()
 
     def test_out_of_memory_is_one_failure(self, tmp_path, capsys):
         class Hungry(SplineSliceInferer):
@@ -157,6 +169,18 @@ class TestInterpolateVolumes:
         assert lines[-1].startswith("[1/2] failed: ") and "unsupported operand" in lines[-1]
         (record,) = caplog.records
         assert isinstance(record.exc_info[1], TypeError)
+
+
+def test_integers_are_told(tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    torch.onnx.export(nn.ReLU(), (torch.ones(2),), tmp_path / "relu.onnx", dynamo=False)
+    network = nn.Sequential(OnnxNetwork(tmp_path / "relu.onnx"))
+    write_scan(tmp_path / "a.nii")
+    (path,) = run(tmp_path, tmp_path / "out", SplineSliceInferer(factor=2), network, provenance=True)
+    told = "the network computes in 8-bit integers by ONNX Runtime; --engine torch: in PyTorch"
+    assert capsys.readouterr().out.splitlines()[0] == told
+    assert json.loads(Path(path.replace(".nii.gz", ".json")).read_text())["SliceInterpolation"]["Precision"] == "int8"
 
 
 class TestWritingBeside:

@@ -3,11 +3,15 @@
 
 """Segmentations of results on the thick volume's slices: of what is brighter than 500, in another order of axes."""
 
+import math
 import sys
 
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 
+from monai_sliceinterp.evaluation.downstream import dice_on_slices, segment
 from monai_sliceinterp.evaluation.methods import find_methods
 from monai_sliceinterp.evaluation.settings import EvaluationSettings
 from monai_sliceinterp.evaluation.volume import evaluate_volume
@@ -51,6 +55,11 @@ def test_dice(scan, tmp_path):
     ("settings", "message"),
     [
         ({"segment": "segmenter {input}"}, r"needs \{input\} and \{output\}"),
+        (
+            {"segment": "segmenter '{input}"},
+            r"^--segment \"segmenter '\{input\}\": cannot be read.*; expected for instance",
+        ),
+        ({"segment": "segmenter {input"}, r"^--segment 'segmenter \{input': cannot be read.*; expected for instance"),
         ({"segment": "no_such {input} {output}"}, "there is no program 'no_such' here"),
         ({"labels": "labels"}, "expected --segment COMMAND beside --labels"),
     ],
@@ -63,3 +72,15 @@ def test_bad_settings(settings, message, tmp_path):
 def test_program_fails(scan, tmp_path):
     result = evaluate(tmp_path, segment=f"{sys.executable} -c 'raise SystemExit(3)' {{input}} {{output}}")
     assert "ended with status 3 and no segmentation: it wrote nothing" in result.failures[0]
+
+
+def test_unusable(scan, tmp_path):
+    """A label of part of the scan, a scan with frames, and a reference with nothing to find."""
+    program = f"{sys.executable} {tmp_path}/program.py {{input}} {{output}}"
+    (tmp_path / "program.py").write_text(PROGRAM.replace("> 500)", "> 500)[:9]"))
+    volume = MetaTensor(torch.as_tensor(scan)[None], affine=torch.as_tensor(AFFINE))
+    with pytest.raises(ValueError, match=r"python\S* wrote labels of shape \(9, 13, 7\); expected \(14, 13, 7\)\.$"):
+        segment(volume, program)
+    with pytest.raises(ValueError, match=r"^has 2 frames; expected one to segment\.$"):
+        segment(MetaTensor(torch.cat([volume, volume]), affine=volume.affine), program)
+    assert math.isnan(dice_on_slices(volume > 500, 0 * volume, volume))

@@ -279,6 +279,11 @@ class TestProcesses:
         found = [result.scores.drop(columns=["seconds", "memory"]) for result in (one, several)]
         assert len(found[0]) == 6 and found[0].equals(found[1])
 
+    def test_real_one_that_is_killed(self, tmp_path):
+        """By what it runs: nothing comes of it, and nothing is raised."""
+        settings = make_settings(tmp_path, tmp_path / "out", segment="sh -c 'kill -9 $PPID' {input} {output}")
+        assert list(harness._in_pool(self.items(tmp_path, 1), settings, 1)) == []
+
     def test_process_that_is_ended(self, tmp_path, monkeypatch):
         """The volume that ends processes is lost, and no other."""
         items, calls = self.items(tmp_path, 4), []

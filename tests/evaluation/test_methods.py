@@ -26,6 +26,7 @@ from monai_sliceinterp.evaluation.methods import (
     parse_method,
 )
 from monai_sliceinterp.inferers import MotionSliceInferer, SplineSliceInferer
+from monai_sliceinterp.interpolation.configs import adapted_method
 from monai_sliceinterp.interpolation.pipeline import BundlePipeline
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LoadVolume, cast_to, save_nifti
@@ -74,6 +75,11 @@ class TestText:
     )
     def test_parts(self, text, expected):
         assert parse_method(text) == MethodText(*expected)
+
+    @pytest.mark.parametrize("text", ["mine=mixture", "mine_adapt=mixture,adapt"])
+    def test_adapted(self, text):
+        """Once, whether it is named or asked for."""
+        assert adapted_method(parse_method(text)) == MethodText("mine_adapt", "mixture", ("adapt",))
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -310,7 +316,7 @@ def place(make_bundle, tmp_path_factory):
     steps = {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image"}]}
     (folder / "loading.json").write_text(json.dumps({"preprocessing": steps}))
     (folder / "broken.json").write_text("{")
-    for key in ("network_def", "preprocessing", "ckpt"):
+    for key in ("network_def", "preprocessing", "ckpt", "axis"):
         config = json.loads((tiny / "inference.json").read_text())
         del config[key]
         without = make_bundle(folder / f"without_{key}")
@@ -326,6 +332,9 @@ def place(make_bundle, tmp_path_factory):
     return folder
 
 
+LOADING = {"_target_": "monai_sliceinterp.transforms.LoadVolumed", "keys": "image"}
+FAILING = {"_target_": "Lambdad", "keys": "image", "func": "$lambda image: 1 / 0"}
+BROKEN = {"_target_": "Compose", "transforms": [LOADING, FAILING]}
 LACKING = "inference.json lacks '{}'; expected a bundle of this package"
 
 
@@ -342,7 +351,7 @@ class TestErrors:
             ("tiny,smal", "has no config 'smal'; expected one of small, or a file; did you mean"),
             ("tiny,config=broken.json", r"broken.json: cannot be read \(Expecting"),
             ("tiny,config=loading.json", "tiny: its preprocessing has no LoadVolumed"),
-            *((f"without_{key}", LACKING.format(key)) for key in ("network_def", "preprocessing", "ckpt")),
+            *((f"without_{key}", LACKING.format(key)) for key in ("network_def", "preprocessing", "ckpt", "axis")),
             ("readme.zip", "readme.zip: contains no bundle; expected a folder with configs/inference.json"),
             ("damaged.zip", "damaged.zip: cannot be unpacked .* expected a whole zip file"),
             ("text.zip", "text.zip: is not a zip file"),
@@ -365,12 +374,13 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"inferer": "$1 / 0"}, "division by zero"),
-            ({"keep_observed": "maybe"}, "keep_observed must be true or false, got 'maybe'"),
+            ({"inferer": "$1 / 0"}, "cannot make 'inferer': division by zero"),
+            ({"keep_observed": "maybe"}, "cannot make 'inferer': keep_observed must be true or false, got 'maybe'"),
+            ({"preprocessing": BROKEN}, "division by zero$"),
         ],
     )
     def test_wrong_setting(self, make_bundle, tmp_path, thick, change, message):
-        with pytest.raises(ValueError, match=f"tiny: cannot make 'inferer': {message}"):
+        with pytest.raises(ValueError, match=f"tiny: {message}"):
             find_method(str(make_bundle(tmp_path / "tiny", **change))).interpolate(thick, 2)
 
     def test_several(self):

@@ -12,9 +12,12 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
 
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.transforms import LoadVolume, SaveVolumed
+from monai_sliceinterp.transforms.saving import save_like
 from tests.volumes import interpolate
 
 VALUES = np.random.default_rng(0).integers(-900, 900, (7, 6, 4)).astype("<i2")
@@ -118,6 +121,25 @@ def test_same_format(tmp_path, suffix, frames):
     assert out.GetPixelID() == sitk.sitkInt16
     np.testing.assert_allclose(out.GetSpacing()[:3], (0.8, 0.9, 2.5))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(out).reshape(frames, 7, 6, 7)[0, ::2], VALUES.T)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_what_only_nifti_holds(tmp_path, suffix):
+    """Sheared slices, and stored integers with a slope."""
+    sheared = MetaTensor(torch.zeros(1, 7, 6, 4), affine=torch.eye(4) + 0.2 * torch.eye(4)[[3, 2, 3, 3]].T)
+    scaled = MetaTensor(
+        torch.zeros(1, 7, 6, 4), meta={"packed_dtype": "int16", "packed_slope": 0.5, "packed_offset": 0.0}
+    )
+    for volume, fault in (
+        (sheared, "the slices are sheared (a tilted gantry)"),
+        (scaled, "values with a slope of 0.5"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            save_like(volume, tmp_path / f"a{suffix}")
+        message = str(caught.value)
+        assert message.startswith(str(tmp_path)) and "\n" not in message
+        assert message.endswith(f"{suffix}: {fault}; expected NIfTI for them.")
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from monai_sliceinterp.formats.values import UnusableFile, whole_values
 from monai_sliceinterp.geometry import slice_geometry
 from monai_sliceinterp.inferers import SplineSliceInferer
 from monai_sliceinterp.transforms import InvertibleScaleIntensityRanged, LoadVolume, SaveVolumed
@@ -242,3 +243,21 @@ class TestStoredType:
     def test_float(self, tmp_path):
         out = saved(write(tmp_path / "scan.nii", VALUES / np.float32(3)), tmp_path / "out")
         assert out.get_data_dtype() == np.float32
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_slope_of_floats(self, tmp_path, dtype):
+        """It is applied, and not written again."""
+        path = patched(write(tmp_path / "scan.nii.gz", (VALUES / 3).astype(dtype)), 112, 0.5, 10.0)
+        out = saved(path, tmp_path / "out")
+        assert out.get_data_dtype() == dtype and (out.dataobj.slope, out.dataobj.inter) == (1, 0)
+        np.testing.assert_array_equal(
+            out.get_fdata()[..., ::2], ((VALUES / 3).astype(dtype) * 0.5 + 10.0).astype(dtype)
+        )
+
+    @pytest.mark.parametrize(("slope", "offset"), [(0.0, 0.0), (np.nan, 0.0), (1.0, np.inf)])
+    def test_no_slope(self, slope, offset):
+        told = (
+            f"its values have the slope {slope:g} and the offset {offset:g}; expected finite numbers, and a slope other"
+        )
+        with pytest.raises(UnusableFile, match=f"^{told} than 0\\.$"):
+            whole_values(VALUES, slope, offset)

@@ -60,6 +60,16 @@ def test_validation(tmp_path, capsys, caplog):
     assert scalars["val_psnr"] == [pytest.approx(20.0, abs=1e-3)] and images
 
 
+def test_error_in_a_validation(tmp_path, capsys, caplog):
+    """It is raised, and logged by nobody but ignite."""
+    evaluator = Engine(lambda engine, batch: 1 / 0)
+    ValidationLogHandler(str(tmp_path), "validate AMI").attach(evaluator)
+    with caplog.at_level(logging.DEBUG), pytest.raises(ZeroDivisionError, match="^division by zero$"):
+        evaluator.run([0])
+    assert "division" not in capsys.readouterr().out  # where a logger of that name writes
+    assert {record.name for record in caplog.records if record.levelno >= logging.ERROR} <= {evaluator.logger.name}
+
+
 @pytest.mark.parametrize("include", [False, True])
 def test_score_of_slices(include):
     truth = torch.rand(1, 12, 12, 5)

@@ -101,6 +101,7 @@ def test_memory(monkeypatch):
     assert inferer(volume).shape[-1] == 5
     with pytest.raises(ValueError, match=r"9 slices of 8 x 9 take .* GiB and .* are free, enough for 7; expected"):
         inferer(torch.rand(1, 1, 8, 9, 3))
+    assert inferer(torch.rand(1, 1, 8, 9, 3, device="meta")).shape[-1] == 9  # of another device: nothing is known
 
 
 class TestLoop:

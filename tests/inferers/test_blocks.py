@@ -34,6 +34,17 @@ def test_blocks_are_not_seen(how):
     close(BlockSliceInferer(**how, keep_observed=False, margin=REACH)(scan, NETWORK).as_tensor(), expected)
 
 
+def test_gaps_without_a_slice_to_make(monkeypatch):
+    """Of a series whose fourth slice is missing: the block of the slices before is passed over."""
+    scan = make_scan(1, 1, 12, 11, 5, slice_positions=(0.0, 1.0, 2.0, 4.0, 5.0), slice_positions_axis=2)
+    seen, interpolate = [], NETWORK.interpolate
+    monkeypatch.setattr(NETWORK, "interpolate", lambda block, *at: seen.append(block) or interpolate(block, *at))
+    found = BlockSliceInferer(1, roi_size=(64, 64, 3), margin=0)(scan, NETWORK)
+    assert torch.equal(found[..., [0, 1, 2, 4, 5]].as_tensor(), scan.as_tensor()) and found.shape[-1] == 6
+    (block,) = seen
+    assert torch.equal(block[0, 0], scan.as_tensor()[0, 0, ..., 2:].movedim(-1, 0))
+
+
 @pytest.mark.parametrize(("length", "most", "margin"), [(10, 10, 4), (11, 10, 4), (100, 64, 3), (7, 3, 1), (30, 8, 0)])
 def test_division(length, most, margin):
     """Blocks follow one another; with their margins they stay within the volume and the largest size."""

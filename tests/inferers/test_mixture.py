@@ -43,6 +43,20 @@ def test_wide_gaps(monkeypatch):
     assert told == pytest.approx([4.0] + 3 * [8.0])
 
 
+def test_gaps_without_a_slice_to_make(monkeypatch):
+    """Of a series with a missing slice: there alone motion is looked for, between the slices of that gap."""
+    network, seen = trained(MixtureNetwork, **SMALL), []
+    motion = network.motion
+    monkeypatch.setattr(network, "motion", lambda *pair: seen.append(pair) or motion(*pair))
+    scan = make_scan(1, 1, 8, 8, 4, slice_positions=(0.0, 1.0, 3.0, 4.0), slice_positions_axis=2)
+    found = MixtureSliceInferer(1)(scan, network)
+    assert torch.equal(found[..., [0, 1, 3, 4]].as_tensor(), scan.as_tensor()) and found.shape[-1] == 5
+    ((first, second),) = seen
+    assert torch.equal(first[0, 0], scan.as_tensor()[0, 0, ..., 1]) and torch.equal(
+        second[0, 0], scan.as_tensor()[0, 0, ..., 2]
+    )
+
+
 def test_errors():
     scan = make_scan(1, 1, 8, 8, 3)
     check_error(ValueError, "slice_thickness", MixtureSliceInferer, 2, slice_thickness=-1)

@@ -460,3 +460,13 @@ def test_data_consistency_needs_the_thickness():
     scan = make_scan(1, 1, 16, 16, 6)
     check_error(ValueError, "needs the slice thickness", infer, scan, copy, data_consistency=3, factor=2)
     check_error(ValueError, "take one", VolumetricSliceInferer, data_consistency=3, keep_observed=True)
+    told = "^a plain tensor has no spacing, which data_consistency needs: give a MetaTensor\\.$"
+    check_error(ValueError, told, infer, scan.as_tensor(), copy, data_consistency=3, factor=2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "made"), [(lambda x: x[..., 1:], r"\(1, 1, 16, 16, 10\)"), (lambda x: (x, x), "tuple")]
+)
+def test_network_of_another_kind(answer, made):
+    named = rf"^the network made {made} of windows \(1, 1, 16, 16, 11\); expected their shape\.$"
+    check_error(ValueError, named, infer, make_scan(1, 1, 16, 16, 6), answer, factor=2)

@@ -83,6 +83,8 @@ class TestMixture:
         image = rand(2, 1, 9, 12, count)
         found = trained(MixtureNetwork, **SMALL)(image, 3)
         assert torch.equal(found[..., ::3], image)
+        same = trained(MixtureNetwork, **SMALL)(image, 1)
+        assert torch.equal(same, image) and same.data_ptr() != image.data_ptr()
 
     def test_residual_vanishes_at_the_observed_slices(self):
         network = trained(MixtureNetwork, **SMALL)

@@ -5,11 +5,14 @@
 
 import base64
 import gzip
+import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from PIL import Image
 
@@ -17,10 +20,13 @@ from monai_sliceinterp.geometry import OutputGrid, plane_names
 from monai_sliceinterp.preview import display_windows, load_pair, plane_view, write_preview
 from monai_sliceinterp.preview.__main__ import main
 from monai_sliceinterp.preview.embedding import embed_map, embed_pair
+from monai_sliceinterp.preview.picture import _mark_observed
 from monai_sliceinterp.transforms import LoadVolume
 from tests.dicom_series import write_series
 from tests.preview.conftest import FACTOR
 from tests.volumes import oblique, write_nifti
+
+NOT_TOLD = r"tells no observed slices.*; expected the provenance of \S+scan_interp\.nii\.gz"
 
 
 class TestPair:
@@ -76,9 +82,21 @@ class TestPair:
         with pytest.raises(ValueError, match=f"other.nii.gz: .*{message}"):
             load_pair(scan[0], path)
 
-    def test_broken_provenance(self, scan, with_provenance):
-        with_provenance.with_name("scan_interp.json").write_text('{"SliceInterpolation": {"ObservedSlices": [99]}}')
-        with pytest.raises(ValueError, match=r"scan_interp.json: tells no observed slices"):
+    @pytest.mark.parametrize(
+        ("told", "message"),
+        [
+            ({"ObservedSlices": [99]}, NOT_TOLD),
+            ({"ObservedSlices": [0, 19], "NumberOfSlices": {"Output": 19}}, NOT_TOLD),
+            (
+                {"ObservedSlices": [0], "NumberOfSlices": {"Output": 20}},
+                r"is about another number of slices than \S+scan_interp\.nii\.gz has",
+            ),
+        ],
+    )
+    def test_broken_provenance(self, scan, with_provenance, told, message):
+        path = with_provenance.with_name("scan_interp.json")
+        path.write_text(json.dumps({"SliceInterpolation": told}))
+        with pytest.raises(ValueError, match=rf"^{path}: {message}\.$"):
             load_pair(scan[0], with_provenance)
 
 
@@ -106,6 +124,29 @@ def test_windows():
     values = rng.gamma(2, 100, (50, 50))
     (window,) = display_windows(values)
     assert (window.low, window.high) == pytest.approx(tuple(np.percentile(values, [0.5, 99.5])))
+    values = np.zeros(10_000)
+    values[5] = 7.0  # bright pixels too few for the percentiles
+    assert display_windows(values)[0][1:] == (0.0, 7.0) and display_windows(0 * values)[0][1:] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_marks_are_at_observed_slices(scan, order, sign):
+    """Beside the rows or columns that are those slices, wherever they are counted from; not where all is one slice."""
+    affine, observed = (
+        np.diag([0.7, 0.9, sign * 4 / 3, 1.0])[[*order, 3]],
+        torch.isin(torch.arange(19), torch.tensor([0, 1, 5])),
+    )
+    thin = MetaTensor(observed.float().repeat(40, 36, 1), affine=affine)
+    for axis in range(3):
+        axes, image = Figure().subplots(), plane_view(thin, affine, axis, 0).image
+        _mark_observed(axes, replace(load_pair(*scan), thin=thin, observed=observed), axis, (100.0, 100.0))
+        marks = [segment for lines in axes.collections for segment in lines.get_segments()]
+        places = [
+            sorted(np.unique(segment[:, k])[0] for segment in marks if np.ptp(segment[:, k]) == 0) for k in (1, 0)
+        ]
+        expected = [np.flatnonzero(image.all(axis=across)).tolist() for across in (1, 0)]
+        assert places == (expected if axis != 2 else [[], []])
 
 
 def unpacked(text):

@@ -91,7 +91,21 @@ def test_what_the_page_says(scan, tmp_path):
     assert "7 slices every 4 mm became 19 every 1.333 mm. 7 of them are copies" in text
     assert "BSD 2-Clause License" in text and "default-src 'none'" in text
     assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=", text.replace("&lt;", ""))
+    assert "Reduced for this page" not in text and "Intensities are rounded" not in text and "frames" not in text
     with pytest.raises(ValueError, match="page.html: exists already"):
         write_viewer(*scan, page)
     with pytest.raises(ValueError, match=r"scan.nii.gz: has another grid than the output"):
         write_viewer(*scan, page, disagreement_path=scan[0], overwrite=True)
+
+
+def test_what_the_page_says_of_a_reduced_one(tmp_path):
+    """A large series of floats, of which the page has room for little."""
+    values = np.random.default_rng(0).random((80, 72, 5, 2)).astype(np.float32)
+    thick = write_nifti(tmp_path / "scan.nii", values[..., ::2, :], np.diag([1, 1, 4, 1]))
+    thin = write_nifti(tmp_path / "thin.nii", values, np.diag([1, 1, 2, 1]))
+    text = write_viewer(thick, thin, tmp_path / "page.html", largest=20_000).read_text(encoding="utf-8")
+    assert (
+        "Reduced for this page: blocks of 2 x 2 pixels of each slice are averaged, in the scan and the results" in text
+    )
+    rounded = float(re.search(r"Intensities are rounded by up to (\S+) for this page\.", text)[1])
+    assert 0 < rounded <= 1.01 / 65535 and "The first of 2 frames is shown." in text

@@ -3,6 +3,7 @@
 
 import gzip
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,7 @@ from monai.data import list_data_collate
 from scipy.spatial.transform import Rotation
 
 from monai_sliceinterp.geometry import slice_geometry
-from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, dicom_series
+from monai_sliceinterp.transforms import LoadVolume, LoadVolumed, dicom_series, loading
 from tests.dicom_series import write_series
 from tests.transforms.volumes import real_scans
 from tests.volumes import LPS_TO_RAS, itk_affine, oblique, whole_range, write_nifti
@@ -312,6 +313,26 @@ class TestErrors:
             image = sitk.GetImageFromArray(np.ones((*shape, 3), dtype), isVector=True)
         sitk.WriteImage(image, str(path))
         check_error(path, "5 dimensions" if suffix == ".nii" and kind != "complex" else "are not gray values")
+
+    @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no such file on this system")
+    def test_failing_disk(self):
+        """A file that is there, and cannot be read."""
+        check_error(Path("/proc/self/mem"), "cannot be read (Input/output error); expected a readable image file.")
+
+
+def test_extended_precision(tmp_path, monkeypatch):
+    """As nibabel reads it where the machine has it."""
+    write(tmp_path / "scan.nii")
+    read = loading._read_file
+
+    def read_extended(*args):
+        array, *rest = read(*args)
+        return array.astype(np.longdouble), *rest
+
+    monkeypatch.setattr(loading, "_read_file", read_extended)
+    volume = LoadVolume()(tmp_path / "scan.nii")
+    assert volume.dtype == torch.float64 and volume.meta["stored_dtype"] == "float64"
+    np.testing.assert_array_equal(volume.numpy()[0], whole_range(np.int16, SHAPE))
 
 
 class TestDictionary:

@@ -15,6 +15,7 @@ from monai_sliceinterp.transforms import (
     RandThinAxisLastd,
     ThroughPlaneLast,
     ThroughPlaneLastd,
+    reorient_like,
     thin_axes,
 )
 from tests.volumes import oblique
@@ -99,6 +100,13 @@ class TestThroughPlaneLast:
     def test_errors(self, image, axis, named):
         with pytest.raises(ValueError, match=named):
             ThroughPlaneLast(axis)(image)
+
+
+def test_axes_that_are_not_those_of_the_other():
+    """Two of a volume run most along the same one: it is left as it is."""
+    sheared = torch.tensor([[1.0, 1, 0, 0], [0, 0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    volume = MetaTensor(torch.rand(1, 3, 4, 5), affine=sheared)
+    assert reorient_like(volume, MetaTensor(torch.zeros(1, 5, 4, 3))) is volume
 
 
 class TestUnevenSlices:

@@ -12,6 +12,7 @@ import torch
 from monai.data import MetaTensor
 from skimage.metrics import peak_signal_noise_ratio
 
+from monai_sliceinterp.geometry import ADAPTATION
 from monai_sliceinterp.inferers import LatentSliceInferer, SliceInterpolationInferer, SplineSliceInferer
 from monai_sliceinterp.networks.nets import ASIAutoencoder
 from monai_sliceinterp.transforms import LeaveOneOutQualityd, SaveVolumed, leave_one_out_quality
@@ -83,8 +84,9 @@ def test_too_few_slices():
 
 
 class TestFile:
-    def save(self, tmp_path, volume, inferer, network=None):
+    def save(self, tmp_path, volume, inferer, network=None, **meta):
         saved = SaveVolumed("pred", tmp_path)({"image": volume, "pred": volume.clone()})
+        saved["pred"].meta.update(meta)
         result = LeaveOneOutQualityd("pred", inferer, network, "asi")(saved)
         assert [path.name for path in tmp_path.iterdir() if path.suffix == ".json"] == ["scan_interp_quality.json"]
         written = json.loads((tmp_path / "scan_interp_quality.json").read_text())
@@ -107,6 +109,11 @@ class TestFile:
         assert all((value == before[name]).all() for name, value in network.state_dict().items())
         expected = leave_one_out_quality(scan(5)[None], LatentSliceInferer(factor=3), network.eval())
         assert written["psnr"] == pytest.approx(expected["psnr"], abs=1e-6)
+
+    def test_adaptation(self, tmp_path):
+        record = {"steps": 100, "seed": 0, "psnr_before": 30.0, "psnr_after": 31.0, "used": True}
+        written = self.save(tmp_path, scan(5), SplineSliceInferer(), **{ADAPTATION: json.dumps(record)})
+        assert written["adaptation"] == record and written["slices"] == 3
 
     def test_two_slices(self, tmp_path):
         written = self.save(tmp_path, scan(2), SplineSliceInferer())

@@ -93,6 +93,8 @@ def test_switches(name, tmp_path):
         SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, **{name: "maybe"})
     with pytest.raises(ValueError, match="output_format must be one or more of nifti, same, dicom, got 'png'"):
         SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, output_format="png")
+    with pytest.raises(ValueError, match=r"^output_format is \['nifti', 'same'\]; expected nifti or same, not both\.$"):
+        SaveInterpolatedd("pred", Compose(), SplineSliceInferer(2), None, tmp_path, output_format=["nifti", "same"])
 
 
 @pytest.mark.parametrize("asked", [False, True])

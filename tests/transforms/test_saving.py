@@ -248,6 +248,17 @@ class TestSaveVolumed:
         save({"pred": make_image()})
         np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), make_image().numpy()[0])
 
+    def test_long_name(self, tmp_path):
+        """As long as names may be, beside temporary ones, and one byte longer: an umlaut has two."""
+        save = SaveVolumed("pred", tmp_path)
+        longest = 255 - len("_interp.nii.gz")
+        save({"pred": make_image(filename_or_obj=f"{'a' * longest}.mha")})
+        name = f"ä{'a' * (longest - 1)}"
+        with pytest.raises(ValueError) as caught:
+            save.check(f"{name}.mha")
+        told = "is a name of more than 255 bytes; expected a shorter input name."
+        assert str(caught.value) == f"{name}_interp.nii.gz: {told}" and len(list(tmp_path.iterdir())) == 1
+
     def test_check_writes_nothing(self, tmp_path):
         SaveVolumed("pred", tmp_path / "out").check(tmp_path / "scan.nii")
         assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 
 from monai_sliceinterp.cli import main
 from monai_sliceinterp.visual_turing import StudySettings, make_study, score_answers, write_study
-from monai_sliceinterp.visual_turing.scores import Answers
+from monai_sliceinterp.visual_turing.scores import Answers, read_key
 from tests.volumes import write_nifti
 
 FACTOR = 3
@@ -67,6 +67,32 @@ def test_page_does_not_tell(study, tmp_path):
     assert {tuple(question) for question in shown["questions"]} == {("shape", "aspect", "stacks")}
     with pytest.raises(ValueError, match=r"turing.html: exists already"):
         write_study(study, tmp_path)
+
+
+def test_windows_of_ct(tmp_path):
+    """The body's, or the lungs' where there are some."""
+    body = np.linalg.norm(np.mgrid[-1:1:48j, -1:1:40j], axis=0)[..., None] < 0.9
+    lungs = np.linalg.norm(np.mgrid[-1:1:48j, -2:2:40j], axis=0)[..., None] < 0.6
+    values = np.where(lungs, -800, np.where(body, 40, -1000)) + np.random.default_rng(0).normal(0, 30, (48, 40, 17))
+    path = write_nifti(tmp_path / "chest.nii.gz", values.astype(np.int16), np.diag([-8, -8, 8, 1]))
+    study = make_study(StudySettings([path], ["linear"], 8, 3, 2, device="cpu", seed=1))
+    windows = {tuple(question.key["window"]) for question in study.questions}
+    assert windows == {(-160.0, 240.0), (-1350.0, 150.0)}
+    assert all(np.ptp(question.stacks) > 100 for question in study.questions)
+
+
+def test_command(scan, tmp_path, capsys):
+    options = "--methods linear --axis 2 --questions 2 --slices 3 --factor 3 --device cpu --output_dir"
+    assert main(["turing", "make", str(scan[1]), *options.split(), str(tmp_path)]) == 0
+    page, key = (tmp_path / name for name in ("turing.html", "turing_key.json"))
+    printed = capsys.readouterr()
+    size = f"{page.stat().st_size / 1e6:.1f} MB"
+    assert printed.out.splitlines() == [
+        f"{page} ({size}): for readers, who open it in a browser and send their answers",
+        f"{key}: tells what is what; keep it from readers",
+    ]
+    assert printed.err.splitlines() == [f"question {k} of 2: Doe, slices along axis 2" for k in (1, 2)]
+    assert len(json.loads(key.read_text())["questions"]) == 2
 
 
 def test_in_a_browser(study, tmp_path, browser, capsys):
@@ -131,10 +157,37 @@ def test_bad_answers(answers, message, tmp_path, capsys):
     assert "reader 'A' answers twice" in capsys.readouterr().err
 
 
+NO_KEY = "is not the key of a study; expected NAME_key.json as it was written"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(KEY | {"questions": []}), NO_KEY),
+        (json.dumps(KEY | {"questions": [{"candidates": ["a", "a"]}]}), NO_KEY),
+        (json.dumps(KEY | {"questions": [{}]}), NO_KEY),
+        (json.dumps({name: value for name, value in KEY.items() if name != "ask"}), NO_KEY),
+        ("{", "is not JSON.*; expected the key of a study"),
+        (b"\xff", "is not JSON.*; expected the key of a study"),
+    ],
+)
+def test_bad_key(content, message, tmp_path, capsys):
+    path = tmp_path / "key.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=rf"^{path}: {message}\.$"):
+        read_key(path)
+    assert main(["turing", "score", str(path), "a.json"]) == 1
+    assert re.fullmatch(rf"error: {path}: {message}\.\n", capsys.readouterr().err)  # no traceback, nor what JSON says
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--slices", "17"], "Doe.nii.gz: has 24 slices"),
+        (["--slices", "17"], "Doe.nii.gz: has 24 slices; expected 25 or more, or fewer --slices or --factor"),
+        (
+            ["--slices", "18", "--factor", "3"],
+            "Doe.nii.gz: has 24 slices, none to ask about; expected fewer --slices or --factor.",
+        ),
         (["--methods", "liner"], "did you mean 'linear'"),
         (["--ask", "real", "--no-truth"], "nothing is real without the true slices"),
         (["--no-truth"], "one candidate alone"),
