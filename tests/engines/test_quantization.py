@@ -49,6 +49,26 @@ def test_few_voxels_do_not_make_all_others_coarse(tmp_path, monkeypatch):
     assert 0 < scales[0] < 0.9 * scales[1]
 
 
+def test_features_of_a_block_share_a_range(folder):
+    """All of them but those that ReLU has made, whose integers begin at 0, where they clip."""
+    graph = onnx.load(folder / "model_int8_ami.onnx").graph
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    used_by = {name: node for node in graph.node for name in node.input}
+
+    def integers(node):
+        return float(constants[node.input[1]]), int(constants[node.input[2]])
+
+    joined = [node for node in graph.node if node.op_type == "Concat" and node.name.startswith("/blocks")]
+    copied = 0
+    for node in joined:
+        first, last = (integers(made_by[name]) for name in node.input)
+        assert integers(used_by[node.output[0]]) == first and first[1] > 0
+        assert last[1] == 0 and last[0] != first[0]
+        copied += made_by[made_by[node.input[0]].input[0]].input[0] in {other.output[0] for other in joined}
+    assert copied == len(joined) - len({node.name.split("/")[1] for node in joined}) > 0
+
+
 def is_scale_of_layer(item):
     return item.name.endswith("_scale") and not item.dims
 

@@ -102,11 +102,12 @@ def test_unknown_setting():
 
 
 @pytest.mark.parametrize("bundle", CASES)
-def test_bundles(bundle):
+def test_bundles(bundle, tmp_path):
     """All networks of a training compute in what ``amp`` says; engines of MONAI get what is for float16 alone."""
+    small = {"num_phantoms": 3, "shape": [32, 32, 25], "spacing": [8, 8, 1]}
+    options = {"output_dir": str(tmp_path), **{f"phantoms__{name}": value for name, value in small.items()}}
     for amp, dtype in ((False, torch.float32), (True, torch.bfloat16)):
-        parser = parser_of(bundle, "train")
-        parser["amp"] = amp
+        parser = parser_of(bundle, "train", amp=amp, **options)
         for name in TRAINERS[bundle]:
             trainer = parser.get_parsed_content(f"{name}#trainer")
             if isinstance(trainer, CriticTrainer):
