@@ -17,7 +17,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ from monai_sliceinterp.engines.quantized import MADE_FROM, quantized_file, quant
 from monai_sliceinterp.extras import require_package
 from monai_sliceinterp.files import atomic_path, file_sha256
 
-__all__ = ["quantize", "record_inputs"]
+__all__ = ["quantize", "record_inputs", "share_ranges"]
+
+Range = tuple[Any, Any]
+"""Smallest and largest number that integers stand for."""
 
 _PERCENTILE = 99.99
 """Share of what a layer hands on that lies in the range of its integers."""
@@ -88,7 +91,8 @@ def quantize(
 
     Weights become signed 8-bit integers, one scale for each channel; what layers hand on unsigned ones, over the range
     that holds 99.99 % of it while scans are interpolated: over the whole range, few voxels would make all others
-    coarse. All of it is done by ONNX Runtime's own quantizer.
+    coarse. Features of a dense block have one range, see :func:`share_ranges`. All of it is done by ONNX Runtime's own
+    quantizer.
 
     Args:
         network: the network with its weights, on the CPU.
@@ -108,7 +112,7 @@ def quantize(
     for package in ("onnx", "onnxruntime"):
         require_package(package, "quantization", "onnx")
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     modules = {part: network.get_submodule(name) for part, name in quantized_parts(network).items()}
@@ -123,22 +127,77 @@ def quantize(
             exact, prepared = (str(Path(folder) / name) for name in ("exact.onnx", "prepared.onnx"))
             _export(module, torch.from_numpy(recorded[part][0]), exact)
             quant_pre_process(exact, prepared, skip_symbolic_shape=True)
+            ranges = share_ranges(onnx.load(prepared).graph, _ranges(prepared, recorded[part]))
             quantize_static(
                 prepared,
                 str(made),
-                _Reader(recorded[part]),
+                _Reader(recorded[part][:1]),  # its own ranges are all replaced
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.Percentile,
-                extra_options={"CalibPercentile": _PERCENTILE},
+                extra_options={
+                    "TensorQuantOverrides": {
+                        name: [{"rmin": low, "rmax": high}] for name, (low, high) in ranges.items()
+                    }
+                },
             )
             graph = onnx.load(str(made))
             onnx.helper.set_model_props(graph, {MADE_FROM: file_sha256(weights), "module": part})
             onnx.save(graph, str(made))
         files.append(target)
     return files
+
+
+def share_ranges(graph: Any, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Give features that are concatenated layer by layer, as in a dense block, one range of integers.
+
+    To concatenate them is to copy integers then, instead of looking up and rounding each of them at every layer. What
+    ReLU makes keeps a range that begins at 0, where the integers clip it; it is rounded to the block's range once.
+
+    Args:
+        graph: an ONNX graph in float32.
+        ranges: smallest and largest number of a tensor, by its name.
+
+    Returns:
+        The ranges, those of a block's features widened to hold each of them.
+
+    Example:
+        >>> from onnx import helper
+        >>> nodes = [("Relu", ["c"], ["d"]), ("Concat", ["a", "b"], ["ab"]), ("Concat", ["ab", "d"], ["abd"])]
+        >>> graph = helper.make_graph([helper.make_node(*node) for node in nodes], "block", [], [])
+        >>> share_ranges(graph, {"a": (-2, 0), "b": (0, 2), "ab": (-1, 2), "d": (0, 9), "abd": (-1, 3)})
+        {'a': (-2, 3), 'b': (-2, 3), 'ab': (-2, 3), 'd': (0, 9), 'abd': (-2, 3)}
+    """
+    clipped = {name for node in graph.node if node.op_type == "Relu" for name in node.output}
+    blocks: dict[str, list[Any]] = {}  # concatenations of a block, by the name of what the last one makes
+    for node in graph.node:
+        if node.op_type == "Concat":
+            earlier = [step for name in node.input if name in blocks for step in blocks.pop(name)]
+            blocks[node.output[0]] = [*earlier, node]
+    shared = dict(ranges)
+    for steps in blocks.values():
+        names = {name for node in steps for name in (*node.input, *node.output)} - clipped
+        if len(steps) > 1:
+            lows, highs = zip(*(ranges[name] for name in names), strict=True)
+            shared.update(dict.fromkeys(names, (min(lows), max(highs))))
+    return shared
+
+
+def _ranges(path: str, batches: list[np.ndarray]) -> dict[str, Range]:
+    """Measure which range holds the share ``_PERCENTILE`` of every tensor of a graph."""
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    calibrator = create_calibrator(
+        path,
+        augmented_model_path=str(Path(path).with_name("calibration.onnx")),
+        calibrate_method=CalibrationMethod.Percentile,
+        extra_options={"percentile": _PERCENTILE, "symmetric": False},
+    )
+    calibrator.collect_data(_Reader(batches))
+    with redirect_stdout(None):  # it prints how many tensors there are
+        found = calibrator.compute_data()
+    return {name: (np.float32(data.range_value[0]), np.float32(data.range_value[1])) for name, data in found.items()}
 
 
 def _export(module: nn.Module, example: Tensor, path: str) -> None:
