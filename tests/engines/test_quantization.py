@@ -131,6 +131,11 @@ def test_what_is_missing_is_told(folder, monkeypatch):
         quantized.use_engine(network(), "onnx-int8", folder / "model.pt")
 
 
+def test_fusion_in_3d(tmp_path):
+    with pytest.raises(ValueError, match=r"fusion in 3D are not quantized; expected one of two-dimensional layers\.$"):
+        quantize(make_saint(spatial_dims=3), [], MultiViewSliceInferer(2), tmp_path / "model.pt", tmp_path)
+
+
 def test_nothing_to_calibrate_on(tmp_path):
     with pytest.raises(ValueError, match="nothing to calibrate on"):
         quantize(network(), [], MultiViewSliceInferer(2), tmp_path / "model.pt", tmp_path)
