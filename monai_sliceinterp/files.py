@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import sys
@@ -62,6 +61,8 @@ def typed_path(value: Any) -> str:
     text = str(value)
     if isinstance(value, Path) or (isinstance(value, str) and "::" not in value):
         return text
+    from fire.parser import DefaultParseValue  # what monai.bundle reads its command line by
+
     for word in sys.argv[1:]:
         words = (word, word.partition("=")[2])
         if text in words:
@@ -69,17 +70,9 @@ def typed_path(value: Any) -> str:
         for typed in words:
             if isinstance(value, str) and typed.replace("#", "::") == value:
                 return typed
-            if not isinstance(value, str) and _literal(typed) == value:
+            if not isinstance(value, str) and DefaultParseValue(typed) == value:
                 return typed
     return text
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        names = tuple(name.strip() for name in text.split(","))  # a,b is two names there
-        return names if len(names) > 1 else None if text else ""
 
 
 def printable(text: str) -> str:

@@ -296,7 +296,15 @@ class TestCheckWritable:
 class TestPaths:
     @pytest.mark.parametrize(
         ("typed", "value"),
-        [("1001", 1001), ("3.0", 3.0), ("1e5", 1e5), ("1,2", (1, 2)), ("True", True), ("Case #3/a", "Case ::3/a")],
+        [
+            ("1001", 1001),
+            ("3.0", 3.0),
+            ("1e5", 1e5),
+            ("a,2", ("a", 2)),
+            ("1,2", (1, 2)),
+            ("True", True),
+            ("Case #3/a", "Case ::3/a"),
+        ],
     )
     @pytest.mark.parametrize("form", ["--input {}", "--input={}"])
     def test_as_typed(self, monkeypatch, typed, value, form):
